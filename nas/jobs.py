@@ -1,0 +1,615 @@
+"""The commands as functions: train a supernet, search it, retrain a winner, count an architecture.
+
+Each takes the options of the command line by name and gives the exit status. A run's folder tells its own story:
+
+    runs/<run>/run.yaml           what was run, with what, where
+    runs/<run>/metrics.jsonl      loss by step, evaluations
+    runs/<run>/supernet.pt        the supernet's training, and `supernet.pt.previous`
+    runs/<run>/study.db           one Optuna study per budget
+    runs/<run>/best.yaml          the last search's winner; `<study>.yaml` each search's, `baselines/<study>/` what to hold it against
+    runs/<run>/weights.safetensors, result.yaml    of a retraining
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json as json_format
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.architecture import FORMAT as ARCHITECTURE_FORMAT
+from nas.architecture import Architecture, Frame, read_architecture
+from nas.budget import Budget, Cost, format_quantity, parse_budgets
+from nas.cost import cost, stage_costs
+from nas.cost.latency import measure_latency
+from nas.data import Data, DataSource, open_data
+from nas.network import Network
+from nas.optuna_search import open_study
+from nas.parallel import Workers, cores
+from nas.progress import Progress
+from nas.runs import Interrupt, Run, load_checkpoint, now, provenance, save_weights
+from nas.sampling import paths_of_step
+from nas.search import Trial, check_budgets, choose_winner, largest_that_fits, usage
+from nas.search import search as search_loop
+from nas.space import SearchSpace
+from nas.supernet import Supernet
+from nas.train import Phase, Recipe, evaluate, read_recipe
+from nas.train import train as train_model
+from nas.yaml_io import did_you_mean, write_yaml
+
+HOME = Path(__file__).resolve().parent.parent  # where search_spaces/ and recipes/ are
+RUNS = Path("runs")
+SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's
+
+
+# ---- what a command is about -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Setting:
+    """The data, recipe, device and run of a command, with everything checked that can be checked before work begins."""
+
+    data_name: str
+    data_root: Path | None
+    recipe_name: str
+    recipe: Recipe
+    source: DataSource
+    resolution: int
+    device: torch.device
+    seed: int
+
+    @property
+    def frame(self) -> Frame:
+        """What networks are trained for."""
+        return Frame(self.resolution, self.source.channels, len(self.source.classes))
+
+    @cached_property
+    def data(self) -> Data:
+        return self.source.load(self.resolution, self.device)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return self.recipe.autocast(self.device)
+
+    def record(self) -> dict[str, Any]:
+        """How to come back to this setting: the entries that best.yaml and run.yaml carry."""
+        root = {"data_root": str(self.data_root)} if self.data_root else {}
+        return {"data": self.data_name, **root, "recipe": self.recipe_name, "resolution": self.resolution, "seed": self.seed}
+
+
+def _setting(
+    data: str | None, data_root: Path | None, recipe: str | None, resolution: int | None, device: str, seed: int, stride: int, largest: int, smoke: bool
+) -> Setting:
+    data = data or "digits"
+    source = open_data(data, data_root)
+    default = "digits" if data == "digits" else "cifar" if source.resolution <= SMALL_IMAGES else "imagenet"
+    recipe_path = _shipped("recipes", recipe or default, "--recipe")
+    read = read_recipe(recipe_path)
+    if smoke:
+        read = _smoke(read)
+    wanted = resolution or read.resolution or min(-(-source.resolution // stride) * stride, largest)
+    return Setting(data, data_root, recipe or default, read, source, wanted, _device(device), seed)
+
+
+def _smoke(recipe: Recipe) -> Recipe:
+    """The recipe with next to nothing of everything."""
+    short = {"epochs": None, "steps": 2, "batch_size": 8}
+    return recipe.model_copy(
+        update={
+            "supernet": recipe.supernet.model_copy(update=short),
+            "search": recipe.search.model_copy(update={"trials": 4, "population": 4}),
+            "retrain": recipe.retrain.model_copy(update=short),
+        }
+    )
+
+
+def _shipped(folder: str, name: str, option: str) -> Path:
+    """A YAML file by its path, or by its name in a folder of the project."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    shipped = HOME / folder / f"{name}.yaml"
+    if not shipped.exists():
+        known = sorted(each.stem for each in (HOME / folder).glob("*.yaml"))
+        raise ValueError(f"{option}: unknown: got {name!r}; accepted: {', '.join(known)}, or a YAML file.{did_you_mean(name, known)}")
+    return Path(os.path.relpath(shipped)) if shipped.is_relative_to(Path.cwd()) else shipped
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise ValueError(f"--device: unknown: got {name!r}; accepted: auto, cpu, cuda, cuda:N.{did_you_mean(name, ('auto', 'cpu', 'cuda'))}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device: no usable GPU here: got {name!r}; accepted: cpu or auto. Check the driver with nvidia-smi.")
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise ValueError(f"--device: no such GPU: got {name!r}; accepted: cuda:0 to cuda:{torch.cuda.device_count() - 1}.")
+    return torch.device(name)
+
+
+def _with_length(phase: Phase, epochs: float | None, steps: int | None) -> Phase:
+    """The phase with the length of the command line, if any."""
+    if epochs is None and steps is None:
+        return phase
+    if epochs is not None and not 0 < epochs < 1e6:
+        raise ValueError(f"--epochs: out of range: got {epochs}; accepted: more than 0.")
+    return phase.model_copy(update={"epochs": epochs, "steps": steps})
+
+
+def _stem(name: str) -> str:
+    """A space's, data set's or recipe's short name for the name of a run."""
+    return Path(name).stem if Path(name).suffix in (".yaml", ".yml") else Path(name).name
+
+
+def _run(name: str | None, parts: list[str], resolution: int | None, smoke: bool) -> Run:
+    """The run of that name, or the default one: named after what is run."""
+    if name is None:
+        name = "-".join([*parts, *([f"{resolution}px"] if resolution else []), *(["smoke"] if smoke else [])])
+        name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)[:64]
+    return Run(name, RUNS)
+
+
+def _same_as_begun(run: Run, entry: str, wanted: dict[str, Any]) -> None:
+    """Refuses to go on with a run that was begun with other settings."""
+    begun = run.recorded().get(entry)
+    if begun is None:
+        return
+    for key in wanted:
+        if begun.get(key) != wanted[key]:
+            raise ValueError(f"{run.folder}: begun with another {key}: got {wanted[key]}; accepted: {begun.get(key)}. Take that, or another --run.")
+
+
+class Stopped(Exception):
+    """A command was interrupted and has left everything in order."""
+
+
+# ---- the supernet ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SupernetJob:
+    """A space with a setting and a run: what `train` and `search` have in common."""
+
+    space: SearchSpace  # in the frame in which budgets are counted
+    space_name: str
+    setting: Setting
+    run: Run
+    phase: Phase
+
+    @cached_property
+    def trained_space(self) -> SearchSpace:
+        return self.space.at(self.setting.frame)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.run.folder / "supernet.pt"
+
+    @property
+    def identity(self) -> str:
+        frame = self.setting.frame
+        return f"supernet of {self.space.name} {self.space.fingerprint} at {frame.resolution} px, {frame.channels} channels, {frame.classes} classes, seed {self.setting.seed}"
+
+    def begin(self) -> None:
+        """Compares with what the run was begun with, and records it; the caller holds the lock."""
+        wanted = {
+            "space": self.space_name,
+            "fingerprint": self.space.fingerprint,
+            **self.setting.record(),
+            "bf16": self.setting.recipe.bf16,
+            "phase": self.phase.model_dump(mode="json", exclude_none=True),
+        }
+        _same_as_begun(self.run, "supernet", wanted)
+        self.run.record(supernet=wanted)
+
+    def finished(self) -> bool:
+        return "supernet_finished" in self.run.recorded() and self.checkpoint.exists()
+
+    def trained(self, stop: Callable[[], bool]) -> Supernet:
+        """The trained supernet, trained now as far as it is not.
+
+        Raises:
+            Stopped: interrupted; a checkpoint is there.
+        """
+        setting = self.setting
+        torch.manual_seed(setting.seed)
+        supernet = Supernet(self.trained_space).to(setting.device)
+        if self.finished():
+            state = load_checkpoint(self.checkpoint, map_location=setting.device)
+            if state is not None and state["identity"] == self.identity:
+                supernet.load_state_dict(state["model"])
+                return supernet.eval()
+        batch_size = self.phase.batch_size
+        steps = self.phase.num_steps(setting.data.steps_per_epoch("fit", batch_size))
+        print(
+            f"Training the supernet: {self.space.name}, {setting.data.size('fit')} images at {setting.resolution} px, {steps} steps of "
+            f"{batch_size} images, {len(paths_of_step(self.trained_space, 0, 0))} paths each, on {setting.device}.",
+            flush=True,
+        )
+        with Progress("supernet", steps, "step") as progress:
+            _, done = train_model(
+                supernet,
+                setting.data.batches("fit", batch_size, setting.seed, self.phase.augmentation),
+                self.phase,
+                steps=steps,
+                seed=setting.seed,
+                autocast=setting.autocast,
+                paths=lambda step: [(path,) for path in paths_of_step(self.trained_space, setting.seed, step)],
+                checkpoint=self.checkpoint,
+                identity=self.identity,
+                report=partial(_report_step, self.run, "supernet", progress),
+                stop=stop,
+            )
+        if done < steps:
+            raise Stopped(f"supernet stopped at step {done} of {steps}")
+        self.run.record(supernet_finished=now())
+        return supernet.eval()
+
+
+def _report_step(run: Run, kind: str, progress: Progress, step: int, loss: float, lr: float) -> None:
+    if step - progress.done > 1 and progress.done == 0:
+        progress.resume(step - 1)
+    progress.advance(step - progress.done, f"loss {loss:.3f}")
+    run.log(kind, step=step, loss=round(loss, 5), lr=lr)
+
+
+def _supernet_job(options: dict[str, Any]) -> SupernetJob:
+    space_path = _shipped("search_spaces", options["space"], "--space")
+    space = SearchSpace.read(space_path)
+    smoke = options["smoke"]
+    setting = _setting(
+        options["data"], options["data_root"], options["recipe"], options["resolution"], options["device"], options["seed"], space.stride, space.frame.resolution, smoke
+    )
+    run = _run(options["run"], [space.name, setting.source.name, _stem(setting.recipe_name), str(setting.seed)], options["resolution"], smoke)
+    phase = setting.recipe.supernet
+    if options["epochs"] is None and options["steps"] is None:  # a run keeps the length that it was begun with
+        begun = run.recorded().get("supernet", {}).get("phase", {})
+        phase = _with_length(phase, begun.get("epochs"), begun.get("steps"))
+    job = SupernetJob(space, options["space"], setting, run, _with_length(phase, options["epochs"], options["steps"]))
+    _ = job.trained_space  # geometry at the resolution trained at
+    return job
+
+
+def train(**options: Any) -> int:
+    """The supernet alone."""
+    job = _supernet_job(options)
+    with job.run.lock(), Interrupt() as interrupt:
+        job.begin()
+        try:
+            job.trained(lambda: interrupt.requested)
+        except Stopped as stopped:
+            return _stopped(str(stopped), interrupt)
+    print(f"The supernet is trained: {job.checkpoint}")
+    print(f"Next: python launch.py search --run {job.run.name} with the same options and --budget")
+    return 0
+
+
+def _stopped(what: str, interrupt: Interrupt) -> int:
+    print(f"{what[0].upper()}{what[1:]}; the same command continues.", flush=True)
+    return interrupt.exit_status or 130
+
+
+# ---- search ------------------------------------------------------------------------------------------------------------
+
+
+def search(
+    *, budget: list[str], floor: float, trials: int | None, sampler: str, workers: int, latency_batch: int, **options: Any
+) -> int:
+    """Searches the run's supernet under budgets; trains it first if the run has none."""
+    budgets = parse_budgets(budget)
+    if not 0 <= floor < 1:
+        raise ValueError(f"--floor: out of range: got {floor}; accepted: 0 up to, not including, 1.")
+    if workers > cores():
+        raise ValueError(f"--workers: one core each is needed: got {workers}; accepted: 0 to {cores()} on this machine. Ask for fewer.")
+    job = _supernet_job(options)
+    binding, unlimited = check_budgets(job.space, cost, budgets)
+    for each in unlimited:
+        largest = job.space.largest(lambda architecture, q=each.quantity: getattr(cost(architecture), q))
+        print(f"--budget {each.text} is no limit: the largest network of {job.space.name} has {format_quantity(each.quantity, getattr(cost(largest), each.quantity))}.")
+    with job.run.lock(), Interrupt() as interrupt:
+        job.begin()
+        study_name = "-".join([*(each.text for each in budgets), sampler])
+        try:
+            return _search(job, budgets, binding, study_name, floor, trials, sampler, workers, latency_batch, interrupt)
+        except Stopped as stopped:
+            return _stopped(str(stopped), interrupt)
+
+
+def _search(
+    job: SupernetJob,
+    budgets: tuple[Budget, ...],
+    binding: list[Budget],
+    study_name: str,
+    floor: float,
+    trials: int | None,
+    sampler: str,
+    workers: int,
+    latency_batch: int,
+    interrupt: Interrupt,
+) -> int:
+    setting, run, settings = job.setting, job.run, job.setting.recipe.search
+    wanted = trials or settings.trials
+    winner_file = run.folder / f"{study_name}.yaml"
+    done = (run.recorded().get("searches") or {}).get(study_name, {})
+    if winner_file.exists() and done.get("trials") == wanted and done.get("floor") == floor and job.finished():
+        print(f"This search is done ({winner_file}); its result again:")
+        return _finish(job, winner_file, study_name, workers)
+    if setting.data_name == "digits":
+        print("The data are scikit-learn's digits: this shows the machine working; a ranking on them means little. --data gives a real one.")
+    supernet = job.trained(lambda: interrupt.requested)
+    facts = {
+        "space": job.space.name,
+        "fingerprint": job.space.fingerprint,
+        "budgets": [each.text for each in budgets],
+        "floor": floor,
+        "weights": job.identity,
+        **({"latency": f"{setting.device}, batch {latency_batch}"} if any(b.quantity == "latency_ms" for b in budgets) else {}),
+    }
+    held_out = setting.data.size("held_out")
+    with contextlib.ExitStack() as stack:
+        batches = list(setting.data.evaluation_batches("held_out", settings.batch_size))
+        evaluator, settle = _evaluator(job, supernet, batches, workers, stack)
+
+        def latency(architecture: Architecture) -> float:
+            settle()  # taken by itself
+            return measure_latency(architecture, setting.device, batch=latency_batch)
+
+        study = stack.enter_context(
+            open_study(run.folder / "study.db", study_name, job.space.decisions, sampler=sampler, seed=setting.seed, population=min(settings.population, wanted), facts=facts)
+        )
+        print(f"Searching {job.space.name} for {' and '.join(each.text for each in budgets)}: {wanted} networks on {held_out} held-out training images, study {study_name}.", flush=True)
+        progress = stack.enter_context(Progress("search", wanted, "evaluation"))
+
+        def report(trial: Trial, evaluated: int, best: Trial | None) -> None:
+            if evaluated > progress.done:
+                if progress.done == 0:
+                    progress.resume(evaluated - 1)
+                progress.advance(evaluated - progress.done, f"best {best.accuracy:.2%}" if best and best.accuracy is not None else None)
+
+        result = search_loop(
+            job.space, study, cost, binding, evaluator, trials=wanted, population=min(settings.population, wanted), seed=setting.seed, floor=floor,
+            measure_latency=latency, stop=lambda: interrupt.requested, report=report,
+        )  # fmt: skip
+        if result.ending == "stopped":
+            raise Stopped(f"search stopped after {result.num_evaluated} of {wanted} evaluations")
+        if result.ending == "exhausted":
+            print(f"The space has no more networks to offer within the budget: {result.num_evaluated} evaluated.")
+        run.log("search", study=study_name, evaluations=result.num_evaluated, trials=len(result.trials), seconds=result.seconds, evaluate_seconds=result.evaluate_seconds)
+        winner = choose_winner(result.trials, binding, num_heldout=held_out, floor=floor, measure_latency=latency)
+    chosen = winner.trial
+    found = {
+        "accuracy_supernet": round(chosen.accuracy or 0.0, 4),
+        "standard_error": round(winner.standard_error, 4),
+        "held_out_images": held_out,
+        "trial": chosen.number,
+        "evaluations": result.num_evaluated,
+        "usage": round(winner.usage, 4),
+        "floor": floor,
+        "reason": winner.reason,
+    }
+    entries = {
+        "budgets": [each.text for each in budgets],
+        "found": found,
+        "space": job.space_name,
+        "space_fingerprint": job.space.fingerprint,
+        **setting.record(),
+        "run": run.name,
+        "study": study_name,
+        "device": str(setting.device),
+    }
+    baselines = run.folder / "baselines" / study_name
+    for name, fixed in job.space.patterns().items():
+        values = largest_that_fits(job.space, fixed, lambda v: usage(cost(job.space.decode(v)), binding) if binding else 0.0)
+        if values is not None:
+            _write_architecture(baselines / f"{name}.yaml", job.space.decode(values), None, {**entries, "found": {"pattern": name}}, "The largest network of one pattern of mixers within the budget, to hold a winner against.")
+    _write_architecture(winner_file, chosen.architecture, winner.latency_ms, entries, "The winner of a search.")
+    run.record(searches={**(run.recorded().get("searches") or {}), study_name: {"trials": wanted, "floor": floor, "finished": now()}})
+    return _finish(job, winner_file, study_name, workers)
+
+
+def _write_architecture(path: Path, architecture: Architecture, latency_ms: float | None, entries: dict[str, Any], title: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = provenance()
+    costs: dict[str, Any] = dict(cost(architecture)._asdict())
+    if latency_ms is not None:
+        costs["latency_ms"] = round(latency_ms, 3)
+    write_yaml(
+        path,
+        {"format": ARCHITECTURE_FORMAT, "architecture": architecture.to_dict(), "costs": costs, **entries, "command": made["command"], "versions": made["versions"], "written": now()},
+        header=f"{title} Retrain it: python launch.py retrain {path}",
+    )
+
+
+def _evaluator(
+    job: SupernetJob, supernet: Supernet, batches: list[Any], workers: int, stack: contextlib.ExitStack
+) -> tuple[Callable[[list[Architecture]], Iterator[float]], Callable[[], None]]:
+    """What gives the accuracies of sub-networks, and what to call before a latency is taken."""
+    setting = job.setting
+    if workers == 0:
+        one = partial(_accuracy, supernet, batches, setting.autocast)
+        return lambda architectures: (one(architecture) for architecture in architectures), lambda: None
+    payload = {
+        "space": job.trained_space,
+        "weights": {name: tensor.cpu().numpy() for name, tensor in supernet.state_dict().items()},
+        "batches": [(images.cpu().numpy(), targets.cpu().numpy()) for images, targets in batches],
+        "device": str(setting.device),
+        "recipe": setting.recipe,
+        "threads": max(1, cores() // workers),
+    }
+    gpus = 0.0 if setting.device.type == "cpu" else min(1.0, torch.cuda.device_count() / workers)
+    pool = stack.enter_context(Workers(workers, make_evaluator, payload, num_gpus=gpus))
+    return pool.evaluate, pool.settle
+
+
+def make_evaluator(payload: dict[str, Any]) -> Callable[[Architecture], float]:
+    """In a worker: the supernet and the held-out images, held once."""
+    torch.set_num_threads(payload["threads"])
+    device = torch.device("cuda" if payload["device"].startswith("cuda") else "cpu")  # Ray shows a worker its own GPUs alone
+    supernet = Supernet(payload["space"])
+    # Ray's arrays are read-only views of its store; torch wants its own.
+    supernet.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in payload["weights"].items()})
+    batches = [(torch.from_numpy(x.copy()).to(device), torch.from_numpy(y.copy()).to(device)) for x, y in payload["batches"]]
+    return partial(_accuracy, supernet.to(device).eval(), batches, lambda: payload["recipe"].autocast(device))
+
+
+def _accuracy(supernet: Supernet, batches: list[Any], autocast: Callable[[], Any], architecture: Architecture) -> float:
+    """Accuracy of the sub-network on the held-out images, with inherited weights."""
+    return evaluate(supernet.subnet(architecture.at(supernet.space.frame)), batches, autocast)
+
+
+def _finish(job: SupernetJob, winner_file: Path, study_name: str, workers: int) -> int:
+    """Copies the winner to where `retrain` looks for it, and prints it."""
+    text = winner_file.read_bytes()
+    for copy in (job.run.folder / "best.yaml", RUNS / "best.yaml"):
+        copy.with_suffix(".part").write_bytes(text)
+        copy.with_suffix(".part").replace(copy)
+    architecture, entries = read_architecture(winner_file)
+    found, costs = entries["found"], entries["costs"]
+    print(f"\nWinner: {found['accuracy_supernet']:.2%} of {found['held_out_images']} held-out images with the supernet's weights (standard error {found['standard_error']:.2%})")
+    print(f"  chosen as {found['reason']}; it uses {found['usage']:.0%} of the tightest budget (a winner uses {found['floor']:.0%} or more)")
+    for line in _described(architecture):
+        print(f"  {line}")
+    print("  " + ", ".join(format_quantity(name, value) for name, value in costs.items()) + f" at {architecture.frame.resolution} px, {architecture.frame.classes} classes")
+    print(f"Written to {job.run.folder / 'best.yaml'} and {RUNS / 'best.yaml'}; baselines of the same budget in {job.run.folder / 'baselines' / study_name}/")
+    print(f"Why:  optuna-dashboard sqlite:///{job.run.folder / 'study.db'}")
+    print(f"Next: python launch.py retrain {RUNS / 'best.yaml'}")
+    return 0
+
+
+def _described(architecture: Architecture) -> Iterator[str]:
+    """One line for each stage."""
+    for i, stage in enumerate(architecture.stages):
+        mixers = " ".join(stage.mixers)
+        extras = [f"mlp_ratio {stage.mlp_ratio:g}"]
+        extras += [f"kernel {stage.kernel}"] * (stage.kernel is not None) + ["cpe"] * stage.cpe + ["one shared mixer"] * stage.sharing
+        yield f"stage {i}: width {stage.width}, {mixers} ({', '.join(extras)})"
+
+
+# ---- retrain -----------------------------------------------------------------------------------------------------------
+
+
+def retrain(
+    *,
+    file: Path,
+    data: str | None,
+    data_root: Path | None,
+    recipe: str | None,
+    resolution: int | None,
+    run: str | None,
+    device: str,
+    seed: int,
+    epochs: float | None,
+    steps: int | None,
+    smoke: bool,
+) -> int:
+    """The network of an architecture file, from scratch with the full recipe, tested once at the end."""
+    architecture, entries = read_architecture(file)
+    if data is None:
+        data, data_root = entries.get("data"), data_root or (Path(entries["data_root"]) if "data_root" in entries else None)
+        recipe, resolution = recipe or entries.get("recipe"), resolution or entries.get("resolution")
+    setting = _setting(data, data_root, recipe, resolution, device, seed, architecture.stride, architecture.frame.resolution, smoke)
+    trained = architecture.at(setting.frame)
+    with torch.device("meta"):
+        Network(trained)  # geometry at the resolution trained at, before anything is loaded
+    phase = _with_length(setting.recipe.retrain, epochs, steps)
+    folder = _run(run, ["retrain", architecture.key, setting.source.name, _stem(setting.recipe_name), str(seed)], None, smoke)
+    with folder.lock(), Interrupt() as interrupt:
+        wanted = {"architecture": architecture.key, **setting.record(), "bf16": setting.recipe.bf16}
+        begun = folder.recorded().get("retrain", {})
+        if epochs is None and steps is None and begun:
+            phase = _with_length(phase, begun["phase"].get("epochs"), begun["phase"].get("steps"))
+        wanted["phase"] = phase.model_dump(mode="json", exclude_none=True)
+        _same_as_begun(folder, "retrain", wanted)
+        result_file = folder.folder / "result.yaml"
+        if result_file.exists():
+            print(f"This retraining is done ({result_file}); its result again:")
+        else:
+            folder.record(retrain=wanted, architecture=architecture.to_dict())
+            try:
+                _retrain(trained, architecture, setting, folder, phase, file, lambda: interrupt.requested)
+            except Stopped as stopped:
+                return _stopped(str(stopped), interrupt)
+        _, result = read_architecture(result_file)
+        print(f"Test accuracy: {result['result']['test_accuracy']:.2%} of {result['result']['test_images']} images ({setting.source.name} at {setting.resolution} px, {result['result']['steps']} steps)")
+        print(f"Weights: {folder.folder / 'weights.safetensors'}")
+    return 0
+
+
+def _retrain(trained: Architecture, architecture: Architecture, setting: Setting, run: Run, phase: Phase, file: Path, stop: Callable[[], bool]) -> None:
+    torch.manual_seed(setting.seed)
+    network = Network(trained, phase.drop_path).to(setting.device)
+    data = setting.data
+    per_epoch = data.steps_per_epoch("train", phase.batch_size)
+    steps = phase.num_steps(per_epoch)
+    costs = cost(architecture)
+    print(
+        f"Retraining {architecture.key} ({format_quantity('macs', costs.macs)}, {format_quantity('params', costs.params)} at {architecture.frame.resolution} px) "
+        f"from scratch: {data.size('train')} images at {setting.resolution} px, {steps} steps of {phase.batch_size} ({steps / per_epoch:.3g} epochs), on {setting.device}.",
+        flush=True,
+    )
+    for line in _described(architecture):
+        print(f"  {line}")
+    with Progress("retrain", steps, "step") as progress:
+        model, done = train_model(
+            network,
+            data.batches("train", phase.batch_size, setting.seed, phase.augmentation),
+            phase,
+            steps=steps,
+            seed=setting.seed,
+            autocast=setting.autocast,
+            checkpoint=run.folder / "checkpoint.pt",
+            identity=f"network {architecture.key} at {setting.resolution} px, seed {setting.seed}",
+            report=partial(_report_step, run, "retrain", progress),
+            stop=stop,
+        )
+    if done < steps:
+        raise Stopped(f"retraining stopped at step {done} of {steps}")
+    accuracy = evaluate(model, data.evaluation_batches("test", setting.recipe.search.batch_size), setting.autocast)
+    metadata = {
+        "architecture": json_format.dumps(trained.to_dict()),
+        "classes": json_format.dumps(list(data.classes)),
+        "mean": json_format.dumps(list(data.mean)),
+        "std": json_format.dumps(list(data.std)),
+    }
+    save_weights(run.folder / "weights.safetensors", {name: tensor.cpu() for name, tensor in model.state_dict().items()}, metadata)
+    result = {"test_accuracy": round(accuracy, 4), "test_images": data.size("test"), "steps": steps, "epochs": round(steps / per_epoch, 3)}
+    run.log("result", **result)
+    _write_architecture(
+        run.folder / "result.yaml", architecture, None,
+        {"result": result, "from": str(file), **setting.record(), "run": run.name, "device": str(setting.device)}, "A retrained network.",
+    )  # fmt: skip
+    run.record(finished=now())
+
+
+# ---- profile -----------------------------------------------------------------------------------------------------------
+
+
+def profile(*, file: Path, json: bool) -> int:
+    """Parameters, multiply-adds and activations of an architecture file, or of the winner in a run's folder."""
+    path = file / "best.yaml" if file.is_dir() else file
+    if not path.exists() and (RUNS / file / "best.yaml").exists():
+        path = RUNS / file / "best.yaml"
+    architecture, _ = read_architecture(path)
+    with torch.device("meta"):
+        Network(architecture)  # counts of a network that cannot be built would be worth nothing
+    total, parts = cost(architecture), stage_costs(architecture)
+    if json:
+        print(json_format.dumps({**total._asdict(), **dataclasses.asdict(architecture.frame), "key": architecture.key, "parts": {name: part._asdict() for name, part in parts.items()}}, indent=2))
+        return 0
+    print(f"{path}: architecture {architecture.key}, {architecture.frame.resolution} px, {architecture.frame.channels} channels, {architecture.frame.classes} classes")
+    for line in _described(architecture):
+        print(f"  {line}")
+    rows = [("part", "params", "MACs", "activations")]
+    rows += [(name, *(f"{number:,}" for number in (part.params, part.macs, part.activations))) for name, part in [*parts.items(), ("total", total)]]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print(row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)), sep="  ")
+    print("One multiply-add counts as one, as in the papers' FLOPs.")
+    return 0
+

@@ -1,0 +1,298 @@
+"""A search space: which values each decision about a network may take, read from YAML.
+
+`decisions` is the only place that knows which decisions exist. It is a fixed-length table, name -> options in ascending order of
+cost; `decode` makes the canonical Architecture of a choice for every decision, `encode` is its inverse.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
+
+from nas.architecture import Architecture, Frame, Stage
+from nas.layers import LayerSpec, layer_specs, own_part
+from nas.mixers import MIXERS
+from nas.yaml_io import did_you_mean, read_yaml, validate
+
+FORMAT = "search space 1"
+Value = int | float | bool | str
+Values = Mapping[str, Value]
+
+
+def _as_list(given: object) -> object:
+    """A list is a choice, a scalar is fixed."""
+    return given if isinstance(given, list) else [given]
+
+
+T = TypeVar("T")
+Choice = Annotated[list[T], BeforeValidator(_as_list)]
+
+
+class StageChoices(BaseModel):
+    """One stage of a space file; every field takes one value or a list of them."""
+
+    model_config = ConfigDict(extra="forbid")
+    width: Choice[Annotated[StrictInt, Field(ge=1, le=65536)]]
+    depth: Choice[Annotated[StrictInt, Field(ge=1, le=256)]]
+    mixer: Choice[str]
+    mlp_ratio: Choice[Annotated[float, Field(gt=0, le=64)]]
+    kernel: Choice[Annotated[StrictInt, Field(ge=1, le=255)]] = [3]
+    head_width: Choice[Annotated[StrictInt, Field(ge=1, le=65536)]] = [32]
+    cpe: Choice[StrictBool] = [False]
+    sharing: Choice[StrictBool] = [False]
+
+
+class SpaceFile(BaseModel):
+    """A space file: the frame in which budgets are counted, the stem's patch, and the stages."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: str
+    frame: Frame
+    patch: Annotated[StrictInt, Field(ge=1, le=256)]
+    mixer_per: Literal["block", "stage"] = "block"
+    stages: Annotated[list[StageChoices], Field(min_length=1, max_length=16)]
+
+
+# The decisions of a stage besides its mixers. Sharing saves parameters, so True comes before False: options ascend in cost.
+_STAGE_DECISIONS = ("width", "depth", "mlp_ratio", "kernel", "head_width", "cpe", "sharing")
+
+
+class SearchSpace:
+    """The networks that a space file allows.
+
+    Attributes:
+        name: the file's, without its ending.
+        frame: images and classes in which its budgets are counted.
+        decisions: name -> options, ascending in cost; decisions with one option are left out. `s1.width` is the width of
+            stages[1], `s1.b0.mixer` the mixer of its first block (`s1.mixer` with `mixer_per: stage`).
+        stride: pixels per token of the last stage, along one side: resolutions are multiples of it.
+        fingerprint: changes with anything that changes what the decisions mean.
+
+    Raises:
+        ValueError: an error in the file (syntax and names first, then geometry), with its place.
+    """
+
+    def __init__(self, file: SpaceFile, name: str, place: str) -> None:
+        self._file, self.name, self._place = file, name, place
+        self.frame = file.frame
+        self.stride = file.patch * 2 ** (len(file.stages) - 1)
+        self._options = self._table()
+        self.decisions: dict[str, tuple[Value, ...]] = {k: v for k, v in self._options.items() if len(v) > 1}
+        self._fixed = {k: v[0] for k, v in self._options.items() if len(v) == 1}
+        content = json.dumps([file.model_dump(mode="json")], sort_keys=True)
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:12]
+        self._check_geometry()
+
+    @staticmethod
+    def read(path: Path) -> SearchSpace:
+        """Reads and checks a space file."""
+        return SearchSpace(validate(SpaceFile, read_yaml(path, format=FORMAT), str(path)), path.stem, str(path))
+
+    def at(self, frame: Frame) -> SearchSpace:
+        """The same space for other images or classes; checks that its mixers take them."""
+        if frame == self.frame:
+            return self
+        return SearchSpace(self._file.model_copy(update={"frame": frame}), self.name, self._place)
+
+    # ---- decisions -------------------------------------------------------------------------------------------------
+
+    def _table(self) -> dict[str, tuple[Value, ...]]:
+        """Every decision with its options, fixed ones included, in a fixed order."""
+        table: dict[str, tuple[Value, ...]] = {}
+        for i, stage in enumerate(self._file.stages):
+            where = f"{self._place}: stages[{i}]"
+            for mixer in stage.mixer:
+                if mixer not in MIXERS:
+                    raise ValueError(f"{where}.mixer: unknown mixer {mixer!r}; known: {', '.join(MIXERS)}.{did_you_mean(mixer, MIXERS)}")
+            read = {option for mixer in stage.mixer for option in MIXERS[mixer].options}  # type: ignore[attr-defined]
+            for field in (*_STAGE_DECISIONS, "mixer"):
+                options = getattr(stage, field)
+                if not options or len(set(options)) < len(options):
+                    raise ValueError(f"{where}.{field}: options must be distinct and at least one: got {options}.")
+                if field in ("kernel", "head_width") and field not in read:
+                    continue  # no mixer of the stage reads it
+                if field == "mixer":
+                    options, names = [m for m in MIXERS if m in options], self._mixer_names(i)
+                else:
+                    options, names = sorted(options, reverse=field == "sharing"), [f"s{i}.{field}"]
+                table.update(dict.fromkeys(names, tuple(options)))
+        return table
+
+    def _mixer_names(self, i: int) -> list[str]:
+        """One decision name per block, up to the largest depth; with `mixer_per: stage` one for the stage."""
+        depth = max(self._file.stages[i].depth)
+        return [f"s{i}.b{j}.mixer" for j in range(depth)] if self._file.mixer_per == "block" else [f"s{i}.mixer"]
+
+    @functools.cached_property
+    def mixer_decisions(self) -> dict[str, tuple[Value, ...]]:
+        """The decisions that choose a mixer; the others choose a size."""
+        return {name: options for name, options in self.decisions.items() if name.endswith(".mixer")}
+
+    def size(self) -> int:
+        """How many choices there are, counting those that make equal networks each time."""
+        product = 1
+        for options in self.decisions.values():
+            product *= len(options)
+        return product
+
+    def random(self, rng: random.Random) -> dict[str, Value]:
+        """An option for every decision, uniformly."""
+        return {name: rng.choice(options) for name, options in self.decisions.items()}
+
+    # ---- architectures ---------------------------------------------------------------------------------------------
+
+    def decode(self, values: Values) -> Architecture:
+        """The canonical architecture of a choice for every decision: what has no effect is left out, so equal networks are equal.
+
+        Raises:
+            KeyError: a decision is missing.
+        """
+        full = {**self._fixed, **values}
+        return Architecture(self.frame, self._file.patch, tuple(self._stage(i, full) for i in range(len(self._file.stages))))
+
+    def _stage(self, i: int, full: Mapping[str, Any]) -> Stage:
+        depth = full[f"s{i}.depth"]
+        sharing = full[f"s{i}.sharing"] and depth > 1
+        names = self._mixer_names(i)
+        per_block = self._file.mixer_per == "block" and not sharing
+        mixers = tuple(full[name] for name in names[:depth]) if per_block else (full[names[0]],) * depth
+        read = {option for mixer in mixers for option in MIXERS[mixer].options}  # type: ignore[attr-defined]
+        given = {option: full[f"s{i}.{option}"] for option in read}
+        return Stage(
+            full[f"s{i}.width"], mixers, float(full[f"s{i}.mlp_ratio"]), full[f"s{i}.cpe"], sharing, given.get("kernel"), given.get("head_width")
+        )
+
+    def encode(self, architecture: Architecture) -> dict[str, Value]:
+        """The choice that makes this architecture; decisions without effect on it get their first option.
+
+        Raises:
+            ValueError: the architecture is not in the space.
+        """
+        values = {name: options[0] for name, options in self.decisions.items()}
+        if len(architecture.stages) == len(self._file.stages):
+            for i, stage in enumerate(architecture.stages):
+                for field in _STAGE_DECISIONS:
+                    given = getattr(stage, field)
+                    if given is not None:
+                        values[f"s{i}.{field}"] = given
+                values.update(zip(self._mixer_names(i), stage.mixers))
+                if stage.sharing:
+                    values.update({name: self.decisions[name][0] for name in self._mixer_names(i)[1:] if name in self.decisions})
+        values = {name: value for name, value in values.items() if name in self.decisions}
+        if any(value not in self.decisions[name] for name, value in values.items()) or self.decode(values) != architecture.at(self.frame):
+            raise ValueError(f"{self._place}: architecture {architecture.key} is not in the space.")
+        return values
+
+    # ---- extremes and patterns -------------------------------------------------------------------------------------
+
+    def smallest(self, measure: Callable[[Architecture], float]) -> Architecture:
+        """The architecture with the smallest measure, where the measure is a cost: it grows with every width, depth, ratio
+        and kernel, and adds up over stages."""
+        return self._extreme(measure, sign=1)
+
+    def largest(self, measure: Callable[[Architecture], float]) -> Architecture:
+        """The architecture with the largest measure; same conditions."""
+        return self._extreme(measure, sign=-1)
+
+    def _extreme(self, measure: Callable[[Architecture], float], sign: int) -> Architecture:
+        # One decision at a time until none improves. Exact for costs: sizes are monotone whatever the mixers, and at given
+        # sizes the mixers' costs add up (tests compare with enumeration).
+        values = {name: options[0 if sign == 1 else -1] for name, options in self.decisions.items()}
+        best, previous = sign * measure(self.decode(values)), float("inf")
+        while best < previous:
+            previous = best
+            for name, options in self.decisions.items():
+                scores = [(sign * measure(self.decode({**values, name: option})), k) for k, option in enumerate(options)]
+                best = min(scores)[0]
+                if best < sign * measure(self.decode(values)):
+                    values[name] = options[min(scores)[1]]
+        return self.decode(values)
+
+    def patterns(self) -> dict[str, dict[str, Value]]:
+        """Names of mixer patterns -> the mixer decisions that make them: each mixer alone, and convolution in the first half of
+        the stages with attention after it. A stage that does not allow the mixer takes conv, or else its first mixer."""
+        stages = len(self._file.stages)
+        kinds = [m for m in MIXERS if any(m in stage.mixer for stage in self._file.stages)]
+        wanted = {kind: [kind] * stages for kind in kinds}
+        if {"conv", "attention"} <= set(kinds) and stages > 1:
+            wanted["conv-then-attention"] = ["conv"] * -(-stages // 2) + ["attention"] * (stages // 2)
+        return {name: self._pattern(per_stage) for name, per_stage in wanted.items()}
+
+    def _pattern(self, per_stage: list[str]) -> dict[str, Value]:
+        fixed: dict[str, Value] = {}
+        for i, kind in enumerate(per_stage):
+            for name in self._mixer_names(i):
+                if name in self.decisions:
+                    options = self.decisions[name]
+                    fixed[name] = next(k for k in (kind, "conv", options[0]) if k in options)
+        return fixed
+
+    # ---- layers ----------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def largest_layers(self) -> dict[str, LayerSpec]:
+        """The largest layer of every place, by `weights`: what a supernet holds."""
+        layers: dict[str, LayerSpec] = {}
+        largest = {name: options[-1] for name, options in self.decisions.items()}
+        for fixed in self.patterns().values():
+            for sharing in (True, False):
+                forced = {k: sharing for k, options in self.decisions.items() if k.endswith(".sharing") and sharing in options}
+                for spec in layer_specs(self.decode({**largest, **fixed, **forced})):
+                    layers.setdefault(spec.weights, spec)
+        return layers
+
+    def _check_geometry(self) -> None:
+        """Builds each distinct layer on the meta device, and cuts it out of the largest of its place.
+
+        Raises:
+            ValueError: a mixer cannot take a width or grid, or its channels do not nest.
+        """
+        try:
+            largest = {weights: _parameters(spec) for weights, spec in self.largest_layers.items()}
+            for spec in self._distinct_layers():
+                with torch.device("meta"):
+                    module = spec.build()
+                for name, _ in module.named_parameters():
+                    own_part(module, name, largest[spec.weights][name])
+        except AssertionError as error:
+            raise ValueError(f"{self._place}: {spec.place}: the widths do not nest: got {error}. Take multiples of 28 or of 32.") from None
+        except ValueError as error:
+            raise ValueError(f"{self._place}: at resolution {self.frame.resolution}: {error}") from None
+
+    def _distinct_layers(self) -> list[LayerSpec]:
+        """One spec for every shape and place that any architecture can have."""
+        found: dict[Any, LayerSpec] = {}
+        base = {name: options[-1] for name, options in self.decisions.items()}
+        for i in range(len(self._file.stages)):
+            fields = [name for name in self.decisions if name.startswith(f"s{i}.") and not name.endswith((".mixer", ".depth"))]
+            before = [name for name in (f"s{i - 1}.width",) if name in self.decisions]
+            for fixed in self.patterns().values():
+                for choice in itertools.product(*(self.decisions[name] for name in fields + before)):
+                    values = {**base, **fixed, **dict(zip(fields + before, choice, strict=True))}
+                    for spec in layer_specs(self.decode(values)):
+                        place = spec.place if spec.kind in ("stem", "head") else spec.weights.split(".blocks.")[0]
+                        found.setdefault((spec.shape, place), spec)
+        return list(found.values())
+
+
+def _parameters(spec: LayerSpec) -> dict[str, torch.nn.Parameter]:
+    with torch.device("meta"):
+        try:
+            return dict(spec.build().named_parameters())
+        except ValueError as error:
+            raise ValueError(f"{spec.place}: {error}") from None
+
+
+def with_frame(space: SearchSpace, **changes: int) -> SearchSpace:
+    """The space with some of its frame's fields changed."""
+    return space.at(dataclasses.replace(space.frame, **changes))

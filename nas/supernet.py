@@ -1,0 +1,67 @@
+"""All networks of a space in one: for every place the largest module, of which each architecture uses a part.
+
+Nothing is implemented a second time. A layer of a smaller width, ratio or kernel is the ordinary standalone module, run on slices of the
+largest one's parameters; `subnet` copies the same slices into a standalone network. Mixer kinds share nothing but what surrounds
+them: stem, merging, channel MLP, position encoding and head are one per place, whichever mixer ran; each mixer kind has its own norm and scale.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nas.architecture import Architecture
+from nas.layers import LayerSpec, outline, own_part, run
+from nas.network import Network, attach, build_layer
+from nas.space import SearchSpace
+
+
+class Supernet(nn.Module):
+    """The supernet of a space, with fresh weights from torch's random state, for the images and classes of `space.frame`."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__()
+        self.space = space
+        self._largest: dict[str, nn.Module] = {}
+        for spec in space.largest_layers.values():
+            attach(self, spec.weights, build_layer(spec))
+            self._largest[spec.weights] = self.get_submodule(spec.weights)
+        self._skeletons: dict[Any, tuple[nn.Module, tuple[str, ...]]] = {}
+
+    def forward(self, images_BCHW: Tensor, architecture: Architecture) -> Tensor:
+        """Images [B, channels, resolution, resolution] to logits [B, classes], by the network of `architecture`."""
+        return run(outline(architecture), self._call, images_BCHW)
+
+    def _call(self, spec: LayerSpec, *inputs: object) -> Tensor:
+        skeleton, names = self._skeleton(spec)
+        shared = self._largest[spec.weights]
+        return functional_call(skeleton, {name: own_part(skeleton, name, shared.get_parameter(name)) for name in names}, inputs)
+
+    def _skeleton(self, spec: LayerSpec) -> tuple[nn.Module, tuple[str, ...]]:
+        """The spec's module without weights (on the meta device), and its parameters' names. Not registered: the weights are the largest module's.
+
+        Two threads must not run one skeleton at once.
+        """
+        found = self._skeletons.get(spec.shape)
+        if found is None:
+            with torch.device("meta"):
+                skeleton = build_layer(spec)
+            # A buffer would stay on meta, and indexing by it reads uninitialised memory without an error.
+            assert not list(skeleton.buffers()), f"{spec.kind} has buffers"
+            found = self._skeletons[spec.shape] = skeleton, tuple(name for name, _ in skeleton.named_parameters())
+        return found
+
+    def subnet(self, architecture: Architecture) -> Network:
+        """The standalone network of `architecture` with a copy of its part of the shared weights: same outputs, same gradients."""
+        with torch.device("meta"):
+            network = Network(architecture)
+        for weights, module in network.layers.items():
+            shared = self._largest[weights]
+            for name, _ in list(module.named_parameters()):
+                part = own_part(module, name, shared.get_parameter(name)).detach().clone(memory_format=torch.contiguous_format)
+                owner, _, leaf = name.rpartition(".")
+                setattr(module.get_submodule(owner), leaf, nn.Parameter(part))
+        return network.train(self.training)

@@ -1,0 +1,307 @@
+"""The samplers and the stored study: what is asked, what is written, and that an interrupted study goes on as if never interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna_dashboard import _serializer
+from test_search import Recorder, ToySpace, accuracy_of, cost_of
+
+from nas.architecture import Architecture
+from nas.budget import parse_budgets
+from nas.optuna_search import SAMPLERS, open_study
+from nas.pareto import hypervolume
+from nas.search import Result, check_budgets, search
+
+FACTS = {"space": "toy", "fingerprint": ToySpace.fingerprint, "budgets": ["4MMACs"], "floor": 0.8}
+
+
+def run(
+    path: Path, *, trials: int = 40, population: int = 15, sampler: str = "nsga2", seed: int = 0, space: ToySpace | None = None, **options: Any
+) -> Result:
+    space = space or ToySpace()
+    budgets, _ = check_budgets(space, cost_of, parse_budgets(options.pop("budgets", ["4MMACs"])))
+    facts = options.pop("facts", FACTS)
+    evaluate = options.pop("evaluate", Recorder())
+    with open_study(path, "4MMACs", space.decisions, sampler=sampler, seed=seed, population=population, facts=facts) as study:
+        return search(space, study, cost_of, budgets, evaluate, trials=trials, population=population, seed=seed, **options)  # type: ignore[arg-type]
+
+
+def stored_trials(path: Path, name: str = "4MMACs") -> list[Any]:
+    """What another program reads of a study, times and ids apart."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    try:
+        trials = optuna.load_study(study_name=name, storage=storage).get_trials()
+        return [
+            (t.number, t.state, t.values, t.params, t.distributions, t.user_attrs, {k: v for k, v in t.system_attrs.items() if k != "fixed_params"})
+            for t in trials
+        ]
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_stopped_and_continued_equals_uninterrupted(sampler: str, tmp_path: Path) -> None:
+    run(tmp_path / "a.db", sampler=sampler)
+    seen: list[str] = []
+    # Within the first generation, at its end, within the second, and in what is then the last.
+    for trials in (7, 15, 21, 40):
+        recorder = Recorder()
+        run(tmp_path / "b.db", sampler=sampler, trials=trials, evaluate=recorder)
+        seen += recorder.seen
+    assert stored_trials(tmp_path / "a.db") == stored_trials(tmp_path / "b.db")
+    assert len(seen) == len(set(seen)) == 40  # what was known was not evaluated again
+
+
+def test_killed_in_a_generation_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from pathlib import Path
+        import test_optuna_search as t
+        def evaluate(architectures):
+            for k, architecture in enumerate(architectures):
+                if k == int(sys.argv[2]):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield t.accuracy_of(architecture)
+        t.run(Path(sys.argv[1]), evaluate=evaluate)
+    """)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])}
+    for position in (9, 7):  # in the first generation, and in the second
+        command = [sys.executable, "-c", script, str(tmp_path / "b.db"), str(position)]
+        assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    assert (tmp_path / "b.db-wal").exists()
+    run(tmp_path / "b.db")
+    run(tmp_path / "a.db")
+    assert stored_trials(tmp_path / "a.db") == stored_trials(tmp_path / "b.db")
+    assert len(stored_trials(tmp_path / "a.db")) >= 40
+
+
+def test_killed_while_the_file_is_made_leaves_one_that_opens(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    path.touch()
+    run(path, trials=3)
+    assert len(stored_trials(path)) >= 3
+
+
+def test_ctrl_c_in_an_evaluation_leaves_a_study_that_goes_on(tmp_path: Path) -> None:
+    def interrupted(architectures: list[Architecture]) -> Iterator[float]:
+        yield from map(accuracy_of, architectures[:5])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b.db", evaluate=interrupted)
+    assert len(stored_trials(tmp_path / "b.db")) == 5
+    assert not (tmp_path / "b.db-wal").exists()  # folded into the file: a copy of study.db is whole
+    run(tmp_path / "b.db")
+    run(tmp_path / "a.db")
+    assert stored_trials(tmp_path / "a.db") == stored_trials(tmp_path / "b.db")
+
+
+def test_latency_is_taken_from_the_study_when_continued(tmp_path: Path) -> None:
+    timed: list[str] = []
+
+    def measure(architecture: Architecture) -> float:
+        timed.append(architecture.key)
+        return 1 + int(architecture.key, 16) % 1000 / 60
+
+    facts = {**FACTS, "budgets": ["4MMACs", "12ms"]}
+    given: dict[str, Any] = {"budgets": ["4MMACs", "12ms"], "facts": facts, "measure_latency": measure}
+    whole = run(tmp_path / "a.db", **given)
+    once = list(timed)
+    timed.clear()
+    run(tmp_path / "b.db", trials=22, **given)
+    parts = run(tmp_path / "b.db", **given)
+    assert timed == once and len(set(once)) == len(once)
+    assert [t.constraints for t in whole.trials] == [t.constraints for t in parts.trials]
+    assert stored_trials(tmp_path / "a.db") == stored_trials(tmp_path / "b.db")
+    assert any(t.latency_ms is not None and not t.feasible for t in whole.trials)
+
+
+def test_a_finished_study_is_repeated_without_evaluating(tmp_path: Path) -> None:
+    first = run(tmp_path / "a.db")
+
+    def evaluate(architectures: list[Architecture]) -> Iterator[float]:
+        assert not architectures
+        return iter([])
+
+    again = run(tmp_path / "a.db", evaluate=evaluate, stop=lambda: True)
+    assert again.trials == first.trials and again.ending == "trials"
+
+
+# ---- what is asked -----------------------------------------------------------------------------------------------------
+
+
+def test_each_generation_breeds_from_the_one_before_though_some_are_pruned(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    result = run(path, trials=50)
+    trials = stored_trials(path)
+    pruned = [t for t in trials if t[1] == optuna.trial.TrialState.PRUNED]
+    assert 0 < len(pruned) < len(result.trials) / 2
+    for number, _, _, _, _, user, system in trials:
+        assert system["NSGAIISampler:generation"] == user["generation"] == number // 15
+    # Proposals of the first generation are parents of the second like any other.
+    first = {tuple(sorted(params.items())) for _, _, _, params, *_ in trials[:15]}
+    names = list(ToySpace().decisions)
+    bred = [params for _, _, _, params, *_ in trials[15:30]]
+    shared = [max(sum(dict(parent)[name] == params[name] for name in names) for parent in first) / len(names) for params in bred]
+    assert statistics.mean(shared) > 0.65  # a random network shares 0.55 with the nearest of 15
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_same_seed_same_study_and_another_seed_another(sampler: str, tmp_path: Path) -> None:
+    values = [[t.values for t in run(tmp_path / f"{k}.db", sampler=sampler, seed=seed, trials=30).trials] for k, seed in enumerate((0, 0, 1))]
+    assert values[0] == values[1] != values[2]
+
+
+def test_nsga2_beats_random(tmp_path: Path) -> None:
+    """Weakly: over two seeds, the volume that feasible networks dominate beyond (accuracy 0.4, the budget)."""
+    space = ToySpace(stages=3)
+    volumes = {}
+    for sampler in ("nsga2", "random"):
+        volumes[sampler] = []
+        for seed in range(2):
+            result = run(tmp_path / f"{sampler}{seed}.db", sampler=sampler, seed=seed, trials=100, population=20, space=space)
+            points = [t.objectives for t in result.trials if t.feasible]
+            volumes[sampler].append(hypervolume(points, (0.4, 4e6), ("maximize", "minimize")))
+    assert sum(volumes["nsga2"]) > sum(volumes["random"])
+
+
+# ---- what is written ---------------------------------------------------------------------------------------------------
+
+
+def test_stored_study_tells_its_story(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    result = run(path)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    study = optuna.load_study(study_name="4MMACs", storage=storage)
+    assert study.metric_names == ["accuracy", "macs"]
+    assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert study.user_attrs == {**FACTS, "sampler": "nsga2", "seed": 0, "population": 15}
+    for told, written in zip(result.trials, study.trials, strict=True):
+        assert written.params == told.values
+        assert list(written.params) == list(ToySpace().decisions)
+        assert written.user_attrs["arch_key"] == told.architecture.key
+        assert written.user_attrs["macs_m"] == pytest.approx(told.cost.macs / 1e6, abs=1e-3)
+        assert written.constraints["macs"] == told.constraints["macs"]
+        if told.accuracy is None:
+            assert written.state == optuna.trial.TrialState.PRUNED and written.values is None
+        else:
+            assert written.values == list(told.objectives)
+        assert written.user_attrs.get("repeat_of") == told.repeat_of
+    assert study.trials[0].user_attrs["origin"] == "smallest"
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def test_dashboard_shows_what_is_over_budget_as_infeasible(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    result = run(path)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    study = optuna.load_study(study_name="4MMACs", storage=storage)
+    shown = [_serializer.serialize_frozen_trial(study._study_id, t, study._storage.get_study_system_attrs(study._study_id)) for t in study.trials]
+    for told, item in zip(result.trials, shown, strict=True):
+        assert item["constraints"] and any(v > 0 for v in item["constraints"]) == (told.accuracy is None)
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def test_dashboard_still_needs_the_list() -> None:
+    """Fails when optuna-dashboard reads named constraints: then `_set_constraints` need not write the list any more."""
+    trial = optuna.create_trial(values=[0.5, 1.0], constraints={"macs": 0.25})
+    assert _serializer.serialize_frozen_trial(0, trial, {})["constraints"] == []
+
+
+def test_several_studies_live_in_one_file(tmp_path: Path) -> None:
+    space = ToySpace()
+    for name in ("4MMACs", "8MMACs"):
+        budgets = parse_budgets([name])
+        with open_study(tmp_path / "s.db", name, space.decisions, sampler="nsga2", seed=0, population=20, facts={"budgets": [name]}) as study:
+            search(space, study, cost_of, budgets, Recorder(), trials=10, population=20, seed=0)  # type: ignore[arg-type]
+    assert all(len(stored_trials(tmp_path / "s.db", name)) >= 10 for name in ("4MMACs", "8MMACs"))
+
+
+def test_a_reader_does_not_disturb_the_writer(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+
+    def evaluate(architectures: list[Architecture]) -> Iterator[float]:
+        for architecture in architectures:
+            with contextlib.closing(sqlite3.connect(path, timeout=0)) as reader:
+                reader.execute("begin")
+                reader.execute("select count(*) from trials").fetchone()
+                yield accuracy_of(architecture)
+
+    run(path, evaluate=evaluate, trials=15)
+    assert len(stored_trials(path)) >= 15
+
+
+# ---- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def one_line(error: pytest.ExceptionInfo[ValueError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("change", [{"facts": {**FACTS, "fingerprint": "other"}}, {"sampler": "tpe"}, {"seed": 3}, {"population": 10}])
+def test_a_study_begun_otherwise_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    run(tmp_path / "a.db", trials=5)
+    before = stored_trials(tmp_path / "a.db")
+    with pytest.raises(ValueError, match="begun with another") as error:
+        run(tmp_path / "a.db", **change)
+    assert str(tmp_path / "a.db") in one_line(error)
+    assert stored_trials(tmp_path / "a.db") == before
+
+
+def test_unknown_sampler_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--sampler: unknown sampler: got 'nsga'; accepted: nsga2, tpe, random"):
+        run(tmp_path / "a.db", sampler="nsga")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "page"])
+def test_a_damaged_study_is_named_and_left_as_it_is(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    run(path, trials=30)
+    content = path.read_bytes()
+    damaged = {"text": b"trials: 3\n" * 500, "cut": content[: len(content) // 2 // 4096 * 4096 + 100], "page": content[:4096] + b"\x07" * 8192 + content[12288:]}
+    path.write_bytes(damaged[damage])
+    with pytest.raises(ValueError, match=r"a\.db: damaged: got .*Move it away") as error:
+        run(path)
+    one_line(error)
+    assert path.read_bytes() == damaged[damage]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.db").mkdir()
+    with pytest.raises(ValueError, match=r"a\.db: cannot be used: got 'unable to open database file'") as error:
+        run(tmp_path / "a.db")
+    one_line(error)
+
+
+def test_trials_changed_by_another_program_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    run(path, trials=30)
+    shutil.copy(path, tmp_path / "b.db")
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("update trials set state = 'RUNNING' where number = 3")
+    with pytest.raises(ValueError, match="trial 3 was changed by another program: got state RUNNING"):
+        run(path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "b.db")) as connection, connection:
+        connection.execute("update trial_params set param_value = 1 - (param_value > 0) where trial_id = 25 and param_name = 's0.depth'")
+    with pytest.raises(ValueError, match="trial 24 is not what seed 0 gives now") as error:
+        run(tmp_path / "b.db")
+    one_line(error)

@@ -1,0 +1,111 @@
+"""Ray workers: the same study as without them, and what happens when one dies. One Ray for the whole file: a start takes 5 s."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_optuna_search import run, stored_trials
+from test_search import FRAME, accuracy_of
+
+from nas.architecture import Architecture, Stage
+from nas.parallel import Workers, cores
+
+NUM = min(2, cores())
+
+
+def network(width: int) -> Architecture:
+    return Architecture(FRAME, 4, (Stage(width, ("conv",), 2.0),))
+
+
+def factory(payload: dict[str, np.ndarray]) -> Callable[[Architecture], float]:
+    """Evaluators whose behaviour goes by the width: odd ones fail in one way or another."""
+    folder = Path(bytes(payload["folder"]).decode())
+    assert payload["weights"].nbytes == 8_000_000
+
+    def evaluate(architecture: Architecture) -> float:
+        width = architecture.stages[0].width
+        if width == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if width == 3 and not (folder / "died").exists():
+            (folder / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if width == 5:
+            raise ValueError("a broken image")
+        if width == 7:
+            (folder / f"begun{time.time_ns()}").touch()
+            time.sleep(1)
+        time.sleep(width % 3 / 200)  # so that they finish out of order
+        return accuracy_of(architecture)
+
+    return evaluate
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    folder = tmp_path_factory.mktemp("workers")
+    payload = {"folder": np.frombuffer(str(folder).encode(), dtype=np.uint8), "weights": np.zeros(10**6)}
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with Workers(NUM, factory, payload) as started:
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+        started.folder = folder  # type: ignore[attr-defined]
+        yield started
+
+
+def test_study_with_workers_equals_study_without(workers: Workers, tmp_path: Path) -> None:
+    run(tmp_path / "0.db", trials=40)
+    run(tmp_path / "2.db", trials=40, evaluate=workers.evaluate)
+    assert stored_trials(tmp_path / "0.db") == stored_trials(tmp_path / "2.db")
+
+
+def test_results_come_in_order_and_none_twice(workers: Workers) -> None:
+    architectures = [network(width) for width in range(10, 60, 2)]
+    assert list(workers.evaluate(architectures)) == [accuracy_of(architecture) for architecture in architectures]
+    assert list(workers.evaluate([])) == []
+
+
+def test_a_dead_worker_is_replaced_and_its_architecture_tried_again(workers: Workers) -> None:
+    architectures = [network(width) for width in (10, 3, 12, 14, 16)]
+    assert list(workers.evaluate(architectures)) == [accuracy_of(architecture) for architecture in architectures]
+
+
+def test_an_architecture_that_ends_its_worker_twice_is_named(workers: Workers) -> None:
+    deadly = network(1)
+    with pytest.raises(ValueError, match=f"architecture {deadly.key} ended its worker twice") as error:
+        list(workers.evaluate([network(10), deadly, *map(network, range(20, 30, 2))]))
+    assert "\n" not in str(error.value)
+
+
+def test_an_error_of_the_evaluator_arrives_as_it_was(workers: Workers) -> None:
+    with pytest.raises(ValueError, match="^a broken image$"):
+        list(workers.evaluate([network(10), network(5)]))
+    assert list(workers.evaluate([network(10)])) == [accuracy_of(network(10))]
+
+
+def test_settle_waits_for_what_runs_and_begins_nothing(workers: Workers) -> None:
+    results = workers.evaluate([network(10), *[network(7)] * (4 * NUM)])
+    next(results)
+    workers.settle()
+    begun = len(list(workers.folder.glob("begun*")))  # type: ignore[attr-defined]
+    assert 0 < begun <= 2 * NUM
+    time.sleep(0.3)
+    assert len(list(workers.folder.glob("begun*"))) == begun  # type: ignore[attr-defined]
+    results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("num", [-1, 0, cores() + 1])
+def test_more_workers_than_cores_are_refused_before_anything_starts(num: int) -> None:
+    with pytest.raises(ValueError, match=rf"^--workers: one core each is needed: got {num}; accepted: 0 to {cores()} "), Workers(num, factory, None):
+        pass
+
+
+def test_ray_is_not_imported_before_it_is_needed() -> None:
+    code = "import sys, nas.parallel; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,93 @@
+"""Progress: a first line, one now and then, a last one; a rate and the time left in each."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas.progress import Progress, duration
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def lines_of(total: int, advances: int, seconds_each: float, done: int = 0) -> list[str]:
+    stream, clock = io.StringIO(), Clock()
+    with Progress("train", total=total, done=done, stream=stream, clock=clock) as progress:
+        for number in range(advances):
+            clock.seconds += seconds_each
+            progress.advance(text=f"loss {number}")
+    return stream.getvalue().splitlines()
+
+
+def test_plain_lines_come_first_now_and_then_and_last() -> None:
+    lines = lines_of(total=60, advances=60, seconds_each=0.5)
+    assert lines == [
+        "train: 1/60 steps, 2 steps/s, 0:30 left, loss 0",
+        "train: 25/60 steps, 2 steps/s, 0:18 left, loss 24",
+        "train: 49/60 steps, 2 steps/s, 0:06 left, loss 48",
+        "train: 60/60 steps, 2 steps/s, took 0:30, loss 59",
+    ]
+
+
+def test_what_is_slow_is_told_in_seconds_each() -> None:
+    assert lines_of(total=3, advances=1, seconds_each=90) == ["train: 1/3 steps, 90 s/step, 3:00 left, loss 0"]
+
+
+def test_work_of_an_earlier_process_does_not_count_as_speed() -> None:
+    assert lines_of(total=120, advances=1, seconds_each=1, done=99)[0].startswith("train: 100/120 steps, 1 steps/s, 0:20 left")
+
+
+def test_stopping_early_says_how_far_it_came() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with pytest.raises(KeyboardInterrupt), Progress("search", total=9, unit="trial", stream=stream, clock=clock) as progress:
+        for _ in range(3):
+            clock.seconds += 1
+            progress.advance()
+        raise KeyboardInterrupt
+    assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == ["search: 1/9 trials", "search: 3/9 trials"]
+
+
+def test_nothing_to_do_shows_nothing() -> None:
+    assert lines_of(total=0, advances=0, seconds_each=1) == []
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    with Progress("train [x]", total=4, stream=stream) as progress:
+        for _ in range(4):
+            progress.advance(text="loss [1]")
+    shown = stream.getvalue()
+    assert "train [x]" in shown
+    assert "4/4 steps" in shown
+    assert "loss [1]" in shown
+    assert "━" in shown
+
+
+def test_rich_is_imported_only_for_a_terminal() -> None:
+    code = "import sys, nas.progress\nwith nas.progress.Progress('x', 1) as p: p.advance()\nassert 'rich' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""  # stdout is for results
+    assert done.stderr.startswith("x: 1/1 steps")
+
+
+def test_durations() -> None:
+    assert [duration(seconds) for seconds in (0.4, 43, 59.6, 725, 12000)] == ["0:00", "0:43", "1:00", "12:05", "3:20:00"]
