@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         length = each.add_mutually_exclusive_group()
         what = "retraining" if each is retrain else "the supernet's training"
         length.add_argument("--epochs", metavar="N", type=float, help=f"length of {what}, instead of the recipe's")
-        length.add_argument("--steps", metavar="N", type=_positive, help=f"the same in steps")
+        length.add_argument("--steps", metavar="N", type=_positive, help="the same in steps")
         each.add_argument("--smoke", action="store_true", help="a few steps and trials: seconds, for tests")
 
     search.add_argument("--budget", metavar="BUDGET", action="append", required=True, help="4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated")

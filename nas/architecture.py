@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
 
 from nas.yaml_io import read_yaml, validate
 
@@ -40,11 +40,14 @@ class Stage:
     __pydantic_config__ = _NO_OTHER_KEYS
     width: Annotated[StrictInt, Field(ge=1, le=65536)]
     mixers: Annotated[tuple[str, ...], Field(min_length=1, max_length=256)]
-    mlp_ratio: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)]
+    mlp_ratio: Annotated[StrictFloat, Field(gt=0, le=64, allow_inf_nan=False)]  # a whole number is one too
     cpe: StrictBool = False
     sharing: StrictBool = False
     kernel: Annotated[StrictInt, Field(ge=1, le=255)] | None = None
     head_width: Annotated[StrictInt, Field(ge=1, le=65536)] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mlp_ratio", float(self.mlp_ratio))  # 2 equals 2.0 but is written otherwise: their keys would differ
 
     @property
     def depth(self) -> int:

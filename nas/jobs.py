@@ -26,7 +26,7 @@ import torch
 
 from nas.architecture import FORMAT as ARCHITECTURE_FORMAT
 from nas.architecture import Architecture, Frame, read_architecture
-from nas.budget import Budget, Cost, format_quantity, parse_budgets
+from nas.budget import Budget, format_quantity, parse_budgets
 from nas.cost import cost, stage_costs
 from nas.cost.latency import measure_latency
 from nas.data import Data, DataSource, open_data
@@ -361,7 +361,7 @@ def _search(
             return measure_latency(architecture, setting.device, batch=latency_batch)
 
         study = stack.enter_context(
-            open_study(run.folder / "study.db", study_name, job.space.decisions, sampler=sampler, seed=setting.seed, population=min(settings.population, wanted), facts=facts)
+            open_study(run.folder / "study.db", study_name, job.space.decisions, sampler=sampler, seed=setting.seed, population=settings.population, facts=facts)
         )
         print(f"Searching {job.space.name} for {' and '.join(each.text for each in budgets)}: {wanted} networks on {held_out} held-out training images, study {study_name}.", flush=True)
         progress = stack.enter_context(Progress("search", wanted, "evaluation"))
@@ -373,7 +373,7 @@ def _search(
                 progress.advance(evaluated - progress.done, f"best {best.accuracy:.2%}" if best and best.accuracy is not None else None)
 
         result = search_loop(
-            job.space, study, cost, binding, evaluator, trials=wanted, population=min(settings.population, wanted), seed=setting.seed, floor=floor,
+            job.space, study, cost, binding, evaluator, trials=wanted, population=settings.population, seed=setting.seed, floor=floor,
             measure_latency=latency, stop=lambda: interrupt.requested, report=report,
         )  # fmt: skip
         if result.ending == "stopped":

@@ -59,7 +59,9 @@ class Workers:
             ValueError: more workers or GPUs than the machine has; asked of Ray, that would wait for ever.
         """
         if not 1 <= self._num <= cores():
-            raise ValueError(f"--workers: one core each is needed: got {self._num}; accepted: 0 to {cores()} on this machine. Ask for fewer.")
+            raise ValueError(
+                f"--workers: one core each is needed: got {self._num}; accepted: 0 to {cores()} on this machine. Ask for fewer."
+            )
         _start_ray(self._num, _size(self._payload))
         import ray
 
@@ -124,7 +126,8 @@ class Workers:
                         self._queues[position].remove(task)
                 yield results.pop(wanted)
         finally:
-            for task in running:  # left early: what has not begun does not begin
+            # Left early: what has not begun does not begin. After an error the generator may outlive Ray, which a cancel would start anew.
+            for task in running if ray.is_initialized() else ():
                 ray.cancel(task)
             for queue in self._queues:
                 queue.clear()

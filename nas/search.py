@@ -199,7 +199,9 @@ def search(
             constraints = {budget.quantity: budget.violation(getattr(cost, budget.quantity)) for budget in arithmetic}
             told = Trial(number, values, network, cost, None, constraints, usage(cost, arithmetic), origin=origin)
             if network.key in known:
-                told = dataclasses.replace(known[network.key], number=number, values=values, repeat_of=known[network.key].number, origin=origin)
+                told = dataclasses.replace(
+                    known[network.key], number=number, values=values, repeat_of=known[network.key].number, origin=origin
+                )
             elif told.usage <= 1:
                 if len(known) >= trials or (stored is None and stop()):
                     return result("trials" if len(known) >= trials else "stopped")
@@ -247,8 +249,8 @@ def _split(budgets: Sequence[Budget]) -> tuple[list[Budget], Budget | None]:
 
 
 def usage(cost: Cost, budgets: Sequence[Budget]) -> float:
-    """Share of the tightest budget: the largest cost / limit over budgets on MACs and parameters; 0 with none."""
-    return max((getattr(cost, budget.quantity) / budget.limit for budget in budgets), default=0.0)
+    """Share of the tightest budget: the largest cost / limit over the budgets on MACs and parameters; 0 with none of these."""
+    return max((getattr(cost, budget.quantity) / budget.limit for budget in _split(budgets)[0]), default=0.0)
 
 
 def check_budgets(
@@ -292,9 +294,7 @@ def _at_least(quantity: str, value: float) -> str:
     return format_quantity(quantity, max(math.ceil(value / step - 1e-9) * step, value))
 
 
-def _usage_of_values(
-    space: SearchSpace, cost_of: Callable[[Architecture], Cost], budgets: Sequence[Budget]
-) -> Callable[[Values], float]:
+def _usage_of_values(space: SearchSpace, cost_of: Callable[[Architecture], Cost], budgets: Sequence[Budget]) -> Callable[[Values], float]:
     """Usage as a function of values. With no budget: MACs over those of the largest network."""
     if budgets:
         return lambda values: usage(cost_of(space.decode(values)), budgets)
@@ -362,9 +362,7 @@ def largest_that_fits(space: SearchSpace, fixed: Values, used: Callable[[Values]
     return max(found, key=lambda pair: pair[0])[1]
 
 
-def _raise_sizes(
-    space: SearchSpace, start: Values, free: Sequence[str], used: Callable[[Values], float]
-) -> tuple[float, Values]:
+def _raise_sizes(space: SearchSpace, start: Values, free: Sequence[str], used: Callable[[Values], float]) -> tuple[float, Values]:
     """The usage reached from the start, and the values: steps in turn, then exchanges, as `largest_that_fits` says."""
     values, now = dict(start), used(start)
 
@@ -396,9 +394,7 @@ def _raise_sizes(
     return now, values
 
 
-def draw(
-    space: SearchSpace, used: Callable[[Values], float], floor: float, rng: random.Random, num: int, seen: set[str]
-) -> list[Proposal]:
+def draw(space: SearchSpace, used: Callable[[Values], float], floor: float, rng: random.Random, num: int, seen: set[str]) -> list[Proposal]:
     """Up to `num` networks of the band that are not in `seen` (keys), all different; fewer where the band seems to have no more."""
     found: list[Proposal] = []
     seen, failures = set(seen), 0
@@ -512,7 +508,9 @@ def choose_winner(
             share = max(usage(chosen.cost, arithmetic), latency_ms / latency_budget.limit)
         return Winner(chosen, latency_ms, share, error, _reason(chosen, most_accurate, error, low, bool(in_band), bool(budgets)))
     texts = " and ".join(budget.text for budget in budgets)
-    raise ValueError(f"--budget {texts}: no network evaluated obeys it: got {len(trials)} trials; accepted: at least one. Raise the budget or --trials.")
+    raise ValueError(
+        f"--budget {texts}: no network evaluated obeys it: got {len(trials)} trials; accepted: at least one. Raise the budget or --trials."
+    )
 
 
 def _by_accuracy(trial: Trial) -> tuple[float, float, int]:

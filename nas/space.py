@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
 
 from nas.architecture import Architecture, Frame, Stage
 from nas.layers import LayerSpec, layer_specs, own_part
@@ -45,7 +45,7 @@ class StageChoices(BaseModel):
     width: Choice[Annotated[StrictInt, Field(ge=1, le=65536)]]
     depth: Choice[Annotated[StrictInt, Field(ge=1, le=256)]]
     mixer: Choice[str]
-    mlp_ratio: Choice[Annotated[float, Field(gt=0, le=64)]]
+    mlp_ratio: Choice[Annotated[StrictFloat, Field(gt=0, le=64)]]  # a whole number is one too
     kernel: Choice[Annotated[StrictInt, Field(ge=1, le=255)]] = [3]
     head_width: Choice[Annotated[StrictInt, Field(ge=1, le=65536)]] = [32]
     cpe: Choice[StrictBool] = [False]
@@ -169,7 +169,13 @@ class SearchSpace:
         read = {option for mixer in mixers for option in MIXERS[mixer].options}  # type: ignore[attr-defined]
         given = {option: full[f"s{i}.{option}"] for option in read}
         return Stage(
-            full[f"s{i}.width"], mixers, float(full[f"s{i}.mlp_ratio"]), full[f"s{i}.cpe"], sharing, given.get("kernel"), given.get("head_width")
+            full[f"s{i}.width"],
+            mixers,
+            float(full[f"s{i}.mlp_ratio"]),
+            full[f"s{i}.cpe"],
+            sharing,
+            given.get("kernel"),
+            given.get("head_width"),
         )
 
     def encode(self, architecture: Architecture) -> dict[str, Value]:
@@ -185,7 +191,7 @@ class SearchSpace:
                     given = getattr(stage, field)
                     if given is not None:
                         values[f"s{i}.{field}"] = given
-                values.update(zip(self._mixer_names(i), stage.mixers))
+                values.update(zip(self._mixer_names(i), stage.mixers, strict=False))  # one name may serve all, or blocks be too many
                 if stage.sharing:
                     values.update({name: self.decisions[name][0] for name in self._mixer_names(i)[1:] if name in self.decisions})
         values = {name: value for name, value in values.items() if name in self.decisions}
@@ -273,12 +279,20 @@ class SearchSpace:
         """One spec for every shape and place that any architecture can have."""
         found: dict[Any, LayerSpec] = {}
         base = {name: options[-1] for name, options in self.decisions.items()}
-        for i in range(len(self._file.stages)):
-            fields = [name for name in self.decisions if name.startswith(f"s{i}.") and not name.endswith((".mixer", ".depth"))]
-            before = [name for name in (f"s{i - 1}.width",) if name in self.decisions]
-            for fixed in self.patterns().values():
-                for choice in itertools.product(*(self.decisions[name] for name in fields + before)):
-                    values = {**base, **fixed, **dict(zip(fields + before, choice, strict=True))}
+        # two blocks show all that twelve would; one could not share
+        base |= {
+            name: next((d for d in options if int(d) > 1), options[-1])
+            for name, options in self.decisions.items()
+            if name.endswith(".depth")
+        }
+        for i, stage in enumerate(self._file.stages):
+            # A layer depends on its stage's width and on few other decisions: their whole product would take a wide space half a minute.
+            others = {("mlp_ratio",), ("cpe",), *(MIXERS[mixer].options for mixer in stage.mixer)}  # type: ignore[attr-defined]
+            groups = [(f"s{i - 1}.width",), *(tuple(f"s{i}.{field}" for field in group) for group in sorted(others))]
+            for fixed, group in itertools.product(self.patterns().values(), groups):
+                names = [name for name in (f"s{i}.width", f"s{i}.sharing", *group) if name in self.decisions]
+                for choice in itertools.product(*(self.decisions[name] for name in names)):
+                    values = {**base, **fixed, **dict(zip(names, choice, strict=True))}
                     for spec in layer_specs(self.decode(values)):
                         place = spec.place if spec.kind in ("stem", "head") else spec.weights.split(".blocks.")[0]
                         found.setdefault((spec.shape, place), spec)

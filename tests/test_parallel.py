@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_optuna_search import run, stored_trials
-from test_search import FRAME, accuracy_of
 
 from nas.architecture import Architecture, Stage
 from nas.parallel import Workers, cores
+from tests.test_optuna_search import run, stored_trials
+from tests.test_search import FRAME, accuracy_of
 
 NUM = min(2, cores())
 
@@ -84,7 +84,7 @@ def test_an_architecture_that_ends_its_worker_twice_is_named(workers: Workers) -
 
 
 def test_an_error_of_the_evaluator_arrives_as_it_was(workers: Workers) -> None:
-    with pytest.raises(ValueError, match="^a broken image$"):
+    with pytest.raises(ValueError, match=r"^a broken image$"):
         list(workers.evaluate([network(10), network(5)]))
     assert list(workers.evaluate([network(10)])) == [accuracy_of(network(10))]
 
@@ -102,7 +102,10 @@ def test_settle_waits_for_what_runs_and_begins_nothing(workers: Workers) -> None
 
 @pytest.mark.parametrize("num", [-1, 0, cores() + 1])
 def test_more_workers_than_cores_are_refused_before_anything_starts(num: int) -> None:
-    with pytest.raises(ValueError, match=rf"^--workers: one core each is needed: got {num}; accepted: 0 to {cores()} "), Workers(num, factory, None):
+    with (
+        pytest.raises(ValueError, match=rf"^--workers: one core each is needed: got {num}; accepted: 0 to {cores()} "),
+        Workers(num, factory, None),
+    ):
         pass
 
 

@@ -390,6 +390,12 @@ def test_repeats_and_violators_never_win() -> None:
     assert choose_winner(trials, LIMIT, num_heldout=10**6).trial.number == 1
 
 
+def test_usage_is_of_the_tightest_budget_that_arithmetic_knows() -> None:
+    cost = Cost(macs=60, params=30, activations=0)
+    assert usage(cost, parse_budgets(["100MACs", "40params", "8ms"])) == 0.75
+    assert usage(cost, parse_budgets(["8ms"])) == usage(cost, []) == 0
+
+
 def test_without_a_binding_budget_every_network_is_in_the_band() -> None:
     trials = [trial(0, 0.80, 85, usage=0.0, constraints={}), trial(1, 0.90, 5, usage=0.0, constraints={})]
     assert choose_winner(trials, [], num_heldout=10**6).trial.number == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ class _Operations(TorchDispatchMode):
     operations, and `FlopCounterMode` on the meta device takes ten times as long, nearly all of it in broadcasting rules.
     """
 
-    known: dict[Any, Any] = {}
+    known: ClassVar[dict[Any, Any]] = {}
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,7 +18,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, grid: tuple[int, int], head_width: int) -> None:
         super().__init__()
         if width % head_width:
-            raise ValueError(f"attention: heads of {head_width} do not divide the width: got width {width}; accepted multiples of {head_width}.")
+            raise ValueError(
+                f"attention: heads of {head_width} do not divide the width: got width {width}; accepted multiples of {head_width}."
+            )
         self.head_width = head_width
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)

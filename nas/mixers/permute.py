@@ -7,7 +7,6 @@ positions through an MLP (C, C/4, 3C; channel-major), by a softmax over the bran
 Differs: a grid may be oblong, with C / height and C / width channels to a segment (the official code asks for a square).
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,7 +32,7 @@ class Permute(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         B, H, W, C = x_BHWC.shape
-        if (H, W) != self.grid:
+        if self.grid != (H, W):
             raise ValueError(f"permute: its segments belong to another grid: got {H}x{W}; accepted {self.grid[0]}x{self.grid[1]}.")
         # [B, H, W, segments, S] -> [B, segments, W, H * S] and back
         h = x_BHWC.reshape(B, H, W, H, C // H).permute(0, 3, 2, 1, 4).reshape(B, H, W, C)

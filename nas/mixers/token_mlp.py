@@ -26,7 +26,7 @@ class TokenMLP(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         B, H, W, C = x_BHWC.shape
-        if (H, W) != self.grid:  # 2 x 8 has as many tokens as 4 x 4: a linear layer alone would not notice
+        if self.grid != (H, W):  # 2 x 8 has as many tokens as 4 x 4: a linear layer alone would not notice
             raise ValueError(f"token_mlp: its weights belong to another grid: got {H}x{W}; accepted {self.grid[0]}x{self.grid[1]}.")
         x_BCN = x_BHWC.reshape(B, H * W, C).transpose(1, 2)
         y_BCN = self.fc2(F.gelu(self.fc1(x_BCN)))

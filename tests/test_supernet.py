@@ -1,0 +1,174 @@
+"""The supernet computes what the networks in it compute, and trains nothing but what ran."""
+
+from __future__ import annotations
+
+import copy
+import random
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.architecture import Architecture
+from nas.layers import LAYERS, layer_specs, own_part
+from nas.network import Network
+from nas.space import SearchSpace, with_frame
+from nas.supernet import Supernet
+
+SPACE_FILES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
+RESOLUTION, CLASSES = 32, 10
+
+
+@cache
+def supernet_of(path: Path) -> Supernet:
+    """At 32 px, its parameters away from the zeros, ones and tenths they may begin with, so that an entry taken wrongly shows."""
+    torch.manual_seed(0)
+    supernet = Supernet(with_frame(SearchSpace.read(path), resolution=RESOLUTION, classes=CLASSES))
+    with torch.no_grad():
+        for parameter in supernet.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return supernet
+
+
+@pytest.fixture(params=SPACE_FILES, ids=lambda path: path.stem)
+def supernet(request: pytest.FixtureRequest) -> Supernet:
+    return supernet_of(request.param)
+
+
+@pytest.fixture
+def own_supernet() -> Supernet:
+    """One that a test may change."""
+    return copy.deepcopy(supernet_of(next(path for path in SPACE_FILES if path.stem == "cifar")))
+
+
+def some_of(space: SearchSpace, random_ones: int) -> list[Architecture]:
+    """Random architectures, both ends of every decision, and every mixer at the smallest sizes, shared and not."""
+    rng = random.Random(0)
+    smallest = {name: options[0] for name, options in space.decisions.items()}
+    deep = {name: options[-1] for name, options in space.decisions.items() if name.endswith(".depth")}
+    alone = {name: False for name in space.decisions if name.endswith(".sharing")}
+    patterns = list(space.patterns().values())
+    chosen = [space.random(rng) for _ in range(random_ones)]
+    chosen += [smallest, {name: options[-1] for name, options in space.decisions.items()}]
+    chosen += [{**smallest, **deep, **sharing, **pattern} for pattern in patterns for sharing in ({}, alone)]
+    return [space.decode(values) for values in chosen]
+
+
+def images(batch: int = 2, seed: int = 1) -> Tensor:
+    return torch.randn(batch, 3, RESOLUTION, RESOLUTION, generator=torch.Generator().manual_seed(seed))
+
+
+def backward(module: nn.Module, *inputs: object) -> Tensor:
+    module.zero_grad(set_to_none=True)
+    logits = module(*inputs)
+    (logits * torch.linspace(-1, 1, logits.numel()).reshape(logits.shape)).sum().backward()
+    return logits.detach()
+
+
+def largest_error(supernet: Supernet, subnet: Network) -> float:
+    """Between the gradients of a subnet and the supernet's in the same place, relative to each gradient's largest entry."""
+    worst = 0.0
+    for weights, module in subnet.layers.items():
+        shared = supernet.get_submodule(weights)
+        for name, parameter in module.named_parameters():
+            gradient = shared.get_parameter(name).grad
+            assert gradient is not None
+            taken = own_part(module, name, gradient)
+            worst = max(worst, ((taken - parameter.grad).abs().max() / parameter.grad.abs().max()).item())
+            # outside the part there is nothing
+            assert gradient.count_nonzero() == taken.count_nonzero(), (weights, name)
+    return worst
+
+
+def test_subnet_equals_supernet_in_outputs_and_gradients(supernet: Supernet) -> None:
+    for architecture in some_of(supernet.space, random_ones=10):
+        subnet = supernet.subnet(architecture)
+        outputs = backward(supernet, images(), architecture), backward(subnet, images())
+        # A strided weight takes another path through the matrix products at widths that are no multiples of 16.
+        torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-6)
+        assert largest_error(supernet, subnet) < 1e-5
+    supernet.zero_grad(set_to_none=True)
+
+
+def test_subnet_equals_standalone(supernet: Supernet) -> None:
+    """A subnet is an ordinary network: its state dict loads into one, under the same names."""
+    architecture = supernet.space.decode(supernet.space.random(random.Random(3)))
+    subnet, network = supernet.subnet(architecture), Network(architecture)
+    network.load_state_dict(subnet.state_dict())
+    assert torch.equal(network(images()), subnet(images()))
+
+
+def test_subnet_equals_supernet_under_bf16_autocast(supernet: Supernet) -> None:
+    for architecture in some_of(supernet.space, random_ones=2)[:4]:
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            given, expected = supernet(images(), architecture), supernet.subnet(architecture)(images())
+        assert given.dtype == torch.bfloat16
+        # one rounding apart at most: the weights are rounded alike, sums are kept in float32
+        torch.testing.assert_close(given, expected, rtol=2**-7, atol=1e-2)
+
+
+def test_subnet_is_a_copy(own_supernet: Supernet) -> None:
+    architecture = own_supernet.space.decode({name: options[-1] for name, options in own_supernet.space.decisions.items()})
+    before = copy.deepcopy(own_supernet.state_dict())
+    with torch.no_grad():
+        for parameter in own_supernet.subnet(architecture).parameters():
+            parameter.fill_(7.0)
+    assert all(torch.equal(value, before[name]) for name, value in own_supernet.state_dict().items())
+
+
+def test_a_step_leaves_candidates_that_did_not_run_untouched(own_supernet: Supernet) -> None:
+    space = own_supernet.space
+    architecture = space.decode(space.random(random.Random(5)))
+    optimizer = torch.optim.AdamW(own_supernet.parameters(), lr=0.1, weight_decay=0.1)
+    # moments of an earlier step would move a parameter whose gradient is zero; none must be there, nor be asked
+    for other in some_of(space, random_ones=2)[:2]:
+        backward(own_supernet, images(), other)
+        optimizer.step()
+    before = copy.deepcopy(own_supernet.state_dict())
+    backward(own_supernet, images(), architecture)
+    optimizer.step()
+    ran = {spec.weights for spec in layer_specs(architecture)}
+    for name, parameter in own_supernet.named_parameters():
+        used = any(name.startswith(f"{weights}.") for weights in ran)
+        assert (parameter.grad is not None) == used, name
+        assert torch.equal(parameter, before[name]) == (not used), name
+
+
+def test_everything_but_mixer_norm_and_scale_is_one_per_place(supernet: Supernet) -> None:
+    """Whichever mixer ran; a shared mixer is a place of its own."""
+    space = supernet.space
+    patterns = {name: values for name, values in space.patterns().items() if name in LAYERS}
+    largest = {name: options[-1] for name, options in space.decisions.items()}
+    weights = [{spec.weights for spec in layer_specs(space.decode({**largest, **values}))} for values in patterns.values()]
+    common = set.intersection(*weights)
+    last = len(space.decode(largest).stages) - 1
+    assert {f"stages.{last}.blocks.0.mlp", f"stages.{last}.blocks.0.cpe", f"stages.{last}.merge", "stem", "head"} <= common
+    assert all(
+        ".mlp" in name or ".cpe" in name or name.endswith((".merge", "stem", "head"))
+        for name in common
+        if name.startswith(f"stages.{last}")
+    )
+    shared = [name for name, _ in supernet.named_modules() if ".shared." in name and name.count(".") == 3]
+    assert shared
+    assert all(f"stages.{name.split('.')[1]}.blocks.0.mixer.{name.split('.')[3]}" in dict(supernet.named_modules()) for name in shared)
+
+
+def test_nothing_is_implemented_a_second_time(supernet: Supernet) -> None:
+    for architecture in some_of(supernet.space, random_ones=3):
+        with torch.no_grad():
+            supernet(images(1), architecture)
+    kinds = set(LAYERS.values())
+    for skeleton, _ in supernet._skeletons.values():
+        assert type(skeleton) in kinds
+        assert all(parameter.is_meta for parameter in skeleton.parameters())
+    assert {type(module) for module in supernet._largest.values()} <= kinds
+    registered = {id(module) for module in supernet.modules()}
+    assert not any(id(skeleton) in registered for skeleton, _ in supernet._skeletons.values())
+
+
+def test_every_weight_of_the_supernet_belongs_to_some_architecture(supernet: Supernet) -> None:
+    used = {spec.weights for architecture in some_of(supernet.space, random_ones=0) for spec in layer_specs(architecture)}
+    with_cpe = {f"{weights.rpartition('.')[0]}.cpe" for weights in used if weights.endswith(".mlp")}
+    assert set(supernet.space.largest_layers) == used | (with_cpe & set(supernet.space.largest_layers))
