@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,43 +20,72 @@ With no --data the data are scikit-learn's digits: that shows the machine workin
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose mistakes are one line with the nearest name."""
+    """An ArgumentParser whose mistakes are one finished line, with the nearest name."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        # Misspelt options first: of --bugdet argparse would say that --budget is missing.
+        words = sys.argv[1:] if args is None else args
+        if self._subparsers:  # what comes after the command is the command's own
+            words = itertools.takewhile(lambda word: word.startswith("-"), words)
+        known = sorted(option for action in self._actions for option in action.option_strings)
+        for word in words:
+            name = word.partition("=")[0]
+            if name.startswith("--") and name not in known:
+                where = self.prog.partition(" ")[2] or "before the command"
+                fail(f"{where}: unknown option {name!r}; known: {', '.join(known)}.{_did_you_mean(name, known)}")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        known = [option for action in self._actions for option in action.option_strings]
-        if message.startswith("unrecognized arguments"):
-            word = message.split(": ")[1].split()[0]
-            near = difflib.get_close_matches(word.split("=")[0], known, n=1)
-            message = f"unknown option {word!r}; known: {', '.join(sorted(known))}." + (f" Did you mean {near[0]!r}?" if near else "")
-        elif "invalid choice" in message:
-            word = message.split("invalid choice: ")[1].split(" (")[0].strip("'\"")
-            choices = next((list(action.choices) for action in self._actions if action.choices and word not in action.choices and action.metavar in message), None)
-            if choices:
-                near = difflib.get_close_matches(word, choices, n=1)
-                message = f"unknown {message.split(':')[0].removeprefix('argument ').lower()} {word!r}; known: {', '.join(choices)}." + (f" Did you mean {near[0]!r}?" if near else "")
-        fail(message)
+        name, _, what = message.removeprefix("argument ").partition(": ")
+        command = self.prog.partition(" ")[2]
+        action = next((each for each in self._actions if name in (*each.option_strings, each.metavar)), None)
+        if action is not None and action.choices and what.startswith("invalid choice"):
+            word, known = what.split(what[len("invalid choice: ")])[1], list(action.choices)  # between the first quotes
+            fail(f"unknown {name.lstrip('-').lower()} {word!r}; known: {', '.join(known)}.{_did_you_mean(word, known)}")
+        if action is not None and what == "expected one argument":
+            fail(f"{name}: no value: got nothing, or a word that begins with '-'; accepted: {action.metavar}: {action.help}.")
+        if name == "the following arguments are required" and not command:
+            known = [choice for each in self._actions for choice in each.choices or ()]
+            fail(f"no command; accepted: {', '.join(known)}. See launch.py --help.")
+        if name == "the following arguments are required":
+            accepted = "; ".join(str(each.help) for each in self._actions if each.required)
+            fail(f"{command}: missing {what}; accepted: {accepted}. Add it.")
+        if name == "unrecognized arguments":
+            fail(f"unexpected {what.split()[0]!r}: the command takes no such word; its options begin with '--'. See launch.py COMMAND --help.")
+        fail(f"{name}: {what}" if what else name)
 
 
 def fail(message: str) -> NoReturn:
-    print(f"launch.py: {' '.join(str(message).split())}", file=sys.stderr)
+    """Ends the program as every mistake ends: with one line and status 2."""
+    print(f"launch.py: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1: got {number}")
-    return number
+def _did_you_mean(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more: got {number}")
-    return number
+def _whole(least: int) -> Callable[[str], int]:
+    """Reads a whole number from `least` up to what torch takes for a seed."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number < 2**63:
+            raise argparse.ArgumentTypeError(f"out of range: got {text!r}; accepted: whole numbers from {least} to 2**63 - 1")
+        return number
+
+    return read
 
 
-_positive.__name__ = _count.__name__ = "whole number"  # how argparse names them in its messages
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not a number: got {text!r}; accepted: a number, such as 0.5") from None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,22 +111,22 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("--data", metavar="DATA", help="digits; a folder with train.parquet and test.parquet; a folder with train/ and val/ or test/, a folder of images per class in each; a torchvision data set's name (with --data-root)")
         each.add_argument("--data-root", metavar="FOLDER", type=Path, help="where torchvision's data set is; nothing is downloaded")
         each.add_argument("--recipe", metavar="RECIPE", help="a name in recipes/ or a YAML file (default: digits for digits, cifar up to 64 px, else imagenet)")
-        each.add_argument("--resolution", metavar="PX", type=_positive, help="side of the images in training (default: the recipe's, else the images' own, rounded up to the space's stride, at most the space's)")
+        each.add_argument("--resolution", metavar="PX", type=_whole(1), help="side of the images in training (default: the recipe's, else the images' own, rounded up to the space's stride, at most the space's)")
         each.add_argument("--run", metavar="NAME", help="a folder under runs/ (default: named after what is run; the same command continues it)")
         each.add_argument("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-        each.add_argument("--seed", metavar="N", type=_count, default=0, help="default: 0")
+        each.add_argument("--seed", metavar="N", type=_whole(0), default=0, help="of everything random (default: 0)")
         length = each.add_mutually_exclusive_group()
         what = "retraining" if each is retrain else "the supernet's training"
-        length.add_argument("--epochs", metavar="N", type=float, help=f"length of {what}, instead of the recipe's")
-        length.add_argument("--steps", metavar="N", type=_positive, help="the same in steps")
+        length.add_argument("--epochs", metavar="N", type=_number, help=f"length of {what}, instead of the recipe's")
+        length.add_argument("--steps", metavar="N", type=_whole(1), help="the same in steps")
         each.add_argument("--smoke", action="store_true", help="a few steps and trials: seconds, for tests")
 
     search.add_argument("--budget", metavar="BUDGET", action="append", required=True, help="4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated")
-    search.add_argument("--floor", metavar="SHARE", type=float, default=0.8, help="a winner uses at least this share of its tightest budget (default: 0.8)")
-    search.add_argument("--trials", metavar="N", type=_positive, help="networks to evaluate, instead of the recipe's number")
+    search.add_argument("--floor", metavar="SHARE", type=_number, default=0.8, help="a winner uses at least this share of its tightest budget (default: 0.8)")
+    search.add_argument("--trials", metavar="N", type=_whole(1), help="networks to evaluate, instead of the recipe's number")
     search.add_argument("--sampler", metavar="SAMPLER", default="nsga2", choices=("nsga2", "tpe", "random"), help="nsga2, tpe or random (default: nsga2)")
-    search.add_argument("--workers", metavar="N", type=_count, default=0, help="Ray actors that evaluate; 0: in this process (default: 0)")
-    search.add_argument("--latency-batch", metavar="N", type=_positive, default=1, help="images in a timed pass (default: 1)")
+    search.add_argument("--workers", metavar="N", type=_whole(0), default=0, help="Ray actors that evaluate; 0: in this process (default: 0)")
+    search.add_argument("--latency-batch", metavar="N", type=_whole(1), default=1, help="images in a timed pass (default: 1)")
     return root
 
 
@@ -111,6 +142,10 @@ def main() -> int:
         if os.environ.get("NAS_TRACEBACK"):  # for whoever looks for a fault in the program
             raise
         fail(str(error))
+    except (RuntimeError, MemoryError) as error:
+        if type(error).__name__ not in ("OutOfMemoryError", "MemoryError"):  # torch's is named only, so that torch is not imported here
+            raise
+        fail(f"out of memory: {str(error).split('. ')[0]}. Lower 'batch_size' in the recipe, or --resolution; the same command continues.")
     except KeyboardInterrupt:
         print("launch.py: stopped; the same command continues.", file=sys.stderr)
         return 130

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json as json_format
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from nas.architecture import FORMAT as ARCHITECTURE_FORMAT
 from nas.architecture import Architecture, Frame, read_architecture
@@ -42,11 +44,12 @@ from nas.space import SearchSpace
 from nas.supernet import Supernet
 from nas.train import Phase, Recipe, evaluate, read_recipe
 from nas.train import train as train_model
-from nas.yaml_io import did_you_mean, write_yaml
+from nas.yaml_io import did_you_mean, validate, write_atomically, write_yaml
 
 HOME = Path(__file__).resolve().parent.parent  # where search_spaces/ and recipes/ are
 RUNS = Path("runs")
 SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's
+MAX_RESOLUTION = 4096  # as in an architecture file
 
 
 # ---- what a command is about -------------------------------------------------------------------------------------------
@@ -86,15 +89,19 @@ class Setting:
 def _setting(
     data: str | None, data_root: Path | None, recipe: str | None, resolution: int | None, device: str, seed: int, stride: int, largest: int, smoke: bool
 ) -> Setting:
-    data = data or "digits"
+    data = "digits" if data is None else data
+    if data and Path(data).is_dir():
+        data = str(Path(data))  # with and without a slash at the end it is the same run
     source = open_data(data, data_root)
     default = "digits" if data == "digits" else "cifar" if source.resolution <= SMALL_IMAGES else "imagenet"
-    recipe_path = _shipped("recipes", recipe or default, "--recipe")
-    read = read_recipe(recipe_path)
+    recipe = default if recipe is None else recipe
+    read = read_recipe(_shipped("recipes", recipe, "--recipe"))
     if smoke:
         read = _smoke(read)
     wanted = resolution or read.resolution or min(-(-source.resolution // stride) * stride, largest)
-    return Setting(data, data_root, recipe or default, read, source, wanted, _device(device), seed)
+    if wanted > MAX_RESOLUTION:
+        raise ValueError(f"--resolution: too large: got {wanted}; accepted: at most {MAX_RESOLUTION}. Take a smaller one.")
+    return Setting(data, data_root, recipe, read, source, wanted, _device(device), seed)
 
 
 def _smoke(recipe: Recipe) -> Recipe:
@@ -112,7 +119,7 @@ def _smoke(recipe: Recipe) -> Recipe:
 def _shipped(folder: str, name: str, option: str) -> Path:
     """A YAML file by its path, or by its name in a folder of the project."""
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
     shipped = HOME / folder / f"{name}.yaml"
     if not shipped.exists():
@@ -152,7 +159,9 @@ def _run(name: str | None, parts: list[str], resolution: int | None, smoke: bool
     """The run of that name, or the default one: named after what is run."""
     if name is None:
         name = "-".join([*parts, *([f"{resolution}px"] if resolution else []), *(["smoke"] if smoke else [])])
-        name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)[:64]
+        plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_" for letter in name).lstrip("._-")
+        # Cut, a name would lose its recipe and seed, and two runs would become one.
+        name = plain if len(plain) <= 64 else f"{plain[:55]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return Run(name, RUNS)
 
 
@@ -161,9 +170,12 @@ def _same_as_begun(run: Run, entry: str, wanted: dict[str, Any]) -> None:
     begun = run.recorded().get(entry)
     if begun is None:
         return
-    for key in wanted:
-        if begun.get(key) != wanted[key]:
-            raise ValueError(f"{run.folder}: begun with another {key}: got {wanted[key]}; accepted: {begun.get(key)}. Take that, or another --run.")
+    pairs = {key: (wanted[key], begun.get(key)) for key in wanted}
+    new, old = pairs.pop("phase")
+    pairs |= {key: (new.get(key), old.get(key)) for key in {**old, **new}}  # name what differs, not the whole phase
+    for key, (got, accepted) in pairs.items():
+        if got != accepted:
+            raise ValueError(f"{run.folder}: begun with another {key}: got {got}; accepted: {accepted}. Take that, or another --run.")
 
 
 class Stopped(Exception):
@@ -196,17 +208,15 @@ class SupernetJob:
         frame = self.setting.frame
         return f"supernet of {self.space.name} {self.space.fingerprint} at {frame.resolution} px, {frame.channels} channels, {frame.classes} classes, seed {self.setting.seed}"
 
-    def begin(self) -> None:
-        """Compares with what the run was begun with, and records it; the caller holds the lock."""
-        wanted = {
+    def record(self) -> dict[str, Any]:
+        """What has to be the same when the run is continued."""
+        return {
             "space": self.space_name,
             "fingerprint": self.space.fingerprint,
             **self.setting.record(),
             "bf16": self.setting.recipe.bf16,
             "phase": self.phase.model_dump(mode="json", exclude_none=True),
         }
-        _same_as_begun(self.run, "supernet", wanted)
-        self.run.record(supernet=wanted)
 
     def finished(self) -> bool:
         return "supernet_finished" in self.run.recorded() and self.checkpoint.exists()
@@ -217,16 +227,17 @@ class SupernetJob:
         Raises:
             Stopped: interrupted; a checkpoint is there.
         """
-        setting = self.setting
+        setting, batch_size = self.setting, self.phase.batch_size
+        steps = self.phase.num_steps(setting.data.steps_per_epoch("fit", batch_size))
+        self.run.record(supernet=self.record())  # only now: data that cannot be used have begun no run
         torch.manual_seed(setting.seed)
         supernet = Supernet(self.trained_space).to(setting.device)
         if self.finished():
             state = load_checkpoint(self.checkpoint, map_location=setting.device)
-            if state is not None and state["identity"] == self.identity:
+            # Where the last checkpoint was damaged this is the one before it, from which the end is trained again.
+            if state is not None and state["identity"] == self.identity and state["step"] == steps:
                 supernet.load_state_dict(state["model"])
                 return supernet.eval()
-        batch_size = self.phase.batch_size
-        steps = self.phase.num_steps(setting.data.steps_per_epoch("fit", batch_size))
         print(
             f"Training the supernet: {self.space.name}, {setting.data.size('fit')} images at {setting.resolution} px, {steps} steps of "
             f"{batch_size} images, {len(paths_of_step(self.trained_space, 0, 0))} paths each, on {setting.device}.",
@@ -280,7 +291,7 @@ def train(**options: Any) -> int:
     """The supernet alone."""
     job = _supernet_job(options)
     with job.run.lock(), Interrupt() as interrupt:
-        job.begin()
+        _same_as_begun(job.run, "supernet", job.record())
         try:
             job.trained(lambda: interrupt.requested)
         except Stopped as stopped:
@@ -313,7 +324,7 @@ def search(
         largest = job.space.largest(lambda architecture, q=each.quantity: getattr(cost(architecture), q))
         print(f"--budget {each.text} is no limit: the largest network of {job.space.name} has {format_quantity(each.quantity, getattr(cost(largest), each.quantity))}.")
     with job.run.lock(), Interrupt() as interrupt:
-        job.begin()
+        _same_as_begun(job.run, "supernet", job.record())
         study_name = "-".join([*(each.text for each in budgets), sampler])
         try:
             return _search(job, budgets, binding, study_name, floor, trials, sampler, workers, latency_batch, interrupt)
@@ -336,8 +347,9 @@ def _search(
     setting, run, settings = job.setting, job.run, job.setting.recipe.search
     wanted = trials or settings.trials
     winner_file = run.folder / f"{study_name}.yaml"
+    asked = {"trials": wanted, "floor": floor, **({"latency_batch": latency_batch} if any(b.quantity == "latency_ms" for b in budgets) else {})}
     done = (run.recorded().get("searches") or {}).get(study_name, {})
-    if winner_file.exists() and done.get("trials") == wanted and done.get("floor") == floor and job.finished():
+    if winner_file.exists() and asked.items() <= done.items() and job.finished():
         print(f"This search is done ({winner_file}); its result again:")
         return _finish(job, winner_file, study_name, workers)
     if setting.data_name == "digits":
@@ -409,7 +421,7 @@ def _search(
         if values is not None:
             _write_architecture(baselines / f"{name}.yaml", job.space.decode(values), None, {**entries, "found": {"pattern": name}}, "The largest network of one pattern of mixers within the budget, to hold a winner against.")
     _write_architecture(winner_file, chosen.architecture, winner.latency_ms, entries, "The winner of a search.")
-    run.record(searches={**(run.recorded().get("searches") or {}), study_name: {"trials": wanted, "floor": floor, "finished": now()}})
+    run.record(searches={**(run.recorded().get("searches") or {}), study_name: {**asked, "finished": now()}})
     return _finish(job, winner_file, study_name, workers)
 
 
@@ -465,10 +477,8 @@ def _accuracy(supernet: Supernet, batches: list[Any], autocast: Callable[[], Any
 
 def _finish(job: SupernetJob, winner_file: Path, study_name: str, workers: int) -> int:
     """Copies the winner to where `retrain` looks for it, and prints it."""
-    text = winner_file.read_bytes()
     for copy in (job.run.folder / "best.yaml", RUNS / "best.yaml"):
-        copy.with_suffix(".part").write_bytes(text)
-        copy.with_suffix(".part").replace(copy)
+        write_atomically(copy, winner_file.read_bytes())
     architecture, entries = read_architecture(winner_file)
     found, costs = entries["found"], entries["costs"]
     print(f"\nWinner: {found['accuracy_supernet']:.2%} of {found['held_out_images']} held-out images with the supernet's weights (standard error {found['standard_error']:.2%})")
@@ -494,6 +504,15 @@ def _described(architecture: Architecture) -> Iterator[str]:
 # ---- retrain -----------------------------------------------------------------------------------------------------------
 
 
+class FoundWith(BaseModel):
+    """What an architecture file may say of the training that it was found in."""
+
+    data: StrictStr | None = None
+    data_root: Path | None = None
+    recipe: StrictStr | None = None
+    resolution: Annotated[StrictInt, Field(ge=1, le=MAX_RESOLUTION)] | None = None
+
+
 def retrain(
     *,
     file: Path,
@@ -510,15 +529,17 @@ def retrain(
 ) -> int:
     """The network of an architecture file, from scratch with the full recipe, tested once at the end."""
     architecture, entries = read_architecture(file)
+    resolution_given = resolution
     if data is None:
-        data, data_root = entries.get("data"), data_root or (Path(entries["data_root"]) if "data_root" in entries else None)
-        recipe, resolution = recipe or entries.get("recipe"), resolution or entries.get("resolution")
+        found = validate(FoundWith, entries, str(file))
+        data, data_root, resolution = found.data, data_root or found.data_root, resolution or found.resolution
+        recipe = found.recipe if recipe is None else recipe
     setting = _setting(data, data_root, recipe, resolution, device, seed, architecture.stride, architecture.frame.resolution, smoke)
     trained = architecture.at(setting.frame)
     with torch.device("meta"):
         Network(trained)  # geometry at the resolution trained at, before anything is loaded
     phase = _with_length(setting.recipe.retrain, epochs, steps)
-    folder = _run(run, ["retrain", architecture.key, setting.source.name, _stem(setting.recipe_name), str(seed)], None, smoke)
+    folder = _run(run, ["retrain", architecture.key, setting.source.name, _stem(setting.recipe_name), str(seed)], resolution_given, smoke)
     with folder.lock(), Interrupt() as interrupt:
         wanted = {"architecture": architecture.key, **setting.record(), "bf16": setting.recipe.bf16}
         begun = folder.recorded().get("retrain", {})
@@ -526,10 +547,11 @@ def retrain(
             phase = _with_length(phase, begun["phase"].get("epochs"), begun["phase"].get("steps"))
         wanted["phase"] = phase.model_dump(mode="json", exclude_none=True)
         _same_as_begun(folder, "retrain", wanted)
-        result_file = folder.folder / "result.yaml"
-        if result_file.exists():
+        result_file, weights = folder.folder / "result.yaml", folder.folder / "weights.safetensors"
+        if result_file.exists() and weights.exists():
             print(f"This retraining is done ({result_file}); its result again:")
         else:
+            _ = setting.data.steps_per_epoch("train", phase.batch_size)  # data that cannot be used begin no run
             folder.record(retrain=wanted, architecture=architecture.to_dict())
             try:
                 _retrain(trained, architecture, setting, folder, phase, file, lambda: interrupt.requested)
@@ -537,7 +559,7 @@ def retrain(
                 return _stopped(str(stopped), interrupt)
         _, result = read_architecture(result_file)
         print(f"Test accuracy: {result['result']['test_accuracy']:.2%} of {result['result']['test_images']} images ({setting.source.name} at {setting.resolution} px, {result['result']['steps']} steps)")
-        print(f"Weights: {folder.folder / 'weights.safetensors'}")
+        print(f"Weights: {weights}")
     return 0
 
 

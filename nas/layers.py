@@ -80,7 +80,7 @@ def _block(i: int, j: int, mixer: str, shared: bool, stage_settings: tuple[Any, 
     if mixer not in MIXERS:
         raise ValueError(f"stages[{i}].mixers[{j}]: unknown mixer {mixer!r}; known: {', '.join(MIXERS)}.{did_you_mean(mixer, MIXERS)}")
     place, given = f"stages.{i}.blocks.{j}", {"kernel": kernel, "head_width": head_width}
-    options = {name: given[name] for name in MIXERS[mixer].options}
+    options = {name: given[name] for name in MIXERS[mixer].options}  # type: ignore[attr-defined]
     for name, value in options.items():
         if value is None:
             raise ValueError(f"stages[{i}]: {mixer} needs {name!r}: got none. Add '{name}:' with a whole number to the stage.")
@@ -162,7 +162,7 @@ def own_part(module: nn.Module, name: str, shared: Tensor) -> Tensor:
     if shape == shared.shape:
         return shared
     if hasattr(module, "take"):
-        part = module.take(name, shared)
+        part = module.take(name, shared)  # type: ignore[operator]
         assert part.shape == shape, (type(module).__name__, name, tuple(part.shape), tuple(shape))
         return part
     return shared[tuple(slice(size) for size in shape)]

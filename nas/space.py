@@ -45,7 +45,7 @@ class StageChoices(BaseModel):
     width: Choice[Annotated[StrictInt, Field(ge=1, le=65536)]]
     depth: Choice[Annotated[StrictInt, Field(ge=1, le=256)]]
     mixer: Choice[str]
-    mlp_ratio: Choice[Annotated[StrictFloat, Field(gt=0, le=64)]]  # a whole number is one too
+    mlp_ratio: Choice[Annotated[StrictFloat, Field(gt=0, le=64, allow_inf_nan=False)]]  # a whole number is one too
     kernel: Choice[Annotated[StrictInt, Field(ge=1, le=255)]] = [3]
     head_width: Choice[Annotated[StrictInt, Field(ge=1, le=65536)]] = [32]
     cpe: Choice[StrictBool] = [False]
@@ -264,10 +264,9 @@ class SearchSpace:
             ValueError: a mixer cannot take a width or grid, or its channels do not nest.
         """
         try:
-            largest = {weights: _parameters(spec) for weights, spec in self.largest_layers.items()}
+            largest = {weights: dict(_build(spec).named_parameters()) for weights, spec in self.largest_layers.items()}
             for spec in self._distinct_layers():
-                with torch.device("meta"):
-                    module = spec.build()
+                module = _build(spec)
                 for name, _ in module.named_parameters():
                     own_part(module, name, largest[spec.weights][name])
         except AssertionError as error:
@@ -299,10 +298,11 @@ class SearchSpace:
         return list(found.values())
 
 
-def _parameters(spec: LayerSpec) -> dict[str, torch.nn.Parameter]:
+def _build(spec: LayerSpec) -> torch.nn.Module:
+    """The spec's module on the meta device; an error of geometry is told with its place."""
     with torch.device("meta"):
         try:
-            return dict(spec.build().named_parameters())
+            return spec.build()
         except ValueError as error:
             raise ValueError(f"{spec.place}: {error}") from None
 

@@ -276,7 +276,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "text for a number": ({"stages__0__width": "32"}, ["stages[0].width", "'32'", "integer"]),
     "switch for a number": ({"stages__0__depth": [1, True]}, ["stages[0].depth[1]", "True", "integer"]),
     "switch for a ratio": ({"stages__0__mlp_ratio": True}, ["stages[0].mlp_ratio", "True", "number"]),
-    "no number": ({"stages__0__mlp_ratio": float("nan")}, ["stages[0].mlp_ratio", "nan", "greater than 0"]),
+    "no number": ({"stages__0__mlp_ratio": float("nan")}, ["stages[0].mlp_ratio", "nan", "finite"]),
     "number for a switch": ({"stages__0__cpe": 1}, ["stages[0].cpe", "got 1", "boolean"]),
     "nested list": ({"stages__1__width": [[32]]}, ["stages[1].width[0]", "[32]", "integer"]),
     "empty list": ({"stages__0__width": []}, ["stages[0].width", "at least one", "[]"]),

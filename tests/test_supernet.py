@@ -85,10 +85,9 @@ def largest_error(supernet: Supernet, subnet: Network) -> float:
 def test_subnet_equals_supernet_in_outputs_and_gradients(supernet: Supernet) -> None:
     for architecture in some_of(supernet.space, random_ones=10):
         subnet = supernet.subnet(architecture)
-        outputs = backward(supernet, images(), architecture), backward(subnet, images())
-        # A strided weight takes another path through the matrix products at widths that are no multiples of 16.
-        torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-6)
-        assert largest_error(supernet, subnet) < 1e-5
+        assert torch.equal(backward(supernet, images(), architecture), backward(subnet, images()))
+        # float32, not to the last bit: a product with a strided weight adds up its gradient in another order (1e-7 measured, 7e-16 in float64)
+        assert largest_error(supernet, subnet) < 1e-6
     supernet.zero_grad(set_to_none=True)
 
 
@@ -105,8 +104,7 @@ def test_subnet_equals_supernet_under_bf16_autocast(supernet: Supernet) -> None:
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             given, expected = supernet(images(), architecture), supernet.subnet(architecture)(images())
         assert given.dtype == torch.bfloat16
-        # one rounding apart at most: the weights are rounded alike, sums are kept in float32
-        torch.testing.assert_close(given, expected, rtol=2**-7, atol=1e-2)
+        assert torch.equal(given, expected)
 
 
 def test_subnet_is_a_copy(own_supernet: Supernet) -> None:
