@@ -1,7 +1,7 @@
 """The command line: search a hybrid network under a budget, retrain the winner.
 
-    python launch.py search --budget 4.5GFLOPs
-    python launch.py retrain runs/best.yaml
+python launch.py search --budget 4.5GFLOPs
+python launch.py retrain runs/best.yaml
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class Parser(argparse.ArgumentParser):
             accepted = "; ".join(str(each.help) for each in self._actions if each.required)
             fail(f"{command}: missing {what}; accepted: {accepted}. Add it.")
         if name == "unrecognized arguments":
-            fail(f"unexpected {what.split()[0]!r}: the command takes no such word; its options begin with '--'. See launch.py COMMAND --help.")
+            fail(
+                f"unexpected {what.split()[0]!r}: the command takes no such word; its options begin with '--'. See launch.py COMMAND --help."
+            )
         fail(f"{name}: {what}" if what else name)
 
 
@@ -90,11 +92,24 @@ def _number(text: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and options."""
-    root = Parser(prog="launch.py", description=__doc__.split("\n")[0], epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    root = Parser(
+        prog="launch.py",
+        description=__doc__.split("\n")[0],
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        return commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
 
     search = command("search", "search a network under a budget; trains the supernet first where the run has none")
     train = command("train", "train the supernet alone")
@@ -102,17 +117,34 @@ def parser() -> argparse.ArgumentParser:
     profile = command("profile", "count parameters, multiply-adds and activations of an architecture file or of a run's winner")
 
     for each in (search, train):
-        each.add_argument("--space", default="hybrid", metavar="SPACE", help="search space: a name in search_spaces/ or a YAML file (default: hybrid)")
+        each.add_argument(
+            "--space", default="hybrid", metavar="SPACE", help="search space: a name in search_spaces/ or a YAML file (default: hybrid)"
+        )
     retrain.add_argument("file", metavar="FILE", type=Path, help="an architecture, such as runs/best.yaml")
     profile.add_argument("file", metavar="FILE", type=Path, help="an architecture file, or a run's folder")
     profile.add_argument("--json", action="store_true", help="print one JSON object")
 
     for each in (search, train, retrain):
-        each.add_argument("--data", metavar="DATA", help="digits; a folder with train.parquet and test.parquet; a folder with train/ and val/ or test/, a folder of images per class in each; a torchvision data set's name (with --data-root)")
+        each.add_argument(
+            "--data",
+            metavar="DATA",
+            help="digits; a folder with train.parquet and test.parquet; a folder with train/ and val/ or test/, a folder of images per class in each; a torchvision data set's name (with --data-root)",
+        )
         each.add_argument("--data-root", metavar="FOLDER", type=Path, help="where torchvision's data set is; nothing is downloaded")
-        each.add_argument("--recipe", metavar="RECIPE", help="a name in recipes/ or a YAML file (default: digits for digits, cifar up to 64 px, else imagenet)")
-        each.add_argument("--resolution", metavar="PX", type=_whole(1), help="side of the images in training (default: the recipe's, else the images' own, rounded up to the space's stride, at most the space's)")
-        each.add_argument("--run", metavar="NAME", help="a folder under runs/ (default: named after what is run; the same command continues it)")
+        each.add_argument(
+            "--recipe",
+            metavar="RECIPE",
+            help="a name in recipes/ or a YAML file (default: digits for digits, cifar up to 64 px, else imagenet)",
+        )
+        each.add_argument(
+            "--resolution",
+            metavar="PX",
+            type=_whole(1),
+            help="side of the images in training (default: the recipe's, else the images' own, rounded up to the space's stride, at most the space's)",
+        )
+        each.add_argument(
+            "--run", metavar="NAME", help="a folder under runs/ (default: named after what is run; the same command continues it)"
+        )
         each.add_argument("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
         each.add_argument("--seed", metavar="N", type=_whole(0), default=0, help="of everything random (default: 0)")
         length = each.add_mutually_exclusive_group()
@@ -121,11 +153,27 @@ def parser() -> argparse.ArgumentParser:
         length.add_argument("--steps", metavar="N", type=_whole(1), help="the same in steps")
         each.add_argument("--smoke", action="store_true", help="a few steps and trials: seconds, for tests")
 
-    search.add_argument("--budget", metavar="BUDGET", action="append", required=True, help="4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated")
-    search.add_argument("--floor", metavar="SHARE", type=_number, default=0.8, help="a winner uses at least this share of its tightest budget (default: 0.8)")
+    search.add_argument(
+        "--budget",
+        metavar="BUDGET",
+        action="append",
+        required=True,
+        help="4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated",
+    )
+    search.add_argument(
+        "--floor",
+        metavar="SHARE",
+        type=_number,
+        default=0.8,
+        help="a winner uses at least this share of its tightest budget (default: 0.8)",
+    )
     search.add_argument("--trials", metavar="N", type=_whole(1), help="networks to evaluate, instead of the recipe's number")
-    search.add_argument("--sampler", metavar="SAMPLER", default="nsga2", choices=("nsga2", "tpe", "random"), help="nsga2, tpe or random (default: nsga2)")
-    search.add_argument("--workers", metavar="N", type=_whole(0), default=0, help="Ray actors that evaluate; 0: in this process (default: 0)")
+    search.add_argument(
+        "--sampler", metavar="SAMPLER", default="nsga2", choices=("nsga2", "tpe", "random"), help="nsga2, tpe or random (default: nsga2)"
+    )
+    search.add_argument(
+        "--workers", metavar="N", type=_whole(0), default=0, help="Ray actors that evaluate; 0: in this process (default: 0)"
+    )
     search.add_argument("--latency-batch", metavar="N", type=_whole(1), default=1, help="images in a timed pass (default: 1)")
     return root
 

@@ -87,7 +87,15 @@ class Setting:
 
 
 def _setting(
-    data: str | None, data_root: Path | None, recipe: str | None, resolution: int | None, device: str, seed: int, stride: int, largest: int, smoke: bool
+    data: str | None,
+    data_root: Path | None,
+    recipe: str | None,
+    resolution: int | None,
+    device: str,
+    seed: int,
+    stride: int,
+    largest: int,
+    smoke: bool,
 ) -> Setting:
     data = "digits" if data is None else data
     if data and Path(data).is_dir():
@@ -133,7 +141,9 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
-        raise ValueError(f"--device: unknown: got {name!r}; accepted: auto, cpu, cuda, cuda:N.{did_you_mean(name, ('auto', 'cpu', 'cuda'))}")
+        raise ValueError(
+            f"--device: unknown: got {name!r}; accepted: auto, cpu, cuda, cuda:N.{did_you_mean(name, ('auto', 'cpu', 'cuda'))}"
+        )
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device: no usable GPU here: got {name!r}; accepted: cpu or auto. Check the driver with nvidia-smi.")
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
@@ -275,9 +285,19 @@ def _supernet_job(options: dict[str, Any]) -> SupernetJob:
     space = SearchSpace.read(space_path)
     smoke = options["smoke"]
     setting = _setting(
-        options["data"], options["data_root"], options["recipe"], options["resolution"], options["device"], options["seed"], space.stride, space.frame.resolution, smoke
+        options["data"],
+        options["data_root"],
+        options["recipe"],
+        options["resolution"],
+        options["device"],
+        options["seed"],
+        space.stride,
+        space.frame.resolution,
+        smoke,
     )
-    run = _run(options["run"], [space.name, setting.source.name, _stem(setting.recipe_name), str(setting.seed)], options["resolution"], smoke)
+    run = _run(
+        options["run"], [space.name, setting.source.name, _stem(setting.recipe_name), str(setting.seed)], options["resolution"], smoke
+    )
     phase = setting.recipe.supernet
     if options["epochs"] is None and options["steps"] is None:  # a run keeps the length that it was begun with
         begun = run.recorded().get("supernet", {}).get("phase", {})
@@ -309,9 +329,7 @@ def _stopped(what: str, interrupt: Interrupt) -> int:
 # ---- search ------------------------------------------------------------------------------------------------------------
 
 
-def search(
-    *, budget: list[str], floor: float, trials: int | None, sampler: str, workers: int, latency_batch: int, **options: Any
-) -> int:
+def search(*, budget: list[str], floor: float, trials: int | None, sampler: str, workers: int, latency_batch: int, **options: Any) -> int:
     """Searches the run's supernet under budgets; trains it first if the run has none."""
     budgets = parse_budgets(budget)
     if not 0 <= floor < 1:
@@ -322,7 +340,9 @@ def search(
     binding, unlimited = check_budgets(job.space, cost, budgets)
     for each in unlimited:
         largest = job.space.largest(lambda architecture, q=each.quantity: getattr(cost(architecture), q))
-        print(f"--budget {each.text} is no limit: the largest network of {job.space.name} has {format_quantity(each.quantity, getattr(cost(largest), each.quantity))}.")
+        print(
+            f"--budget {each.text} is no limit: the largest network of {job.space.name} has {format_quantity(each.quantity, getattr(cost(largest), each.quantity))}."
+        )
     with job.run.lock(), Interrupt() as interrupt:
         _same_as_begun(job.run, "supernet", job.record())
         study_name = "-".join([*(each.text for each in budgets), sampler])
@@ -347,13 +367,19 @@ def _search(
     setting, run, settings = job.setting, job.run, job.setting.recipe.search
     wanted = trials or settings.trials
     winner_file = run.folder / f"{study_name}.yaml"
-    asked = {"trials": wanted, "floor": floor, **({"latency_batch": latency_batch} if any(b.quantity == "latency_ms" for b in budgets) else {})}
+    asked = {
+        "trials": wanted,
+        "floor": floor,
+        **({"latency_batch": latency_batch} if any(b.quantity == "latency_ms" for b in budgets) else {}),
+    }
     done = (run.recorded().get("searches") or {}).get(study_name, {})
     if winner_file.exists() and asked.items() <= done.items() and job.finished():
         print(f"This search is done ({winner_file}); its result again:")
         return _finish(job, winner_file, study_name, workers)
     if setting.data_name == "digits":
-        print("The data are scikit-learn's digits: this shows the machine working; a ranking on them means little. --data gives a real one.")
+        print(
+            "The data are scikit-learn's digits: this shows the machine working; a ranking on them means little. --data gives a real one."
+        )
     supernet = job.trained(lambda: interrupt.requested)
     facts = {
         "space": job.space.name,
@@ -373,9 +399,20 @@ def _search(
             return measure_latency(architecture, setting.device, batch=latency_batch)
 
         study = stack.enter_context(
-            open_study(run.folder / "study.db", study_name, job.space.decisions, sampler=sampler, seed=setting.seed, population=settings.population, facts=facts)
+            open_study(
+                run.folder / "study.db",
+                study_name,
+                job.space.decisions,
+                sampler=sampler,
+                seed=setting.seed,
+                population=settings.population,
+                facts=facts,
+            )
         )
-        print(f"Searching {job.space.name} for {' and '.join(each.text for each in budgets)}: {wanted} networks on {held_out} held-out training images, study {study_name}.", flush=True)
+        print(
+            f"Searching {job.space.name} for {' and '.join(each.text for each in budgets)}: {wanted} networks on {held_out} held-out training images, study {study_name}.",
+            flush=True,
+        )
         progress = stack.enter_context(Progress("search", wanted, "evaluation"))
 
         def report(trial: Trial, evaluated: int, best: Trial | None) -> None:
@@ -392,7 +429,14 @@ def _search(
             raise Stopped(f"search stopped after {result.num_evaluated} of {wanted} evaluations")
         if result.ending == "exhausted":
             print(f"The space has no more networks to offer within the budget: {result.num_evaluated} evaluated.")
-        run.log("search", study=study_name, evaluations=result.num_evaluated, trials=len(result.trials), seconds=result.seconds, evaluate_seconds=result.evaluate_seconds)
+        run.log(
+            "search",
+            study=study_name,
+            evaluations=result.num_evaluated,
+            trials=len(result.trials),
+            seconds=result.seconds,
+            evaluate_seconds=result.evaluate_seconds,
+        )
         winner = choose_winner(result.trials, binding, num_heldout=held_out, floor=floor, measure_latency=latency)
     chosen = winner.trial
     found = {
@@ -419,7 +463,13 @@ def _search(
     for name, fixed in job.space.patterns().items():
         values = largest_that_fits(job.space, fixed, lambda v: usage(cost(job.space.decode(v)), binding) if binding else 0.0)
         if values is not None:
-            _write_architecture(baselines / f"{name}.yaml", job.space.decode(values), None, {**entries, "found": {"pattern": name}}, "The largest network of one pattern of mixers within the budget, to hold a winner against.")
+            _write_architecture(
+                baselines / f"{name}.yaml",
+                job.space.decode(values),
+                None,
+                {**entries, "found": {"pattern": name}},
+                "The largest network of one pattern of mixers within the budget, to hold a winner against.",
+            )
     _write_architecture(winner_file, chosen.architecture, winner.latency_ms, entries, "The winner of a search.")
     run.record(searches={**(run.recorded().get("searches") or {}), study_name: {**asked, "finished": now()}})
     return _finish(job, winner_file, study_name, workers)
@@ -433,7 +483,15 @@ def _write_architecture(path: Path, architecture: Architecture, latency_ms: floa
         costs["latency_ms"] = round(latency_ms, 3)
     write_yaml(
         path,
-        {"format": ARCHITECTURE_FORMAT, "architecture": architecture.to_dict(), "costs": costs, **entries, "command": made["command"], "versions": made["versions"], "written": now()},
+        {
+            "format": ARCHITECTURE_FORMAT,
+            "architecture": architecture.to_dict(),
+            "costs": costs,
+            **entries,
+            "command": made["command"],
+            "versions": made["versions"],
+            "written": now(),
+        },
         header=f"{title} Retrain it: python launch.py retrain {path}",
     )
 
@@ -481,12 +539,22 @@ def _finish(job: SupernetJob, winner_file: Path, study_name: str, workers: int) 
         write_atomically(copy, winner_file.read_bytes())
     architecture, entries = read_architecture(winner_file)
     found, costs = entries["found"], entries["costs"]
-    print(f"\nWinner: {found['accuracy_supernet']:.2%} of {found['held_out_images']} held-out images with the supernet's weights (standard error {found['standard_error']:.2%})")
-    print(f"  chosen as {found['reason']}; it uses {found['usage']:.0%} of the tightest budget (a winner uses {found['floor']:.0%} or more)")
+    print(
+        f"\nWinner: {found['accuracy_supernet']:.2%} of {found['held_out_images']} held-out images with the supernet's weights (standard error {found['standard_error']:.2%})"
+    )
+    print(
+        f"  chosen as {found['reason']}; it uses {found['usage']:.0%} of the tightest budget (a winner uses {found['floor']:.0%} or more)"
+    )
     for line in _described(architecture):
         print(f"  {line}")
-    print("  " + ", ".join(format_quantity(name, value) for name, value in costs.items()) + f" at {architecture.frame.resolution} px, {architecture.frame.classes} classes")
-    print(f"Written to {job.run.folder / 'best.yaml'} and {RUNS / 'best.yaml'}; baselines of the same budget in {job.run.folder / 'baselines' / study_name}/")
+    print(
+        "  "
+        + ", ".join(format_quantity(name, value) for name, value in costs.items())
+        + f" at {architecture.frame.resolution} px, {architecture.frame.classes} classes"
+    )
+    print(
+        f"Written to {job.run.folder / 'best.yaml'} and {RUNS / 'best.yaml'}; baselines of the same budget in {job.run.folder / 'baselines' / study_name}/"
+    )
     print(f"Why:  optuna-dashboard sqlite:///{job.run.folder / 'study.db'}")
     print(f"Next: python launch.py retrain {RUNS / 'best.yaml'}")
     return 0
@@ -558,12 +626,16 @@ def retrain(
             except Stopped as stopped:
                 return _stopped(str(stopped), interrupt)
         _, result = read_architecture(result_file)
-        print(f"Test accuracy: {result['result']['test_accuracy']:.2%} of {result['result']['test_images']} images ({setting.source.name} at {setting.resolution} px, {result['result']['steps']} steps)")
+        print(
+            f"Test accuracy: {result['result']['test_accuracy']:.2%} of {result['result']['test_images']} images ({setting.source.name} at {setting.resolution} px, {result['result']['steps']} steps)"
+        )
         print(f"Weights: {weights}")
     return 0
 
 
-def _retrain(trained: Architecture, architecture: Architecture, setting: Setting, run: Run, phase: Phase, file: Path, stop: Callable[[], bool]) -> None:
+def _retrain(
+    trained: Architecture, architecture: Architecture, setting: Setting, run: Run, phase: Phase, file: Path, stop: Callable[[], bool]
+) -> None:
     torch.manual_seed(setting.seed)
     network = Network(trained, phase.drop_path).to(setting.device)
     data = setting.data
@@ -622,16 +694,30 @@ def profile(*, file: Path, json: bool) -> int:
         Network(architecture)  # counts of a network that cannot be built would be worth nothing
     total, parts = cost(architecture), stage_costs(architecture)
     if json:
-        print(json_format.dumps({**total._asdict(), **dataclasses.asdict(architecture.frame), "key": architecture.key, "parts": {name: part._asdict() for name, part in parts.items()}}, indent=2))
+        print(
+            json_format.dumps(
+                {
+                    **total._asdict(),
+                    **dataclasses.asdict(architecture.frame),
+                    "key": architecture.key,
+                    "parts": {name: part._asdict() for name, part in parts.items()},
+                },
+                indent=2,
+            )
+        )
         return 0
-    print(f"{path}: architecture {architecture.key}, {architecture.frame.resolution} px, {architecture.frame.channels} channels, {architecture.frame.classes} classes")
+    print(
+        f"{path}: architecture {architecture.key}, {architecture.frame.resolution} px, {architecture.frame.channels} channels, {architecture.frame.classes} classes"
+    )
     for line in _described(architecture):
         print(f"  {line}")
     rows = [("part", "params", "MACs", "activations")]
-    rows += [(name, *(f"{number:,}" for number in (part.params, part.macs, part.activations))) for name, part in [*parts.items(), ("total", total)]]
+    rows += [
+        (name, *(f"{number:,}" for number in (part.params, part.macs, part.activations)))
+        for name, part in [*parts.items(), ("total", total)]
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         print(row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)), sep="  ")
     print("One multiply-add counts as one, as in the papers' FLOPs.")
     return 0
-

@@ -104,7 +104,9 @@ def _between(i: int, in_width: int, width: int, patch: int, grid: tuple[int, int
 
 def _stage_layers(i: int, stage: Stage, grid: tuple[int, int]) -> Iterator[BlockSpecs]:
     if stage.sharing and len(set(stage.mixers)) > 1:
-        raise ValueError(f"stages[{i}].sharing: one mixer serves all blocks: got {', '.join(stage.mixers)}. Name the same mixer for each block.")
+        raise ValueError(
+            f"stages[{i}].sharing: one mixer serves all blocks: got {', '.join(stage.mixers)}. Name the same mixer for each block."
+        )
     settings = (stage.width, stage.mlp_ratio, stage.cpe, stage.kernel, stage.head_width)
     for j, mixer in enumerate(stage.mixers):
         yield _block(i, j, mixer, stage.sharing, settings, grid)

@@ -196,7 +196,9 @@ class OptunaStudy:
 
 def _attributes(trial: Trial, generation: int) -> dict[str, Any]:
     """What the dashboard shows of a trial beside values and parameters; numbers become columns and axes."""
+    over = [f"{quantity} by {violation:.1%}" for quantity, violation in trial.constraints.items() if violation > 0]
     shown = {
+        "over_budget": ", ".join(over) or None,  # the dashboard shows a trial's state and attributes, never its constraints
         "arch_key": trial.architecture.key,
         "macs_m": round(trial.cost.macs / 1e6, 3),
         "params_m": round(trial.cost.params / 1e6, 3),

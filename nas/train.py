@@ -127,7 +127,13 @@ def train(
     optimizer = create_optimizer_v2(model, opt="adamw", lr=phase.lr, weight_decay=phase.weight_decay)
     warmup = round(phase.warmup * steps)
     schedule = CosineLRScheduler(
-        optimizer, t_initial=steps, lr_min=phase.min_lr, warmup_t=warmup, warmup_lr_init=phase.lr / max(1, warmup), warmup_prefix=False, t_in_epochs=False
+        optimizer,
+        t_initial=steps,
+        lr_min=phase.min_lr,
+        warmup_t=warmup,
+        warmup_lr_init=phase.lr / max(1, warmup),
+        warmup_prefix=False,
+        t_in_epochs=False,
     )
     ema = ModelEmaV3(model, decay=max(0.0, min(0.9999, 1 - 20 / steps)), use_warmup=True) if phase.ema else None
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer} | ({"ema": ema.module} if ema else {})
@@ -166,7 +172,9 @@ def train(
             ema.update(model, step=done)
         if device.type == "cpu" or done % 10 == 0 or done == steps:
             if not math.isfinite(total.item()):
-                raise ValueError(f"training: the loss is {total.item()} at step {done}: got lr {phase.lr}. Lower 'lr' in the recipe; the last checkpoint is kept.")
+                raise ValueError(
+                    f"training: the loss is {total.item()} at step {done}: got lr {phase.lr}. Lower 'lr' in the recipe; the last checkpoint is kept."
+                )
             report(done, total.item(), optimizer.param_groups[0]["lr"])
             # a large checkpoint takes seconds: at most a twentieth of the time goes into them
             if time.monotonic() - saved_at > max(CHECKPOINT_SECONDS, 20 * save_seconds):

@@ -236,6 +236,8 @@ def test_dashboard_shows_what_is_over_budget_as_infeasible(tmp_path: Path) -> No
     ]
     for told, item in zip(result.trials, shown, strict=True):
         assert item["constraints"] and any(v > 0 for v in item["constraints"]) == (told.accuracy is None)
+        over = {attribute["key"]: attribute["value"] for attribute in item["user_attrs"]}.get("over_budget")
+        assert over == (None if told.accuracy is not None else f"macs by {told.constraints['macs']:.1%}")
     storage.remove_session()
     storage.engine.dispose()
 

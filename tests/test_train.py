@@ -1,0 +1,340 @@
+"""The training loop: what it optimises, and that a training continued is the one never interrupted."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+import nas.train
+from nas.architecture import Architecture, Frame, Stage
+from nas.data import Augmentation, Data, open_data
+from nas.network import Network
+from nas.runs import load_checkpoint
+from nas.sampling import paths_of_step
+from nas.space import SearchSpace
+from nas.supernet import Supernet
+from nas.train import Phase, Recipe, evaluate, train
+
+REPOSITORY = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+STEPS = 4
+PLAIN = Phase(steps=STEPS, batch_size=4, lr=1e-3)
+EVERYTHING = Phase(
+    steps=STEPS,
+    batch_size=8,
+    lr=1e-3,
+    warmup=0.3,
+    clip_norm=1.0,
+    label_smoothing=0.1,
+    drop_path=0.3,
+    ema=True,
+    augmentation=Augmentation(crop="pad", flip=True, randaugment=(2, 5), erasing=0.25, mixup=0.8, cutmix=1.0),
+)
+# Every mixer kind in one network, so that every kind of parameter is there.
+ARCHITECTURE = Architecture(
+    Frame(32, 1, 10),
+    2,
+    (
+        Stage(32, ("conv", "s2_shift", "as_shift"), 2.0, cpe=True, kernel=3),
+        Stage(64, ("attention", "token_mlp", "permute"), 2.0, cpe=True, head_width=16),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return open_data("digits").load(32, CPU)
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    return SearchSpace.read(REPOSITORY / "search_spaces/cifar.yaml").at(ARCHITECTURE.frame)
+
+
+@dataclass
+class Training:
+    """A training that can be begun any number of times."""
+
+    make: Callable[[], nn.Module]
+    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+    phase: Phase
+    paths: Callable[[int], list[tuple[Any, ...]]] = lambda step: [()]
+    losses: dict[int, float] = field(default_factory=dict)
+
+    def run(self, checkpoint: Path | None = None, until: int = STEPS, identity: str = "this") -> tuple[nn.Module, int]:
+        """From the checkpoint, if there is one, and stopped before step `until`, if that is not the last."""
+        torch.manual_seed(0)
+        done = 0
+
+        def report(step: int, loss: float, lr: float) -> None:
+            nonlocal done
+            done = step
+            self.losses[step] = loss
+
+        saved = load_checkpoint(checkpoint) if checkpoint else None
+        done = saved["step"] if saved else 0
+        return train(
+            self.make(),
+            self.batches,
+            self.phase,
+            steps=STEPS,
+            seed=0,
+            paths=self.paths,
+            checkpoint=checkpoint,
+            identity=identity,
+            report=report,
+            stop=lambda: done >= until,
+        )
+
+
+@pytest.fixture(params=["supernet", "network"])
+def training(request: pytest.FixtureRequest, digits: Data, space: SearchSpace) -> Training:
+    if request.param == "supernet":
+        phase = PLAIN.model_copy(update={"clip_norm": 1.0, "augmentation": Augmentation(crop="pad")})
+        batches = digits.batches("fit", phase.batch_size, 0, phase.augmentation)
+        return Training(lambda: Supernet(space), batches, phase, lambda step: [(path,) for path in paths_of_step(space, 0, step)])
+    batches = digits.batches("train", EVERYTHING.batch_size, 0, EVERYTHING.augmentation)
+    return Training(lambda: Network(ARCHITECTURE, EVERYTHING.drop_path), batches, EVERYTHING)
+
+
+def assert_equal(one: Any, other: Any, place: str = "") -> None:
+    """Equal to the last bit, however deep."""
+    if isinstance(one, Tensor):
+        assert torch.equal(one, other), place
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), place
+        for key in one:
+            assert_equal(one[key], other[key], f"{place}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), place
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_equal(*pair, place=f"{place}[{index}]")
+    else:
+        assert one == other, place
+
+
+# ---- interrupted -------------------------------------------------------------------------------------------------------
+
+
+def test_continued_equals_uninterrupted_bit_for_bit(training: Training, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights, average, optimiser and losses; also where the last checkpoint was damaged and the one before is used."""
+    whole, done = training.run(tmp_path / "whole.pt")
+    assert done == STEPS
+    losses = dict(training.losses)
+
+    checkpoint = tmp_path / "cut.pt"
+    for until in (1, 3):
+        assert training.run(checkpoint, until)[1] == until
+    damaged = bytearray(checkpoint.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    checkpoint.write_bytes(damaged)
+    training.losses.clear()
+    continued, done = training.run(checkpoint)
+
+    assert done == STEPS and f"{checkpoint}: damaged" in capsys.readouterr().err
+    assert training.losses == {step: loss for step, loss in losses.items() if step > 1}, "from the checkpoint before"
+    assert_equal(whole.state_dict(), continued.state_dict())
+    assert_equal(load_checkpoint(tmp_path / "whole.pt"), load_checkpoint(checkpoint))
+
+
+# ---- small models: what the loop does ----------------------------------------------------------------------------------
+
+
+class Scaled(nn.Module):
+    """A linear classifier of 4 numbers into 3 classes whose logits a path may scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.other = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, factor: float = 1.0, other: bool = False) -> Tensor:
+        return factor * (self.other if other else self.linear)(x)
+
+
+def points(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for step in itertools.count(start):
+        draw = torch.Generator().manual_seed(step)
+        yield torch.randn(6, 4, generator=draw), torch.randint(3, (6,), generator=draw)
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
+    training = Training(Scaled, points, PLAIN.model_copy(update={"ema": True}))
+    whole, _ = training.run(tmp_path / "whole.pt")
+    training.losses.clear()
+    again, done = training.run(tmp_path / "whole.pt")
+    assert done == STEPS and not training.losses
+    assert_equal(whole.state_dict(), again.state_dict())
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    training = Training(Scaled, points, PLAIN)
+    training.run(tmp_path / "a.pt", identity="this")
+    before = (tmp_path / "a.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"got this; accepted that.*--run") as raised:
+        training.run(tmp_path / "a.pt", identity="that")
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "a.pt").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_ends_in_one_line_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    def spoilt(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((x * (math.nan if step == 3 else 1.0), y) for step, (x, y) in enumerate(points(start), start))
+
+    training = Training(Scaled, spoilt, PLAIN)
+    training.run(tmp_path / "a.pt", until=2)
+    before = (tmp_path / "a.pt").read_bytes()
+    with pytest.raises(ValueError, match="loss is nan at step 4: got lr 0.001") as raised:
+        training.run(tmp_path / "a.pt")
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "a.pt").read_bytes() == before
+
+
+def test_the_gradient_is_that_of_the_mean_loss_over_the_paths() -> None:
+    paths = [(1.0,), (0.5,), (2.0, False)]
+    torch.manual_seed(0)
+    model = Scaled()
+    reference = copy.deepcopy(model)
+    phase = PLAIN.model_copy(update={"label_smoothing": 0.1})
+    train(model, points, phase, steps=1, seed=0, paths=lambda step: paths)
+    images, targets = next(points(0))
+    torch.stack([F.cross_entropy(reference(images, *path), targets, label_smoothing=0.1) for path in paths]).mean().backward()
+    for one, other in zip(model.linear.parameters(), reference.linear.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)  # summed in another order
+
+
+def test_what_no_path_uses_does_not_move() -> None:
+    """Neither by decay nor by what Adam remembers from a step in which it ran."""
+    model = Scaled()
+    states = []
+    train(
+        model, points, PLAIN, steps=3, seed=0, paths=lambda step: [(1.0, step == 0)],
+        report=lambda step, loss, lr: states.append(copy.deepcopy(model.state_dict())),
+    )  # fmt: skip
+    assert_equal(states[0]["other.weight"], states[2]["other.weight"])
+    assert not torch.equal(states[0]["linear.weight"], states[2]["linear.weight"])
+
+
+def test_clipping_bounds_the_gradient_of_the_whole_step() -> None:
+    model = Scaled()
+    train(model, points, PLAIN.model_copy(update={"clip_norm": 1e-3}), steps=1, seed=0, paths=lambda step: [(9.0,), (9.0,)])
+    norm = torch.cat([parameter.grad.flatten() for parameter in model.linear.parameters()]).norm()
+    assert norm == pytest.approx(1e-3, rel=1e-3)  # the quotient has a small constant in it
+
+
+def test_the_learning_rate_warms_up_linearly_and_follows_a_cosine() -> None:
+    phase, steps, warmup = Phase(steps=40, batch_size=2, lr=0.5, min_lr=0.1, warmup=0.25), 40, 10
+    rates: list[float] = []
+    train(Scaled(), points, phase, steps=steps, seed=0, report=lambda step, loss, lr: rates.append(lr))
+    start = phase.lr / warmup
+    expected = [start + (phase.lr - start) * step / warmup for step in range(warmup)]
+    expected += [0.1 + 0.4 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(warmup, steps)]
+    assert rates == pytest.approx(expected)
+
+
+class Silent(nn.Module):
+    """A network whose loss has no slope: AdamW then only decays."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 0 * self.network(images)
+
+
+def test_weight_decay_spares_norms_scales_and_biases(digits: Data) -> None:
+    network = Network(ARCHITECTURE)
+    before = copy.deepcopy(network.state_dict())
+    phase = Phase(steps=1, batch_size=4, lr=0.01, weight_decay=0.5, warmup=0)
+    train(Silent(network), digits.batches("fit", 4, 0, Augmentation()), phase, steps=1, seed=0)
+    decayed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    spared = {name for name in before if name.endswith("bias") or "norm" in name or name.split(".")[-1] == "scale" or before[name].ndim < 2}
+    assert decayed == before.keys() - spared
+    assert any("norm" in name for name in spared) and any("scale" in name for name in spared)
+    for name in decayed:
+        torch.testing.assert_close(network.state_dict()[name], before[name] * (1 - 0.01 * 0.5))
+
+
+def test_the_average_of_the_weights_is_what_is_evaluated() -> None:
+    """Source: timm's warm-up of the decay, 1 - (1 + step)^(-2/3), up to a decay that averages a twentieth of the run."""
+    steps = 60
+    for ema in (False, True):
+        torch.manual_seed(0)
+        model = Scaled()
+        average, trace = model.linear.weight.detach().clone(), []
+        phase = PLAIN.model_copy(update={"steps": steps, "lr": 0.1, "ema": ema})
+        evaluated, _ = train(
+            model,
+            points,
+            phase,
+            steps=steps,
+            seed=0,
+            report=lambda step, loss, lr, m=model, t=trace: t.append(m.linear.weight.detach().clone()),
+        )
+        for step, weight in enumerate(trace):
+            decay = min(1 - 20 / steps, 1 - (1 + step) ** (-2 / 3)) if ema and step else 0.0
+            average = decay * average + (1 - decay) * weight
+        torch.testing.assert_close(evaluated.linear.weight, average)
+        assert (evaluated is model) is not ema
+
+
+def test_a_short_training_writes_one_checkpoint_and_a_long_one_one_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(step=5)  # five between any two looks at the clock
+    written: list[int] = []
+    monkeypatch.setattr(nas.train, "save_checkpoint", lambda path, state: written.append(state["step"]))
+    Training(Scaled, points, PLAIN).run(tmp_path / "a.pt")
+    assert written == [STEPS]
+    written.clear()
+    monkeypatch.setattr(nas.train.time, "monotonic", lambda: float(next(seconds)))
+    train(Scaled(), points, PLAIN, steps=60, seed=0, checkpoint=tmp_path / "a.pt")
+    gaps = [5 * (later - earlier) for earlier, later in itertools.pairwise(written[:-1])]
+    assert written[-1] == 60 and gaps and min(gaps) >= 60
+
+
+# ---- evaluation and recipes --------------------------------------------------------------------------------------------
+
+
+def test_evaluate_equals_a_plain_loop(digits: Data) -> None:
+    torch.manual_seed(0)
+    network = Network(ARCHITECTURE, drop_path=0.5).train()
+    accuracy = evaluate(network, itertools.islice(digits.evaluation_batches("held_out", 10), 3))
+    assert not network.training
+    right = total = 0
+    with torch.no_grad():
+        for images, targets in itertools.islice(digits.evaluation_batches("held_out", 10), 3):
+            for image, target in zip(images, targets, strict=True):
+                right += int(network(image[None])[0].argmax() == target)
+                total += 1
+    assert total == 30 and accuracy == right / total
+    assert evaluate(network, []) == 0.0
+
+
+@pytest.mark.parametrize("length", [{}, {"epochs": 1.0, "steps": 3}, {"epochs": 0.0}, {"epochs": -1.0}, {"epochs": math.nan}, {"steps": 0}])
+def test_a_phase_has_epochs_or_steps(length: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Phase(batch_size=2, lr=0.1, **length)
+
+
+def test_an_epoch_has_as_many_steps_as_full_batches() -> None:
+    assert Phase(batch_size=2, lr=0.1, steps=7).num_steps(100) == 7
+    assert Phase(batch_size=2, lr=0.1, epochs=2.5).num_steps(100) == 250
+    assert Phase(batch_size=2, lr=0.1, epochs=1e-6).num_steps(100) == 1
+
+
+@pytest.mark.parametrize(("bf16", "on_cpu"), [("gpu", False), ("never", False), ("always", True)])
+def test_autocast_runs_on_a_cpu_by_a_recipes_word_alone(bf16: str, on_cpu: bool) -> None:
+    recipe = Recipe(format="recipe 1", bf16=bf16, supernet=PLAIN, search={"trials": 1}, retrain=PLAIN)
+    with recipe.autocast(CPU):
+        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == (torch.bfloat16 if on_cpu else torch.float32)
