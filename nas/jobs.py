@@ -42,7 +42,7 @@ from nas.search import Trial, check_budgets, choose_winner, largest_that_fits, u
 from nas.search import search as search_loop
 from nas.space import SearchSpace
 from nas.supernet import Supernet
-from nas.train import Phase, Recipe, evaluate, read_recipe
+from nas.train import Batches, Phase, Recipe, evaluate, read_recipe
 from nas.train import train as train_model
 from nas.yaml_io import did_you_mean, validate, write_atomically, write_yaml
 
@@ -185,7 +185,9 @@ def _same_as_begun(run: Run, entry: str, wanted: dict[str, Any]) -> None:
     pairs |= {key: (new.get(key), old.get(key)) for key in {**old, **new}}  # name what differs, not the whole phase
     for key, (got, accepted) in pairs.items():
         if got != accepted:
-            raise ValueError(f"{run.folder}: begun with another {key}: got {got}; accepted: {accepted}. Take that, or another --run.")
+            raise ValueError(
+                f"{run.folder}: begun with another value of '{key}': got {got}; accepted: {accepted}. Take that, or another --run."
+            )
 
 
 class Stopped(Exception):
@@ -239,7 +241,6 @@ class SupernetJob:
         """
         setting, batch_size = self.setting, self.phase.batch_size
         steps = self.phase.num_steps(setting.data.steps_per_epoch("fit", batch_size))
-        self.run.record(supernet=self.record())  # only now: data that cannot be used have begun no run
         torch.manual_seed(setting.seed)
         supernet = Supernet(self.trained_space).to(setting.device)
         if self.finished():
@@ -248,6 +249,8 @@ class SupernetJob:
             if state is not None and state["identity"] == self.identity and state["step"] == steps:
                 supernet.load_state_dict(state["model"])
                 return supernet.eval()
+        batches = setting.data.batches("fit", batch_size, setting.seed, self.phase.augmentation)
+        self.run.record(supernet=self.record())  # only now: with data that cannot be used no run has begun
         print(
             f"Training the supernet: {self.space.name}, {setting.data.size('fit')} images at {setting.resolution} px, {steps} steps of "
             f"{batch_size} images, {len(paths_of_step(self.trained_space, 0, 0))} paths each, on {setting.device}.",
@@ -256,7 +259,7 @@ class SupernetJob:
         with Progress("supernet", steps, "step") as progress:
             _, done = train_model(
                 supernet,
-                setting.data.batches("fit", batch_size, setting.seed, self.phase.augmentation),
+                batches,
                 self.phase,
                 steps=steps,
                 seed=setting.seed,
@@ -542,9 +545,8 @@ def _finish(job: SupernetJob, winner_file: Path, study_name: str, workers: int) 
     print(
         f"\nWinner: {found['accuracy_supernet']:.2%} of {found['held_out_images']} held-out images with the supernet's weights (standard error {found['standard_error']:.2%})"
     )
-    print(
-        f"  chosen as {found['reason']}; it uses {found['usage']:.0%} of the tightest budget (a winner uses {found['floor']:.0%} or more)"
-    )
+    share = f"; it uses {found['usage']:.0%} of the tightest budget (a winner uses {found['floor']:.0%} or more)"
+    print(f"  chosen as {found['reason']}{share if found['usage'] else ''}")  # with no budget that binds there is nothing to use
     for line in _described(architecture):
         print(f"  {line}")
     print(
@@ -619,10 +621,10 @@ def retrain(
         if result_file.exists() and weights.exists():
             print(f"This retraining is done ({result_file}); its result again:")
         else:
-            _ = setting.data.steps_per_epoch("train", phase.batch_size)  # data that cannot be used begin no run
-            folder.record(retrain=wanted, architecture=architecture.to_dict())
+            batches = setting.data.batches("train", phase.batch_size, setting.seed, phase.augmentation)
+            folder.record(retrain=wanted, architecture=architecture.to_dict())  # only now: with data that cannot be used no run has begun
             try:
-                _retrain(trained, architecture, setting, folder, phase, file, lambda: interrupt.requested)
+                _retrain(trained, architecture, setting, folder, phase, batches, file, lambda: interrupt.requested)
             except Stopped as stopped:
                 return _stopped(str(stopped), interrupt)
         _, result = read_architecture(result_file)
@@ -634,7 +636,14 @@ def retrain(
 
 
 def _retrain(
-    trained: Architecture, architecture: Architecture, setting: Setting, run: Run, phase: Phase, file: Path, stop: Callable[[], bool]
+    trained: Architecture,
+    architecture: Architecture,
+    setting: Setting,
+    run: Run,
+    phase: Phase,
+    batches: Batches,
+    file: Path,
+    stop: Callable[[], bool],
 ) -> None:
     torch.manual_seed(setting.seed)
     network = Network(trained, phase.drop_path).to(setting.device)
@@ -652,7 +661,7 @@ def _retrain(
     with Progress("retrain", steps, "step") as progress:
         model, done = train_model(
             network,
-            data.batches("train", phase.batch_size, setting.seed, phase.augmentation),
+            batches,
             phase,
             steps=steps,
             seed=setting.seed,

@@ -1,0 +1,590 @@
+"""The commands as a user gives them: what they leave, what they say, what interrupts them and what they refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import launch
+from nas import jobs
+from nas.runs import load_checkpoint, load_weights
+from nas.yaml_io import read_yaml
+
+REPOSITORY = Path(__file__).parents[1]
+SPACE = """
+format: search space 1
+frame: {resolution: 32, channels: 3, classes: 10}
+patch: 4
+stages:
+  - {width: [16, 32], depth: [1, 2], mixer: [conv, s2_shift], mlp_ratio: [1, 2], kernel: [3, 5]}
+  - {width: [32, 64], depth: [1, 2], mixer: [conv, attention], mlp_ratio: [1, 2], head_width: 16, sharing: [false, true]}
+"""
+RUN = Path("runs/tiny-digits-digits-0-smoke")
+SEARCH = "search --space tiny.yaml --smoke --steps 4 --budget 1MMACs"
+RETRAIN = "retrain runs/best.yaml --smoke --steps 4"
+
+
+class Outcome(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+def run(line: str, folder: Path) -> Outcome:
+    """One command, in this process (a new one takes seconds to import torch)."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["launch.py", *shlex.split(line)])
+        patch.chdir(folder)
+        try:
+            status: Any = launch.main()
+        except SystemExit as ended:
+            status = ended.code
+    return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def succeed(line: str, folder: Path) -> str:
+    outcome = run(line, folder)
+    assert outcome.status == 0, outcome
+    return outcome.out
+
+
+def refused(line: str, folder: Path) -> str:
+    """The one line on stderr of a command that must end with status 2."""
+    outcome = run(line, folder)
+    assert outcome.status == 2, outcome
+    assert len(outcome.err.splitlines()) == 1 and outcome.err.startswith("launch.py: "), outcome.err
+    return outcome.err
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the commands run: a space of two small stages."""
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(SPACE)
+    succeed(SEARCH, folder)
+    succeed(RETRAIN, folder)
+    return folder
+
+
+@pytest.fixture
+def finished(finished_once: Path, tmp_path: Path) -> Path:
+    """A folder in which a search and a retraining are done; one's own copy."""
+    return shutil.copytree(finished_once, tmp_path / "finished")
+
+
+def no_work(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Makes the named functions of nas.jobs fail the test when they are called."""
+    for name in names:
+        monkeypatch.setattr(jobs, name, lambda *args, name=name, **options: pytest.fail(f"{name} was called"))
+
+
+def trials(folder: Path, run_folder: Path, study: str) -> list[Any]:
+    """What is in a study, without times."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / run_folder / 'study.db'}")
+    try:
+        found = optuna.load_study(study_name=study, storage=storage).trials
+        return [(each.number, each.state.name, each.params, each.values, each.user_attrs["arch_key"]) for each in found]
+    finally:
+        storage.engine.dispose()
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files with their content; a lock says nothing."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+# ---- the four commands on images ---------------------------------------------------------------------------------------
+
+
+def digit_images(count: int, side: int = 12) -> list[tuple[bytes, int]]:
+    """PNG files of the first digits, a few of each class."""
+    digits = load_digits()
+    files = []
+    for pixels, label in zip(digits.images[:count], digits.target[:count], strict=True):
+        buffer = io.BytesIO()
+        Image.fromarray((pixels * 15).astype(np.uint8)).resize((side, side)).save(buffer, "PNG")
+        files.append((buffer.getvalue(), int(label)))
+    return files
+
+
+def write_image_folder(folder: Path) -> Path:
+    for number, (content, label) in enumerate(digit_images(120)):
+        path = folder / ("val" if number % 3 == 2 else "train") / f"digit {label}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def write_parquet_folder(folder: Path) -> Path:
+    folder.mkdir()
+    images = digit_images(120)
+    for name, part in (("train", images[:80]), ("test", images[80:])):
+        rows = {"image": [{"bytes": content, "path": None} for content, _ in part], "label": [label for _, label in part]}
+        pq.write_table(pa.table(rows), folder / f"{name}.parquet")
+    return folder
+
+
+def write_nothing(folder: Path) -> Path:
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("write", "data", "resolution", "recipe"),
+    [(write_nothing, "digits", 32, "digits"), (write_image_folder, "images", 16, "cifar"), (write_parquet_folder, "rows", 16, "cifar")],
+)
+def test_the_four_commands_on_real_images(
+    write: Callable[[Path], Path], data: str, resolution: int, recipe: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of 12 px are raised to the space's stride, to 16; each command takes from the one before what it left."""
+    write(folder / data)
+    option = "" if data == "digits" else f"--data {data}/"  # as a shell completes it
+    assert "Next: " in succeed(f"train --space tiny.yaml --smoke {option}", folder)
+    with monkeypatch.context() as patch:
+        no_work(patch, "train_model")
+        said = succeed(f"search --space tiny.yaml --smoke --budget 1MMACs {option.rstrip('/')}", folder)
+    assert "python launch.py retrain runs/best.yaml" in said
+    assert ("a ranking on them means little" in said) is (data == "digits")
+
+    best = read_yaml(folder / "runs/best.yaml")
+    name = f"tiny-{data}-{recipe}-0-smoke"
+    assert (folder / "runs" / name / "best.yaml").read_bytes() == (folder / "runs/best.yaml").read_bytes()
+    expected = {"format": "architecture 1", "space": "tiny.yaml", "data": data, "recipe": recipe, "resolution": resolution, "seed": 0}
+    expected |= {"run": name, "study": "1MMACs-nsga2", "budgets": ["1MMACs"], "device": "cuda" if torch.cuda.is_available() else "cpu"}
+    assert expected.items() <= best.items()
+    assert best["architecture"]["frame"] == {"resolution": 32, "channels": 3, "classes": 10}, "budgets are counted in the space's frame"
+    assert best["command"].startswith("launch.py search --space tiny.yaml") and {"python", "torch", "optuna"} <= best["versions"].keys()
+    assert 0.8e6 <= best["costs"]["macs"] <= 1e6
+
+    counted = json.loads(succeed("profile runs/best.yaml --json", folder))
+    assert best["costs"].items() <= counted.items()
+    assert best["architecture"]["frame"].items() <= counted.items()
+    assert f"{counted['params']:,}" in succeed(f"profile {name}", folder)
+
+    said = succeed("retrain runs/best.yaml --smoke", folder)
+    (result_file,) = folder.glob("runs/retrain-*/result.yaml")
+    result = read_yaml(result_file)
+    assert {key: result[key] for key in ("data", "recipe", "resolution")} == {"data": data, "recipe": recipe, "resolution": resolution}
+    assert f"Test accuracy: {result['result']['test_accuracy']:.2%} of {result['result']['test_images']} images" in said
+    assert result["result"]["test_images"] == (359 if data == "digits" else 40)
+    tensors, metadata = load_weights(result_file.with_name("weights.safetensors"))
+    assert sum(tensor.numel() for tensor in tensors.values()) > 0 and len(json.loads(metadata["classes"])) == 10
+
+
+# ---- the same command again, another budget ----------------------------------------------------------------------------
+
+
+def test_the_same_command_reprints_its_result_and_computes_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_work(monkeypatch, "train_model", "evaluate", "search_loop", "Supernet")
+    before = tree(finished)
+    assert "This search is done" in (said := succeed(SEARCH, finished)) and "Winner: " in said
+    assert "This retraining is done" in (said := succeed(RETRAIN, finished)) and "Test accuracy: " in said
+    assert tree(finished) == before
+
+
+def test_another_budget_is_another_study_on_the_same_supernet(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_work(monkeypatch, "train_model")
+    first = (finished / "runs/best.yaml").read_bytes()
+    succeed("search --space tiny.yaml --smoke --steps 4 --budget 0.6MFLOPs --budget 28kparams", finished)
+    best = read_yaml(finished / "runs/best.yaml")
+    assert best["budgets"] == ["600kMACs", "28kparams"] and best["study"] == "600kMACs-28kparams-nsga2"
+    assert best["costs"]["macs"] <= 600_000 and best["costs"]["params"] <= 28_000
+    assert trials(finished, RUN, best["study"]) and trials(finished, RUN, "1MMACs-nsga2")
+    succeed(SEARCH, finished)
+    assert (finished / "runs/best.yaml").read_bytes() == first, "runs/best.yaml is the last command's winner"
+
+
+def test_more_trials_continue_the_study(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_work(monkeypatch, "train_model")
+    before = trials(finished, RUN, "1MMACs-nsga2")
+    succeed(f"{SEARCH} --trials 6", finished)
+    after = trials(finished, RUN, "1MMACs-nsga2")
+    assert after[: len(before)] == before
+    assert len({key for _, state, *_, key in after if state == "COMPLETE"}) == 6
+
+
+def test_a_latency_budget_is_measured_and_an_impossible_one_loses_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    succeed("search --space tiny.yaml --smoke --steps 4 --budget 1MMACs --budget 10s", finished)
+    best = (finished / "runs/best.yaml").read_bytes()
+    assert 0 < read_yaml(finished / "runs/best.yaml")["costs"]["latency_ms"] < 10_000
+
+    impossible = "search --space tiny.yaml --smoke --steps 4 --budget 0.001ms"
+    outcome = run(impossible, finished)
+    assert outcome.status == 2 and "--budget 1us: no network evaluated obeys it" in outcome.err.splitlines()[-1]
+    no_work(monkeypatch, "_accuracy", "measure_latency")  # what was evaluated is stored
+    assert "no network evaluated obeys it" in refused(impossible, finished)
+    assert (finished / "runs/best.yaml").read_bytes() == best
+
+
+def test_a_budget_above_the_largest_network_is_said_to_be_no_limit(finished: Path) -> None:
+    said = succeed("search --space tiny.yaml --smoke --steps 4 --budget 4.5GFLOPs", finished)
+    assert "--budget 4.5GMACs is no limit: the largest network of tiny has" in said or "--budget 4.5GFLOPs is no limit" in said
+    assert "0% of the tightest budget" not in said
+
+
+def test_workers_find_what_one_process_finds(finished: Path) -> None:
+    before = trials(finished, RUN, "1MMACs-nsga2")
+    best = read_yaml(finished / "runs/best.yaml")
+    for path in (finished / RUN).glob("study.db*"):
+        path.unlink()
+    (finished / RUN / f"{best['study']}.yaml").unlink()
+    cores = len(os.sched_getaffinity(0))
+    succeed(f"{SEARCH} --workers {min(2, cores)}", finished)
+    assert trials(finished, RUN, "1MMACs-nsga2") == before
+    again = read_yaml(finished / "runs/best.yaml")
+    assert (again["architecture"], again["found"]) == (best["architecture"], best["found"])
+
+
+# ---- interrupted -------------------------------------------------------------------------------------------------------
+
+KILLED = """
+import itertools, os, signal, sys
+sys.path.insert(0, {repository!r})
+import launch, nas.jobs, nas.train
+nas.train.CHECKPOINT_SECONDS = 0.0
+calls, real = itertools.count(1), nas.jobs.{name}
+def dies(*args):
+    if next(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args)
+nas.jobs.{name} = dies
+sys.argv = ["launch.py", *{words!r}]
+launch.main()
+"""
+
+
+def killed(line: str, folder: Path, name: str) -> None:
+    """Runs a command in a process that kills itself when it calls a function of nas.jobs for the third time."""
+    code = KILLED.format(repository=str(REPOSITORY), name=name, words=shlex.split(line))
+    ended = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == -signal.SIGKILL, ended
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> None:
+    """Presses Ctrl-C while a function of nas.jobs is called for the n-th time."""
+    real, calls = getattr(jobs, name), iter(range(1, 1000))
+
+    def interrupted(*args: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(jobs, name, interrupted)
+
+
+def assert_same_end(folder: Path, other: Path) -> None:
+    """The same supernet, study, winner and retrained weights."""
+    states = [load_checkpoint(each / RUN / "supernet.pt") for each in (folder, other)]
+    assert states[0] and states[1] and states[0]["step"] == states[1]["step"] == 4
+    assert all(torch.equal(tensor, states[1]["model"][name]) for name, tensor in states[0]["model"].items())
+    assert trials(folder, RUN, "1MMACs-nsga2") == trials(other, RUN, "1MMACs-nsga2")
+    winners = [read_yaml(each / "runs/best.yaml") for each in (folder, other)]
+    assert all(winners[0][key] == winners[1][key] for key in ("architecture", "costs", "found"))
+    (weights,) = folder.glob("runs/retrain-*/weights.safetensors")
+    tensors = [load_weights(each / weights.relative_to(folder))[0] for each in (folder, other)]
+    assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
+    results = [read_yaml(each / weights.relative_to(folder).with_name("result.yaml"))["result"] for each in (folder, other)]
+    assert results[0] == results[1]
+
+
+def test_killed_commands_end_as_if_they_had_not_been_killed(folder: Path, finished_once: Path) -> None:
+    killed(SEARCH, folder, "_report_step")  # in the supernet's training
+    assert (folder / RUN / "supernet.pt").exists() and not (folder / RUN / "study.db").exists()
+    killed(SEARCH, folder, "_accuracy")  # among the evaluations
+    assert len(trials(folder, RUN, "1MMACs-nsga2")) == 2 and not (folder / "runs/best.yaml").exists()
+    succeed(SEARCH, folder)
+    killed(RETRAIN, folder, "_report_step")
+    assert not list(folder.glob("runs/retrain-*/result.yaml"))
+    succeed(RETRAIN, folder)
+    assert_same_end(folder, finished_once)
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(folder: Path, finished_once: Path) -> None:
+    for line, function, call, where in (
+        (SEARCH, "_report_step", 2, "Supernet stopped at step 2 of 4"),
+        (SEARCH, "_accuracy", 2, "Search stopped after 2 of 4 evaluations"),
+        (SEARCH, "", 0, ""),
+        (RETRAIN, "_report_step", 3, "Retraining stopped at step 3 of 4"),
+        (RETRAIN, "", 0, ""),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            if function:
+                interrupt_at(patch, function, call)
+            outcome = run(line, folder)
+        assert outcome.status == (130 if function else 0), outcome
+        assert not function or f"{where}; the same command continues." in outcome.out
+    assert_same_end(folder, finished_once)
+
+
+def test_ctrl_c_before_work_begins_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "open_data", lambda *args: os.kill(os.getpid(), signal.SIGINT))
+    outcome = run(SEARCH, folder)
+    assert outcome.status == 130 and outcome.err == "launch.py: stopped; the same command continues.\n"
+    assert not (folder / "runs").exists()
+
+
+def test_a_damaged_checkpoint_of_a_finished_supernet_is_named_and_trained_again(
+    folder: Path, finished_once: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the one before it used as if it were finished."""
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, "_report_step", 2)
+        assert run(SEARCH, folder).status == 130
+    succeed(SEARCH.replace("search", "train").partition(" --budget")[0], folder)
+    (folder / RUN / "supernet.pt").write_bytes(b"damaged")
+    outcome = run(SEARCH, folder)
+    assert outcome.status == 0 and f"{RUN / 'supernet.pt'}: damaged" in outcome.err and "supernet.pt.previous" in outcome.err
+    succeed(RETRAIN, folder)
+    assert_same_end(folder, finished_once)
+
+
+def test_two_processes_do_not_write_to_one_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+    with jobs.Run(RUN.name, Path("runs")).lock():
+        assert f"{RUN}: in use by process {os.getpid()}" in refused(SEARCH, finished)
+
+
+# ---- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    code = "import sys, launch; launch.parser().format_help(); print({'torch', 'optuna', 'ray', 'numpy', 'pydantic'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+    def seconds() -> float:  # of processor time: the machine may be busy
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    before = seconds()
+    shown = subprocess.run([sys.executable, "launch.py", "search", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert seconds() - before < 1
+    assert "a multiply-add is one" in shown.stdout
+
+
+MISTAKES = {
+    # the command line
+    "": "no command; accepted: search, train, retrain, profile",
+    "serach --budget 1GMACs": "unknown command 'serach'; known: .* Did you mean 'search'",
+    "search": "search: missing --budget; accepted: 4.5GFLOPs",
+    "search --bugdet 1GMACs": "search: unknown option '--bugdet'; known: .* Did you mean '--budget'",
+    "search --budget 1GMACs --trails=3": "unknown option '--trails'; .* Did you mean '--trials'",
+    "train --budget 1GMACs": "train: unknown option '--budget'",
+    "--version": "unknown option '--version'",
+    "train extra": "unexpected 'extra'",
+    "retrain": "retrain: missing FILE; accepted: an architecture",
+    "search --budget 1MMACs --trials 0": "--trials: out of range: got '0'; accepted: whole numbers from 1",
+    "search --budget 1MMACs --trials 1.5": "--trials: out of range: got '1.5'; accepted: whole numbers",
+    "search --budget 1MMACs --trials": "--trials: no value: got nothing.*; accepted: N: networks to evaluate",
+    "search --budget 1MMACs --sampler tpee": "unknown sampler 'tpee'; known: nsga2, tpe, random. Did you mean 'tpe'",
+    "search --budget 1MMACs --latency-batch 0": "--latency-batch: out of range: got '0'",
+    "train --seed -1": "--seed: out of range: got '-1'; accepted: whole numbers from 0",
+    "train --seed 99999999999999999999": "--seed: out of range",
+    "train --epochs x": "--epochs: not a number: got 'x'",
+    "train --epochs 0": "--epochs: out of range: got 0.0; accepted: more than 0",
+    "train --epochs -1": "--epochs: out of range: got -1.0",
+    "train --epochs nan": "--epochs: out of range: got nan",
+    "train --epochs inf": "--epochs: out of range: got inf",
+    "train --epochs 1 --steps 2": "--steps: not allowed with argument --epochs",
+    "train --device gpu": "--device: unknown: got 'gpu'; accepted: auto, cpu, cuda, cuda:N",
+    "train --device cuda:x": "--device: unknown: got 'cuda:x'",
+    "train --resolution 33": "resolution 33: not a multiple of the network's stride 8.* Take 40",
+    "train --resolution 1048576": "--resolution: too large: got 1048576; accepted: at most 4096",
+    "search --budget 1MMACs --workers 99": "--workers: one core each is needed: got 99; accepted: 0 to ",
+    "search --budget 1MMACs --floor 2": "--floor: out of range: got 2.0; accepted: 0 up to, not including, 1",
+    "search --budget 1MMACs --floor nan": "--floor: out of range: got nan",
+    # budgets
+    "search --budget 0": "--budget: no unit: got '0'; accepted: .* Write it like 4.5GFLOPs",
+    "search --budget 0GMACs": "--budget: not a limit: got '0GMACs'; accepted: a positive finite number",
+    "search --budget=-1GMACs": "--budget: not a limit: got '-1GMACs'; accepted: a positive finite number",
+    "search --budget -1GMACs": "--budget: no value: got nothing, or a word that begins with '-'; accepted: BUDGET: 4.5GFLOPs",
+    "search --budget nanGMACs": "--budget: not a limit: got 'nanGMACs'",
+    "search --budget infms": "--budget: not a limit: got 'infms'",
+    "search --budget abc": "--budget: not a number with a unit: got 'abc'",
+    "search --budget ''": "--budget: not a number with a unit: got ''",
+    "search --budget 4.5GMAX": "--budget: unknown unit 'GMAX': .* Did you mean 'GMACs'",
+    "search --budget 1GMACs --budget 2GFLOPs": "--budget: two limits on macs: got 1GMACs and 2GFLOPs|--budget: two limits on macs: got",
+    "search --budget 1kMACs": "no network of space tiny is that small: got 1kMACs; accepted: [0-9.]+ kMACs, its smallest, or more",
+    # the run's name
+    "train --run ../x": "--run: not a run name: got '../x'; accepted: 1 to 64 letters",
+    "train --run /tmp/x": "--run: not a run name: got '/tmp/x'",
+    "train --run ''": "--run: not a run name: got ''",
+    "train --run link": "--run: leaves runs: got 'link', a link to",
+    "train --run file": "--run: not a folder: got 'file'",
+    # spaces and recipes
+    "train --space hybird": "--space: unknown: got 'hybird'; accepted: cifar, hybrid, or a YAML file. Did you mean 'hybrid'",
+    "train --space nowhere.yaml": "nowhere.yaml: no such file",
+    "train --space mixer.yaml": "mixer.yaml: stages\\[1\\].mixer: unknown mixer 'atention'; known: .* Did you mean 'attention'",
+    "train --space key.yaml": "key.yaml: .*unknown key 'witdh'; known: .* Did you mean 'width'",
+    "train --space heads.yaml": "heads.yaml: at resolution 32: stages.1.*attention.*width",
+    "train --space empty.yaml": "empty.yaml: .*accepted: lines of `key: value`",
+    "train --space recipe.yaml": "recipe.yaml: format: this is a recipe file: .*needs a search space file",
+    "train --space binary.yaml": "binary.yaml: line 1: not text in UTF-8",
+    "train --space code.yaml": "code.yaml: line 1.*tags are not accepted",
+    "train --recipe digit": "--recipe: unknown: got 'digit'; accepted: .* Did you mean 'digits'",
+    "train --recipe ''": "--recipe: unknown: got ''",
+    "train --recipe tiny.yaml": "tiny.yaml: format: this is a search space file",
+    "train --recipe large.yaml": "batch size: got 5000 for [0-9]+ images",
+    # data
+    "train --data nowhere": "--data nowhere: unknown data set or folder: got 'nowhere'",
+    "train --data ./nowhere": "--data ./nowhere: no such folder",
+    "train --data ''": "no data set in it|no such folder",
+    "train --data CIFAR10": "--data CIFAR10: no --data-root",
+    "train --data digit": "--data digit: unknown data set or folder: .* Did you mean 'digits'",
+    "train --data nothing": "nothing: no data set in it: got an empty folder",
+    "train --data classless": "bee: class without images: got 0 image files",
+    "train --data broken": "2.png",
+    "train --data unreadable": "train.parquet",
+    # files of architectures
+    "retrain nowhere.yaml": "nowhere.yaml: no such file",
+    "retrain .": ".: a folder: accepted: a YAML file",
+    "retrain recipe.yaml": "recipe.yaml: format: this is a recipe file: .*needs an architecture file",
+    "retrain text.yaml": "text.yaml: not a mapping",
+    "retrain binary.yaml": "binary.yaml: line 1: not text in UTF-8",
+    "retrain runs/best.yaml --data images": "stages.1.*attention|resolution",
+    "retrain strange.yaml": "strange.yaml: resolution: not accepted: got 'big'",
+    "retrain permute.yaml --resolution 40": "stages.0.*permute",
+    "profile nowhere": "nowhere: no such file",
+    "profile nothing": "nothing/best.yaml: no such file",
+    "profile tiny.yaml": "tiny.yaml: format: this is a search space file: .*needs an architecture file",
+    "profile permute.yaml --jsno": "profile: unknown option '--jsno'.* Did you mean '--json'",
+}
+PERMUTE = """
+format: architecture 1
+architecture:
+  frame: {resolution: 32, channels: 3, classes: 10}
+  patch: 2
+  stages: [{width: 32, mixers: [permute], mlp_ratio: 1}]
+"""
+
+
+@pytest.fixture(scope="module")
+def mistaken(finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run, and everything that can be wrong in files."""
+    folder = shutil.copytree(finished_once, tmp_path_factory.mktemp("mistakes") / "here")
+    (folder / "runs/link").symlink_to(folder)
+    (folder / "runs/file").write_text("")
+    recipe = (REPOSITORY / "recipes/digits.yaml").read_text()
+    files = {
+        "mixer": SPACE.replace("[conv, attention]", "[conv, atention]"),
+        "key": SPACE.replace("width: [16", "witdh: [16"),
+        "heads": SPACE.replace("head_width: 16", "head_width: 24"),
+        "empty": "",
+        "recipe": recipe,
+        "code": "!!python/object/apply:os.system ['touch hacked']",
+        "large": recipe.replace("batch_size: 32", "batch_size: 5000"),
+        "text": "just words",
+        "permute": PERMUTE,
+        "strange": PERMUTE + "data: digits\nresolution: big\n",
+    }
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    (folder / "binary.yaml").write_bytes(bytes(range(255, 0, -1)))
+    (folder / "nothing").mkdir()
+    write_image_folder(folder / "images")
+    for name in ("classless", "broken"):
+        write_image_folder(folder / name)
+    for split in ("train", "val"):
+        (folder / "classless" / split / "bee").mkdir()
+    (broken,) = (folder / "broken").rglob("2.png")
+    broken.rename(folder / "broken/train" / broken.parent.name / "2.png").write_bytes(b"\x89PNG, but no more")
+    (folder / "unreadable").mkdir()
+    for split in ("train", "test"):
+        (folder / f"unreadable/{split}.parquet").write_bytes(b"PAR1 and nothing")
+    return folder
+
+
+@pytest.mark.parametrize(("line", "message"), MISTAKES.items(), ids=[line or "nothing" for line in MISTAKES])
+def test_a_mistake_is_one_line_and_changes_nothing(line: str, message: str, mistaken: Path) -> None:
+    command = line.partition(" ")[0]
+    if command in ("search", "train") and "--space" not in line:
+        line = line.replace(command, f"{command} --space tiny.yaml --smoke", 1)
+    before = tree(mistaken)
+    said = refused(line, mistaken)
+    assert re.search(message, said), said
+    assert tree(mistaken) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(mistaken: Path) -> None:
+    assert "--device: no usable GPU here: got 'cuda'; accepted: cpu or auto" in refused("train --space tiny.yaml --device cuda", mistaken)
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (f"{SEARCH} --seed 1 --run {RUN.name}", "seed"),
+        (SEARCH.replace("--steps 4", "--steps 5"), "steps"),
+        (SEARCH.replace("--steps 4", "--epochs 5"), "epochs"),
+        (f"{SEARCH} --resolution 64 --run {RUN.name}", "resolution"),
+        (f"{SEARCH} --floor 0.5", "floor"),
+        (RETRAIN.replace("--steps 4", "--steps 5"), "steps"),
+    ],
+)
+def test_a_run_is_not_continued_with_other_settings(line: str, key: str, finished: Path) -> None:
+    before = tree(finished)
+    said = refused(line, finished)
+    assert f"begun with another value of '{key}'" in said or f"begun with another {key}" in said
+    assert {name: content for name, content in tree(finished).items() if not name.endswith(("-shm", "-wal"))} == before
+
+
+def test_a_changed_space_is_not_continued(finished: Path) -> None:
+    (finished / "tiny.yaml").write_text(SPACE.replace("[16, 32]", "[16, 48]"))
+    assert "begun with another value of 'fingerprint'" in refused(SEARCH, finished)
+
+
+def test_a_checkpoint_of_another_space_is_refused(finished: Path) -> None:
+    (finished / "other.yaml").write_text(SPACE.replace("[16, 32]", "[16, 48]"))
+    other = finished / "runs/other-digits-digits-0-smoke"
+    other.mkdir()
+    shutil.copy(finished / RUN / "supernet.pt", other / "supernet.pt")
+    outcome = run("train --space other.yaml --smoke", finished)
+    last = outcome.err.splitlines()[-1]
+    assert outcome.status == 2 and last.startswith("launch.py: ") and "a checkpoint of something else: got supernet of tiny" in last
+    assert (other / "supernet.pt").read_bytes() == (finished / RUN / "supernet.pt").read_bytes()
+
+
+def test_data_that_could_not_be_used_bind_no_later_run(folder: Path) -> None:
+    """A recipe mended after it was refused is not compared with what never ran."""
+    recipe = (REPOSITORY / "recipes/digits.yaml").read_text()
+    (folder / "mine.yaml").write_text(recipe.replace("batch_size: 32", "batch_size: 5000"))
+    line = "train --space tiny.yaml --recipe mine.yaml --steps 1"
+    refused(line, folder)
+    (folder / "mine.yaml").write_text(recipe.replace("batch_size: 32", "batch_size: 4"))
+    succeed(line, folder)
+
+
+@pytest.mark.parametrize("name", ["Ziffern äöü", "_digits", "d" * 80])
+def test_any_name_of_a_data_folder_makes_a_run(name: str, folder: Path) -> None:
+    write_image_folder(folder / name)
+    made = []
+    for seed in (0, 1):
+        succeed(f"train --space tiny.yaml --smoke --steps 1 --seed {seed} --data '{name}'", folder)
+        made = [each for each in (folder / "runs").iterdir() if each.is_dir()]
+        assert len(made) == seed + 1, "each seed has a run of its own"
