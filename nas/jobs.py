@@ -720,7 +720,7 @@ def profile(*, file: Path, json: bool) -> int:
     )
     for line in _described(architecture):
         print(f"  {line}")
-    rows = [("part", "params", "MACs", "activations")]
+    rows: list[tuple[str, ...]] = [("part", "params", "MACs", "activations")]
     rows += [
         (name, *(f"{number:,}" for number in (part.params, part.macs, part.activations)))
         for name, part in [*parts.items(), ("total", total)]

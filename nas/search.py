@@ -95,7 +95,8 @@ class Trial:
 class Study(Protocol):
     """Who asks and remembers. `stored` has the trials of earlier sittings, by number."""
 
-    stored: Mapping[int, Stored]
+    @property
+    def stored(self) -> Mapping[int, Stored]: ...
 
     def ask(self, generation: int, proposals: Sequence[Proposal], num: int) -> list[Asked]:
         """The next `num` trials, of which the first are the proposals. The answer depends on seed, generation and the trials told."""
