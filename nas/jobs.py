@@ -342,10 +342,9 @@ def search(*, budget: list[str], floor: float, trials: int | None, sampler: str,
     job = _supernet_job(options)
     binding, unlimited = check_budgets(job.space, cost, budgets)
     for each in unlimited:
-        largest = job.space.largest(lambda architecture, q=each.quantity: getattr(cost(architecture), q))
-        print(
-            f"--budget {each.text} is no limit: the largest network of {job.space.name} has {format_quantity(each.quantity, getattr(cost(largest), each.quantity))}."
-        )
+        measure = partial(_quantity, each.quantity)
+        most = format_quantity(each.quantity, measure(job.space.largest(measure)))
+        print(f"--budget {each.text} is no limit: the largest network of {job.space.name} has {most}.")
     with job.run.lock(), Interrupt() as interrupt:
         _same_as_begun(job.run, "supernet", job.record())
         study_name = "-".join([*(each.text for each in budgets), sampler])
@@ -353,6 +352,10 @@ def search(*, budget: list[str], floor: float, trials: int | None, sampler: str,
             return _search(job, budgets, binding, study_name, floor, trials, sampler, workers, latency_batch, interrupt)
         except Stopped as stopped:
             return _stopped(str(stopped), interrupt)
+
+
+def _quantity(quantity: str, architecture: Architecture) -> float:
+    return getattr(cost(architecture), quantity)
 
 
 def _search(
