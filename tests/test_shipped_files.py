@@ -1,0 +1,60 @@
+"""What is shipped is true: spaces and recipes load and run, dependencies say who needs them, the README's commands parse."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import launch
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHELL = [line.split("  #")[0].strip() for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("space", sorted(path.stem for path in (ROOT / "search_spaces").glob("*.yaml")))
+def test_a_shipped_space_runs(space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["launch.py", "train", "--space", space, "--smoke"])
+    assert launch.main() == 0
+    assert "The supernet is trained" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml")))
+def test_a_shipped_recipe_runs(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Supernet, search and retraining by it, on digits at 32 px: its resolution and length are for its own data."""
+    monkeypatch.chdir(tmp_path)
+    options = ["--space", "cifar", "--recipe", recipe, "--resolution", "32", "--smoke"]
+    monkeypatch.setattr(sys, "argv", ["launch.py", "search", "--budget", "10MMACs", *options])
+    assert launch.main() == 0
+    monkeypatch.setattr(sys, "argv", ["launch.py", "retrain", "runs/best.yaml", "--smoke"])
+    assert launch.main() == 0
+    assert "Test accuracy" in capsys.readouterr().out
+
+
+def test_every_dependency_says_which_file_needs_it() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for requirement in tomllib.loads(text)["project"]["dependencies"]:
+        line = next(line for line in text.splitlines() if f'"{requirement}"' in line)
+        comment = line.partition("#")[2]
+        files = re.findall(r"(?:nas|tests)/[\w/]+(?:\.py)?", comment)
+        assert files or "schemas" in comment, f"{requirement}: no comment names a file"
+        assert all((ROOT / file).exists() for file in files), line
+
+
+def test_the_readmes_commands_are_the_programs() -> None:
+    commands = [shlex.split(line)[2:] for line in SHELL if line.startswith("python launch.py")]
+    assert len(commands) >= 4
+    for words in commands:
+        launch.parser().parse_args(words)  # a mistake would be a SystemExit
+
+
+def test_ci_installs_and_tests_by_the_readmes_commands() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert "pytest" in SHELL and "pytest" in ci
+    assert "pip install -e '.[test]'" in SHELL and "pip install --quiet -e '.[test]'" in ci
