@@ -182,7 +182,7 @@ def _same_as_begun(run: Run, entry: str, wanted: dict[str, Any]) -> None:
         return
     pairs = {key: (wanted[key], begun.get(key)) for key in wanted}
     new, old = pairs.pop("phase")
-    pairs |= {key: (new.get(key), old.get(key)) for key in {**old, **new}}  # name what differs, not the whole phase
+    pairs |= {key: (new.get(key, "none"), old.get(key, "none")) for key in {**old, **new}}  # name what differs, not the whole phase
     for key, (got, accepted) in pairs.items():
         if got != accepted:
             raise ValueError(
