@@ -541,10 +541,14 @@ def _accuracy(supernet: Supernet, batches: list[Any], autocast: Callable[[], Any
 
 def _finish(job: SupernetJob, winner_file: Path, study_name: str, workers: int) -> int:
     """Copies the winner to where `retrain` looks for it, and prints it."""
+    architecture, entries = read_architecture(winner_file)
+    if not {"found", "costs"} <= entries.keys():
+        raise ValueError(
+            f"{winner_file}: changed by hand: no key 'found' or 'costs'. Delete it: the same command writes it anew from the study."
+        )
+    found, costs = entries["found"], entries["costs"]
     for copy in (job.run.folder / "best.yaml", RUNS / "best.yaml"):
         write_atomically(copy, winner_file.read_bytes())
-    architecture, entries = read_architecture(winner_file)
-    found, costs = entries["found"], entries["costs"]
     print(
         f"\nWinner: {found['accuracy_supernet']:.2%} of {found['held_out_images']} held-out images with the supernet's weights (standard error {found['standard_error']:.2%})"
     )

@@ -473,6 +473,7 @@ MISTAKES = {
     "retrain runs/best.yaml --data images": "data images: batch size: got 128 for 80 images",
     "retrain strange.yaml": "strange.yaml: resolution: not accepted: got 'big'",
     "retrain permute.yaml --resolution 40": "stages.0.*permute",
+    "profile mixers.yaml": "stages.0: unknown mixer 'permtue'|unknown mixer 'permtue'",
     "profile nowhere": "nowhere: no such file",
     "profile nothing": "nothing/best.yaml: no such file",
     "profile tiny.yaml": "tiny.yaml: format: this is a search space file: .*needs an architecture file",
@@ -504,6 +505,7 @@ def mistaken(finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         "large": recipe.replace("batch_size: 32", "batch_size: 5000"),
         "text": "just words",
         "permute": PERMUTE,
+        "mixers": PERMUTE.replace("[permute]", "[permtue]"),
         "strange": PERMUTE + "data: digits\nresolution: big\n",
     }
     for name, text in files.items():
@@ -571,6 +573,18 @@ def test_a_checkpoint_of_another_space_is_refused(finished: Path) -> None:
     last = outcome.err.splitlines()[-1]
     assert outcome.status == 2 and last.startswith("launch.py: ") and "a checkpoint of something else: got supernet of tiny" in last
     assert (other / "supernet.pt").read_bytes() == (finished / RUN / "supernet.pt").read_bytes()
+
+
+def test_a_winner_changed_by_hand_is_refused_before_it_is_copied(finished: Path) -> None:
+    """Deleted, it is written anew from the study."""
+    winner, best = finished / RUN / "1MMACs-nsga2.yaml", (finished / "runs/best.yaml").read_bytes()
+    for spoilt in (b"format: [", best.replace(b"found:", b"unfounded:")):
+        winner.write_bytes(spoilt)
+        assert f"{winner.relative_to(finished)}: " in run(SEARCH, finished).err
+        assert (finished / "runs/best.yaml").read_bytes() == best
+    winner.unlink()
+    succeed(SEARCH, finished)
+    assert read_yaml(winner)["found"] == read_yaml(finished / "runs" / "best.yaml")["found"]
 
 
 def test_data_that_could_not_be_used_bind_no_later_run(folder: Path) -> None:
