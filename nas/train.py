@@ -124,7 +124,8 @@ def train(
     from timm.scheduler import CosineLRScheduler
     from timm.utils import ModelEmaV3
 
-    optimizer = create_optimizer_v2(model, opt="adamw", lr=phase.lr, weight_decay=phase.weight_decay)
+    # fused: 16 instead of 56 ms a step for 26 million parameters on two cores
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=phase.lr, weight_decay=phase.weight_decay, fused=True)
     warmup = round(phase.warmup * steps)
     schedule = CosineLRScheduler(
         optimizer,
@@ -149,8 +150,15 @@ def train(
             saved_at = time.monotonic()
             save_seconds = saved_at - begun
 
+    def check(total: Tensor, done: int) -> None:
+        if not math.isfinite(total.item()):
+            raise ValueError(
+                f"training: the loss is {total.item()} at step {done}: got lr {phase.lr}. Lower 'lr' in the recipe; the last checkpoint is kept."
+            )
+
     model.train()
     done = start
+    total = torch.zeros((), device=device)
     for step, (images, targets) in zip(range(start, steps), batches(start) if start < steps else (), strict=False):
         if stop():
             break
@@ -171,15 +179,13 @@ def train(
         if ema:
             ema.update(model, step=done)
         if device.type == "cpu" or done % 10 == 0 or done == steps:
-            if not math.isfinite(total.item()):
-                raise ValueError(
-                    f"training: the loss is {total.item()} at step {done}: got lr {phase.lr}. Lower 'lr' in the recipe; the last checkpoint is kept."
-                )
+            check(total, done)
             report(done, total.item(), optimizer.param_groups[0]["lr"])
             # a large checkpoint takes seconds: at most a twentieth of the time goes into them
             if time.monotonic() - saved_at > max(CHECKPOINT_SECONDS, 20 * save_seconds):
                 save(done)
     if done > start:
+        check(total, done)  # on a GPU up to nine steps were not looked at
         save(done)
     return (ema.module if ema else model), done
 
