@@ -7,7 +7,6 @@ python launch.py retrain runs/best.yaml
 from __future__ import annotations
 
 import argparse
-import difflib
 import itertools
 import os
 import sys
@@ -64,8 +63,9 @@ def fail(message: str) -> NoReturn:
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    from nas.yaml_io import did_you_mean  # only once there is a mistake: it brings pydantic
+
+    return did_you_mean(word, known)
 
 
 def _whole(least: int) -> Callable[[str], int]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 from nas.yaml_io import read_yaml, validate
 
 FORMAT = "architecture 1"
+MAX_RESOLUTION = 4096
 _NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
 
@@ -23,7 +24,7 @@ class Frame:
     """What a network is made for: the side of its square images in pixels, their channels, and the number of classes."""
 
     __pydantic_config__ = _NO_OTHER_KEYS
-    resolution: Annotated[StrictInt, Field(ge=1, le=4096)]
+    resolution: Annotated[StrictInt, Field(ge=1, le=MAX_RESOLUTION)]
     channels: Annotated[StrictInt, Field(ge=1, le=1024)]
     classes: Annotated[StrictInt, Field(ge=1, le=10**6)]
 

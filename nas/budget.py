@@ -28,19 +28,6 @@ class Cost(NamedTuple):
     activations: int
 
 
-def sum_costs(costs: Iterable[Cost]) -> Cost:
-    """Adds costs field by field; nothing to add costs nothing.
-
-    (``+`` between two costs would chain the tuples, so it is not what one wants.)
-    """
-    macs = params = activations = 0
-    for cost in costs:
-        macs += cost[0]
-        params += cost[1]
-        activations += cost[2]
-    return Cost(macs, params, activations)
-
-
 @dataclass(frozen=True)
 class Budget:
     """An upper limit on one quantity.

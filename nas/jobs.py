@@ -27,14 +27,14 @@ import torch
 from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from nas.architecture import FORMAT as ARCHITECTURE_FORMAT
-from nas.architecture import Architecture, Frame, read_architecture
+from nas.architecture import MAX_RESOLUTION, Architecture, Frame, read_architecture
 from nas.budget import Budget, format_quantity, parse_budgets
 from nas.cost import cost, stage_costs
 from nas.cost.latency import measure_latency
 from nas.data import Data, DataSource, open_data
 from nas.network import Network
 from nas.optuna_search import open_study
-from nas.parallel import Workers, cores
+from nas.parallel import Workers, check_workers, cores
 from nas.progress import Progress
 from nas.runs import Interrupt, Run, load_checkpoint, now, provenance, save_weights
 from nas.sampling import paths_of_step
@@ -49,7 +49,6 @@ from nas.yaml_io import did_you_mean, validate, write_atomically, write_yaml
 HOME = Path(__file__).resolve().parent.parent  # where search_spaces/ and recipes/ are
 RUNS = Path("runs")
 SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's
-MAX_RESOLUTION = 4096  # as in an architecture file
 
 
 # ---- what a command is about -------------------------------------------------------------------------------------------
@@ -337,8 +336,7 @@ def search(*, budget: list[str], floor: float, trials: int | None, sampler: str,
     budgets = parse_budgets(budget)
     if not 0 <= floor < 1:
         raise ValueError(f"--floor: out of range: got {floor}; accepted: 0 up to, not including, 1.")
-    if workers > cores():
-        raise ValueError(f"--workers: one core each is needed: got {workers}; accepted: 0 to {cores()} on this machine. Ask for fewer.")
+    check_workers(workers)
     job = _supernet_job(options)
     binding, unlimited = check_budgets(job.space, cost, budgets)
     for each in unlimited:

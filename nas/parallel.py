@@ -58,10 +58,7 @@ class Workers:
         Raises:
             ValueError: more workers or GPUs than the machine has; asked of Ray, that would wait for ever.
         """
-        if not 1 <= self._num <= cores():
-            raise ValueError(
-                f"--workers: one core each is needed: got {self._num}; accepted: 0 to {cores()} on this machine. Ask for fewer."
-            )
+        check_workers(self._num, least=1)
         _start_ray(self._num, _size(self._payload))
         import ray
 
@@ -159,6 +156,16 @@ class Workers:
             f"--workers: architecture {architecture.key} ended its worker twice, most likely for want of memory: got {self._num} workers; "
             f"accepted: as many as fit. Take fewer; the same command then goes on from here."
         )
+
+
+def check_workers(num: int, least: int = 0) -> None:
+    """Refuses more workers than cores, before anything is trained for them.
+
+    Raises:
+        ValueError: too many, or fewer than `least`.
+    """
+    if not least <= num <= cores():
+        raise ValueError(f"--workers: one core each is needed: got {num}; accepted: 0 to {cores()} on this machine. Ask for fewer.")
 
 
 def cores() -> int:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.budget import Budget, Cost, format_quantity, parse_budget, parse_budgets, sum_costs
+from nas.budget import Budget, format_quantity, parse_budget, parse_budgets
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,3 @@ def test_violation_is_the_share_over_the_limit() -> None:
 )
 def test_quantities_print_with_three_figures(quantity: str, value: float, printed: str) -> None:
     assert format_quantity(quantity, value) == printed
-
-
-def test_costs_add_field_by_field() -> None:
-    assert sum_costs([Cost(1, 2, 3), Cost(10, 20, 30)]) == Cost(11, 22, 33)
-    assert sum_costs([]) == Cost(0, 0, 0)

@@ -436,7 +436,7 @@ MISTAKES = {
     "search --budget 1kMACs": "no network of space tiny is that small: got 1kMACs; accepted: [0-9.]+ kMACs, its smallest, or more",
     # the run's name
     "train --run ../x": "--run: not a run name: got '../x'; accepted: 1 to 64 letters",
-    "train --run /tmp/x": "--run: not a run name: got '/tmp/x'",
+    "train --run /elsewhere": "--run: not a run name: got '/elsewhere'",
     "train --run ''": "--run: not a run name: got ''",
     "train --run link": "--run: leaves runs: got 'link', a link to",
     "train --run file": "--run: not a folder: got 'file'",
@@ -536,8 +536,8 @@ def test_a_mistake_is_one_line_and_changes_nothing(line: str, message: str, mist
     assert tree(mistaken) == before
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused(mistaken: Path) -> None:
+def test_a_gpu_that_is_not_there_is_refused(mistaken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "--device: no usable GPU here: got 'cuda'; accepted: cpu or auto" in refused("train --space tiny.yaml --device cuda", mistaken)
 
 
