@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
 
@@ -17,6 +17,17 @@ from nas.yaml_io import read_yaml, validate
 FORMAT = "architecture 1"
 MAX_RESOLUTION = 4096
 _NO_OTHER_KEYS = ConfigDict(extra="forbid")
+
+# What the fields below may say; a search space offers the same values.
+NormKind = Literal["layer_norm", "group_norm", "affine"]
+OptionalNorm = Literal["none", "layer_norm", "group_norm", "affine"]
+StemKind = Literal["patch", "conv4"]
+MergeKind = Literal["conv", "conv_norm", "gather"]
+Scaled = Literal["none", "mixer", "both"]
+TokenHidden = Literal["tokens", "channels"]
+SplitPool = Literal["mean", "sum"]
+NormEps = Annotated[StrictFloat, Field(gt=0, le=0.1)]
+ScaleInit = Annotated[StrictFloat, Field(gt=0, le=10, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +44,15 @@ class Frame:
 class Stage:
     """Blocks of one width on one grid.
 
-    `mixers` has one name per block, so its length is the depth. `kernel` (side of the convolution) and `head_width`
-    (channels of an attention head) are None where no mixer of the stage reads them. `sharing`: one mixer serves all blocks of the stage,
-    which then name the same one; norms, scales, conditional position encodings (`cpe`) and channel MLPs stay each block's own.
+    `mixers` has one name per block, so its length is the depth; a block of mixer `none` has no mixer's branch, and with `cpe` it is SPACH's
+    convolution block. `sharing`: one mixer serves all blocks of the stage, which then name the same one; norms, scales, conditional
+    position encodings (`cpe`) and channel MLPs stay each block's own. What only some mixers read:
+
+    - `kernel`: side of the convolution;
+    - `head_width` or `heads`: channels of an attention head, or how many heads there are; in a supernet a narrower stage has fewer heads by the
+      first, narrower ones by the second;
+    - `token_hidden`: whether the hidden width of a token MLP is half the number of tokens (SPACH) or half the width (MLP-Mixer);
+    - `split_pool`: whether the split attention of S2-MLPv2 takes the mean over positions, or the sum that its paper writes.
     """
 
     __pydantic_config__ = _NO_OTHER_KEYS
@@ -46,6 +63,9 @@ class Stage:
     sharing: StrictBool = False
     kernel: Annotated[StrictInt, Field(ge=1, le=255)] | None = None
     head_width: Annotated[StrictInt, Field(ge=1, le=65536)] | None = None
+    heads: Annotated[StrictInt, Field(ge=1, le=65536)] | None = None
+    token_hidden: TokenHidden = "tokens"
+    split_pool: SplitPool = "mean"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mlp_ratio", float(self.mlp_ratio))  # 2 equals 2.0 but is written otherwise: their keys would differ
@@ -57,17 +77,51 @@ class Stage:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network in values: frame, side of the stem's patches, stages. Each further stage halves the grid."""
+    """A network in values: frame, side of the stem's patches, stages, and the form of what stands around the mixers.
+
+    Each further stage halves the grid. The forms:
+
+    - `stem`: `patch`, one convolution over patches, or `conv4`, SPACH's four convolutions with batch norm; then `stem_norm`;
+    - `norm`: before each mixer and each channel MLP; `final_norm`: before the mean over positions. Either kind is `layer_norm` (with
+      `norm_eps`), `group_norm` (one group, over positions and channels) or `affine` (a scale and a shift per channel, no statistics);
+    - `layer_scale`: on the branch of the mixer, on `both` branches of a block, or on `none`; it begins at `layer_scale_init`;
+    - `merge`, between stages: `conv` (2x2 with bias), `conv_norm` (2x2 without bias, then group norm), `gather` (four tokens to one,
+      group norm, linear without bias).
+
+    A field that has no effect (the form of merging in one stage, say) is set to its default, so that equal networks are equal.
+    """
 
     __pydantic_config__ = _NO_OTHER_KEYS
     frame: Frame
     patch: Annotated[StrictInt, Field(ge=1, le=256)]
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=16)]
+    stem: StemKind = "patch"
+    stem_norm: OptionalNorm = "layer_norm"
+    norm: NormKind = "layer_norm"
+    norm_eps: NormEps = 1e-6
+    layer_scale: Scaled = "mixer"
+    layer_scale_init: ScaleInit = 0.1  # smaller ones (1e-4, 1e-6 in the papers, for 300 epochs) do not grow in a short run
+    merge: MergeKind = "conv"
+    final_norm: OptionalNorm = "layer_norm"
+
+    def __post_init__(self) -> None:
+        for name in ("norm_eps", "layer_scale_init"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if "layer_norm" not in (self.stem_norm, self.norm, self.final_norm):
+            object.__setattr__(self, "norm_eps", FORM_DEFAULTS["norm_eps"])
+        if self.layer_scale == "none":
+            object.__setattr__(self, "layer_scale_init", FORM_DEFAULTS["layer_scale_init"])
+        if len(self.stages) == 1:
+            object.__setattr__(self, "merge", FORM_DEFAULTS["merge"])
 
     @functools.cached_property
     def key(self) -> str:
-        """Twelve hexadecimal digits, equal for equal architectures: what every cache goes by."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """Twelve hexadecimal digits, equal for equal networks: what every cache goes by."""
+        data = self.to_dict()
+        for stage in data["stages"]:
+            if stage.get("heads") and "head_width" not in stage:  # one network, told in two ways
+                stage["head_width"] = stage["width"] // stage.pop("heads")
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
@@ -80,13 +134,18 @@ class Architecture:
         return self if frame == self.frame else dataclasses.replace(self, frame=frame)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, without what is None: what a YAML file holds."""
+        """Plain values, without options and forms at their defaults: what a YAML file holds."""
 
         def plain(item: Frame | Stage) -> dict[str, Any]:
             pairs = ((field, getattr(item, field)) for field in item.__dataclass_fields__)
-            return {name: list(value) if isinstance(value, tuple) else value for name, value in pairs if value is not None}
+            return {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in pairs
+                if name not in OPTION_DEFAULTS or value != OPTION_DEFAULTS[name]
+            }
 
-        return {"frame": plain(self.frame), "patch": self.patch, "stages": [plain(stage) for stage in self.stages]}
+        forms = {name: getattr(self, name) for name, default in FORM_DEFAULTS.items() if getattr(self, name) != default}
+        return {"frame": plain(self.frame), "patch": self.patch, **forms, "stages": [plain(stage) for stage in self.stages]}
 
     @staticmethod
     def from_dict(data: object, place: str) -> Architecture:
@@ -96,6 +155,17 @@ class Architecture:
             ValueError: a key or value is not an architecture's; `place` begins the message.
         """
         return validate(_Entry, {"architecture": data}, place).architecture
+
+
+def _defaults(of: type, after: str) -> dict[str, Any]:
+    """The defaults of the fields that come after one."""
+    fields = dataclasses.fields(of)
+    names = [field.name for field in fields]
+    return {field.name: field.default for field in fields[names.index(after) + 1 :]}
+
+
+FORM_DEFAULTS = _defaults(Architecture, after="stages")
+OPTION_DEFAULTS = _defaults(Stage, after="sharing")
 
 
 class _Entry(BaseModel):

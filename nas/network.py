@@ -50,7 +50,8 @@ class Network(nn.Module):
 
         blocks = [layer for layer in self.outline if isinstance(layer, BlockSpecs)]
         for block, block_rate in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):
-            self.layers[block.branch.weights].drop_path = DropPath(block_rate)
+            if block.branch:
+                self.layers[block.branch.weights].drop_path = DropPath(block_rate)
             self.layers[block.mlp.weights].drop_path = DropPath(block_rate)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:

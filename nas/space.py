@@ -14,14 +14,29 @@ import json
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
 
-from nas.architecture import Architecture, Frame, Stage
-from nas.layers import LayerSpec, layer_specs, own_part
-from nas.mixers import MIXERS
+from nas.architecture import (
+    FORM_DEFAULTS,
+    OPTION_DEFAULTS,
+    Architecture,
+    Frame,
+    MergeKind,
+    NormEps,
+    NormKind,
+    OptionalNorm,
+    Scaled,
+    ScaleInit,
+    SplitPool,
+    Stage,
+    StemKind,
+    TokenHidden,
+)
+from nas.layers import LAYERS, LayerSpec, layer_specs, own_part
+from nas.mixers import NAMES, NO_MIXER, options_of
 from nas.yaml_io import did_you_mean, read_yaml, validate
 
 FORMAT = "search space 1"
@@ -48,23 +63,47 @@ class StageChoices(BaseModel):
     mlp_ratio: Choice[Annotated[StrictFloat, Field(gt=0, le=64, allow_inf_nan=False)]]  # a whole number is one too
     kernel: Choice[Annotated[StrictInt, Field(ge=1, le=255)]] = [3]
     head_width: Choice[Annotated[StrictInt, Field(ge=1, le=65536)]] = [32]
+    heads: Choice[Annotated[StrictInt, Field(ge=1, le=65536)]] | None = None  # instead of head_width
+    token_hidden: Choice[TokenHidden] = ["tokens"]
+    split_pool: Choice[SplitPool] = ["mean"]
     cpe: Choice[StrictBool] = [False]
     sharing: Choice[StrictBool] = [False]
 
 
 class SpaceFile(BaseModel):
-    """A space file: the frame in which budgets are counted, the stem's patch, and the stages."""
+    """A space file: the frame in which budgets are counted, the stem's patch, the stages, and the form of what stands around the mixers.
+
+    The forms are those of `architecture.Architecture`.
+    """
 
     model_config = ConfigDict(extra="forbid")
     format: str
     frame: Frame
     patch: Annotated[StrictInt, Field(ge=1, le=256)]
     mixer_per: Literal["block", "stage"] = "block"
+    stem: Choice[StemKind] = [FORM_DEFAULTS["stem"]]
+    stem_norm: Choice[OptionalNorm] = [FORM_DEFAULTS["stem_norm"]]
+    norm: Choice[NormKind] = [FORM_DEFAULTS["norm"]]
+    norm_eps: NormEps = FORM_DEFAULTS["norm_eps"]
+    layer_scale: Choice[Scaled] = [FORM_DEFAULTS["layer_scale"]]
+    layer_scale_init: ScaleInit = FORM_DEFAULTS["layer_scale_init"]
+    merge: Choice[MergeKind] = [FORM_DEFAULTS["merge"]]
+    final_norm: Choice[OptionalNorm] = [FORM_DEFAULTS["final_norm"]]
     stages: Annotated[list[StageChoices], Field(min_length=1, max_length=16)]
 
 
-# The decisions of a stage besides its mixers. Sharing saves parameters, so True comes before False: options ascend in cost.
-_STAGE_DECISIONS = ("width", "depth", "mlp_ratio", "kernel", "head_width", "cpe", "sharing")
+# The decisions of a stage besides its mixers, and which of them only some mixers read.
+_STAGE_DECISIONS = ("width", "depth", "mlp_ratio", "kernel", "head_width", "heads", "token_hidden", "split_pool", "cpe", "sharing")
+_MIXER_OPTIONS = tuple(OPTION_DEFAULTS)
+# The decisions about all of a network. Their options, being names, ascend in cost as their types list them.
+_FORMS = {
+    "stem": StemKind,
+    "stem_norm": OptionalNorm,
+    "norm": NormKind,
+    "layer_scale": Scaled,
+    "merge": MergeKind,
+    "final_norm": OptionalNorm,
+}
 
 
 class SearchSpace:
@@ -109,24 +148,39 @@ class SearchSpace:
     def _table(self) -> dict[str, tuple[Value, ...]]:
         """Every decision with its options, fixed ones included, in a fixed order."""
         table: dict[str, tuple[Value, ...]] = {}
+        for form, names in _FORMS.items():
+            options = self._distinct(getattr(self._file, form), f"{self._place}: {form}")
+            table[form] = tuple(name for name in get_args(names) if name in options)
+        if len(table["stem"]) > 1:
+            raise ValueError(
+                f"{self._place}: stem: fixed, not searched: got {', '.join(map(str, table['stem']))}; accepted: one of them. "
+                "The statistics of a batch norm that runs for some networks only would be those of a mixture."
+            )
         for i, stage in enumerate(self._file.stages):
             where = f"{self._place}: stages[{i}]"
             for mixer in stage.mixer:
-                if mixer not in MIXERS:
-                    raise ValueError(f"{where}.mixer: unknown mixer {mixer!r}; known: {', '.join(MIXERS)}.{did_you_mean(mixer, MIXERS)}")
-            read = {option for mixer in stage.mixer for option in MIXERS[mixer].options}  # type: ignore[attr-defined]
+                if mixer not in NAMES:
+                    raise ValueError(f"{where}.mixer: unknown mixer {mixer!r}; known: {', '.join(NAMES)}.{did_you_mean(mixer, NAMES)}")
+            if stage.heads is not None and "head_width" in stage.model_fields_set:
+                raise ValueError(f"{where}: 'heads' and 'head_width' say the same: got both. Keep one.")
+            read = {option for mixer in stage.mixer for option in options_of(mixer)}
+            unread = "heads" if stage.heads is None else "head_width"
             for field in (*_STAGE_DECISIONS, "mixer"):
-                options = getattr(stage, field)
-                if not options or len(set(options)) < len(options):
-                    raise ValueError(f"{where}.{field}: options must be distinct and at least one: got {options}.")
-                if field in ("kernel", "head_width") and field not in read:
+                if field == unread:
+                    continue
+                options = self._distinct(getattr(stage, field), f"{where}.{field}")
+                if field in _MIXER_OPTIONS and field not in read:
                     continue  # no mixer of the stage reads it
-                if field == "mixer":
-                    options, names = [m for m in MIXERS if m in options], self._mixer_names(i)
-                else:
-                    options, names = sorted(options, reverse=field == "sharing"), [f"s{i}.{field}"]
-                table.update(dict.fromkeys(names, tuple(options)))
+                # sharing saves parameters, so True comes before False: options ascend in cost
+                options = [m for m in NAMES if m in options] if field == "mixer" else sorted(options, reverse=field == "sharing")
+                table.update(dict.fromkeys(self._mixer_names(i) if field == "mixer" else [f"s{i}.{field}"], tuple(options)))
         return table
+
+    @staticmethod
+    def _distinct(options: list[Any], where: str) -> list[Any]:
+        if not options or len(set(options)) < len(options):
+            raise ValueError(f"{where}: options must be distinct and at least one: got {options}.")
+        return options
 
     def _mixer_names(self, i: int) -> list[str]:
         """One decision name per block, up to the largest depth; with `mixer_per: stage` one for the stage."""
@@ -158,25 +212,20 @@ class SearchSpace:
             KeyError: a decision is missing.
         """
         full = {**self._fixed, **values}
-        return Architecture(self.frame, self._file.patch, tuple(self._stage(i, full) for i in range(len(self._file.stages))))
+        stages = tuple(self._stage(i, full) for i in range(len(self._file.stages)))
+        forms: dict[str, Any] = {form: full[form] for form in _FORMS}
+        return Architecture(
+            self.frame, self._file.patch, stages, norm_eps=self._file.norm_eps, layer_scale_init=self._file.layer_scale_init, **forms
+        )
 
     def _stage(self, i: int, full: Mapping[str, Any]) -> Stage:
-        depth = full[f"s{i}.depth"]
-        sharing = full[f"s{i}.sharing"] and depth > 1
-        names = self._mixer_names(i)
+        depth, names = full[f"s{i}.depth"], self._mixer_names(i)
+        sharing = full[f"s{i}.sharing"] and depth > 1 and full[names[0]] != NO_MIXER
         per_block = self._file.mixer_per == "block" and not sharing
         mixers = tuple(full[name] for name in names[:depth]) if per_block else (full[names[0]],) * depth
-        read = {option for mixer in mixers for option in MIXERS[mixer].options}  # type: ignore[attr-defined]
-        given = {option: full[f"s{i}.{option}"] for option in read}
-        return Stage(
-            full[f"s{i}.width"],
-            mixers,
-            float(full[f"s{i}.mlp_ratio"]),
-            full[f"s{i}.cpe"],
-            sharing,
-            given.get("kernel"),
-            given.get("head_width"),
-        )
+        read = {option for mixer in mixers for option in options_of(mixer)}
+        given = {option: full[f"s{i}.{option}"] for option in sorted(read) if f"s{i}.{option}" in full}
+        return Stage(full[f"s{i}.width"], mixers, float(full[f"s{i}.mlp_ratio"]), full[f"s{i}.cpe"], sharing, **given)
 
     def encode(self, architecture: Architecture) -> dict[str, Value]:
         """The choice that makes this architecture; decisions without effect on it get their first option.
@@ -185,17 +234,21 @@ class SearchSpace:
             ValueError: the architecture is not in the space.
         """
         values = {name: options[0] for name, options in self.decisions.items()}
+        values.update({form: getattr(architecture, form) for form in _FORMS})
         if len(architecture.stages) == len(self._file.stages):
             for i, stage in enumerate(architecture.stages):
                 for field in _STAGE_DECISIONS:
                     given = getattr(stage, field)
-                    if given is not None:
+                    if field in ("heads", "head_width") and given is None:  # the other one may say it
+                        given = stage.width // (stage.head_width or stage.heads or stage.width)
+                    if given is not None and (field not in _MIXER_OPTIONS or any(field in options_of(mixer) for mixer in stage.mixers)):
                         values[f"s{i}.{field}"] = given
                 values.update(zip(self._mixer_names(i), stage.mixers, strict=False))  # one name may serve all, or blocks be too many
                 if stage.sharing:
                     values.update({name: self.decisions[name][0] for name in self._mixer_names(i)[1:] if name in self.decisions})
         values = {name: value for name, value in values.items() if name in self.decisions}
-        if any(value not in self.decisions[name] for name, value in values.items()) or self.decode(values) != architecture.at(self.frame):
+        outside = any(value not in self.decisions[name] for name, value in values.items())
+        if outside or self.decode(values).key != architecture.at(self.frame).key:
             raise ValueError(f"{self._place}: architecture {architecture.key} is not in the space.")
         return values
 
@@ -225,13 +278,15 @@ class SearchSpace:
         return self.decode(values)
 
     def patterns(self) -> dict[str, dict[str, Value]]:
-        """Names of mixer patterns -> the mixer decisions that make them: each mixer alone, and convolution in the first half of
-        the stages with attention after it. A stage that does not allow the mixer takes conv, or else its first mixer."""
+        """Names of mixer patterns -> the mixer decisions that make them: each mixer alone, and convolution (or no mixer, where the
+        position encodings are the convolutions) in the first half of the stages with attention after it. A stage that does not allow the
+        mixer takes conv, or else its first mixer."""
         stages = len(self._file.stages)
-        kinds = [m for m in MIXERS if any(m in stage.mixer for stage in self._file.stages)]
+        kinds = [m for m in NAMES if any(m in stage.mixer for stage in self._file.stages)]
         wanted = {kind: [kind] * stages for kind in kinds}
-        if {"conv", "attention"} <= set(kinds) and stages > 1:
-            wanted["conv-then-attention"] = ["conv"] * -(-stages // 2) + ["attention"] * (stages // 2)
+        first = next((kind for kind in ("conv", NO_MIXER) if kind in kinds), None)
+        if first and "attention" in kinds and stages > 1:
+            wanted[f"{first}-then-attention"] = [first] * -(-stages // 2) + ["attention"] * (stages // 2)
         return {name: self._pattern(per_stage) for name, per_stage in wanted.items()}
 
     def _pattern(self, per_stage: list[str]) -> dict[str, Value]:
@@ -247,14 +302,18 @@ class SearchSpace:
 
     @functools.cached_property
     def largest_layers(self) -> dict[str, LayerSpec]:
-        """The largest layer of every place, by `weights`: what a supernet holds."""
+        """The largest layer of every place, by `home`: what a supernet holds."""
         layers: dict[str, LayerSpec] = {}
         largest = {name: options[-1] for name, options in self.decisions.items()}
-        for fixed in self.patterns().values():
-            for sharing in (True, False):
-                forced = {k: sharing for k, options in self.decisions.items() if k.endswith(".sharing") and sharing in options}
-                for spec in layer_specs(self.decode({**largest, **fixed, **forced})):
-                    layers.setdefault(spec.weights, spec)
+        # kinds, of which no option is larger than the others for certain
+        kinds = [name for name in self.decisions if name in _FORMS or name.endswith(".token_hidden")]
+        choices = [{}, *({name: option} for name in kinds for option in self.decisions[name])]
+        shared = {name: options[0] for name, options in self.decisions.items() if name.endswith(".sharing")}
+        for fixed, sharing, choice in itertools.product(self.patterns().values(), ({}, shared), choices):
+            for spec in layer_specs(self.decode({**largest, **fixed, **sharing, **choice})):
+                known = layers.get(spec.home)
+                if known is None or _params(spec) > _params(known):
+                    layers[spec.home] = spec
         return layers
 
     def _check_geometry(self) -> None:
@@ -264,11 +323,11 @@ class SearchSpace:
             ValueError: a mixer cannot take a width or grid, or its channels do not nest.
         """
         try:
-            largest = {weights: dict(_build(spec).named_parameters()) for weights, spec in self.largest_layers.items()}
+            largest = {home: dict(_build(spec).named_parameters()) for home, spec in self.largest_layers.items()}
             for spec in self._distinct_layers():
                 module = _build(spec)
                 for name, _ in module.named_parameters():
-                    own_part(module, name, largest[spec.weights][name])
+                    own_part(module, name, largest[spec.home][name])
         except AssertionError as error:
             raise ValueError(f"{self._place}: {spec.place}: the widths do not nest: got {error}. Take multiples of 28 or of 32.") from None
         except ValueError as error:
@@ -286,8 +345,9 @@ class SearchSpace:
         }
         for i, stage in enumerate(self._file.stages):
             # A layer depends on its stage's width and on few other decisions: their whole product would take a wide space half a minute.
-            others = {("mlp_ratio",), ("cpe",), *(MIXERS[mixer].options for mixer in stage.mixer)}  # type: ignore[attr-defined]
+            others = {("mlp_ratio",), ("cpe",), *(options_of(mixer) for mixer in stage.mixer)}
             groups = [(f"s{i - 1}.width",), *(tuple(f"s{i}.{field}" for field in group) for group in sorted(others))]
+            groups += [(form,) for form in _FORMS if form in self.decisions]
             for fixed, group in itertools.product(self.patterns().values(), groups):
                 names = [name for name in (f"s{i}.width", f"s{i}.sharing", *group) if name in self.decisions]
                 for choice in itertools.product(*(self.decisions[name] for name in names)):
@@ -296,6 +356,10 @@ class SearchSpace:
                         place = spec.place if spec.kind in ("stem", "head") else spec.weights.split(".blocks.")[0]
                         found.setdefault((spec.shape, place), spec)
         return list(found.values())
+
+
+def _params(spec: LayerSpec) -> int:
+    return LAYERS[spec.kind].cost(**dict(spec.settings)).params  # type: ignore[attr-defined]
 
 
 def _build(spec: LayerSpec) -> torch.nn.Module:

@@ -78,6 +78,12 @@ def token_mlp(mixer: Any, x: Grid) -> Grid:
     return fill(x, lambda h, w, c: mixed[c][h * columns + w])
 
 
+def token_linear(mixer: Any, x: Grid) -> Grid:
+    columns = len(x[0])
+    mixed = [linear(mixer.linear_tokens, [token[c] for row in x for token in row]) for c in range(len(x[0][0]))]
+    return fill(x, lambda h, w, c: mixed[c][h * columns + w])
+
+
 def s2_shifted(x: Grid) -> Grid:
     """Group by group: what stands before, after, left and right of a position; at a border its own value."""
     height, columns, quarter = len(x), len(x[0]), len(x[0][0]) // 4
@@ -98,6 +104,23 @@ def s2_shifted(x: Grid) -> Grid:
 def s2_shift(mixer: Any, x: Grid) -> Grid:
     y = per_token(lambda token: [gelu(value) for value in linear(mixer.fc1, token)], x)
     return per_token(lambda token: linear(mixer.fc2, token), s2_shifted(y))
+
+
+def transposed(x: Grid) -> Grid:
+    return [[x[h][w] for h in range(len(x))] for w in range(len(x[0]))]
+
+
+def s2_shift_v2(mixer: Any, x: Grid) -> Grid:
+    height, columns, width = len(x), len(x[0]), len(x[0][0])
+    expanded = per_token(lambda token: linear(mixer.mlp1, token), x)
+    x1, x2, x3 = (per_token(lambda token, part=part: token[part * width : (part + 1) * width], expanded) for part in range(3))
+    splits = (s2_shifted(x1), transposed(s2_shifted(transposed(x2))), x3)
+    positions = height * columns if mixer.split_pool == "mean" else 1
+    summary = [sum(split[h][w][c] for split in splits for h in range(height) for w in range(columns)) / positions for c in range(width)]
+    scores = linear(mixer.sa_mlp2, [gelu(value) for value in linear(mixer.sa_mlp1, summary)])
+    shares = [softmax([scores[k * width + c] for k in range(3)]) for c in range(width)]
+    total = fill(x, lambda h, w, c: sum(share * split[h][w][c] for share, split in zip(shares[c], splits, strict=True)))
+    return per_token(lambda token: linear(mixer.mlp2, token), total)
 
 
 def as_shifted(x: Grid, axis: int) -> Grid:
@@ -170,25 +193,42 @@ REFERENCES: dict[str, Callable[[Any, Grid], Grid]] = {
     "conv": conv,
     "attention": attention,
     "token_mlp": token_mlp,
+    "token_linear": token_linear,
     "s2_shift": s2_shift,
+    "s2_shift_v2": s2_shift_v2,
     "as_shift": as_shift,
     "permute": permute,
 }
 
+
+def attention_count(C: int, H: int, W: int, head_width: int | None, heads: int | None) -> tuple[int, int]:
+    """q, k, v and the projection; queries times keys and weights times values, head by head."""
+    size, number = (head_width, C // head_width) if head_width else (C // heads, heads)
+    return (
+        H * W * C * 3 * C + H * W * C * C + number * (H * W * H * W * size + H * W * H * W * size),
+        (C * 3 * C + 3 * C) + (C * C + C),
+    )
+
+
+def token_mlp_count(C: int, H: int, W: int, token_hidden: str) -> tuple[int, int]:
+    """From N to the hidden width and back, once per channel."""
+    hidden = {"tokens": H * W // 2, "channels": C // 2}[token_hidden]
+    return C * (H * W * hidden + hidden * H * W), (H * W * hidden + hidden) + (hidden * H * W + H * W)
+
+
 # (multiply-adds, parameters) written out by hand: C channels, H x W positions, N of them.
 HAND_COUNTS: dict[str, Callable[..., tuple[int, int]]] = {
     "conv": lambda C, H, W, kernel: (H * W * C * kernel * kernel, C * kernel * kernel + C),
-    # q, k, v and the projection; queries times keys and weights times values, over all heads
-    "attention": lambda C, H, W, head_width: (
-        H * W * C * 3 * C + H * W * C * C + 2 * (C // head_width) * (H * W) * (H * W) * head_width,
-        (C * 3 * C + 3 * C) + (C * C + C),
-    ),
-    # from N to floor(N / 2) and back, once per channel
-    "token_mlp": lambda C, H, W: (
-        C * (H * W * (H * W // 2) + (H * W // 2) * H * W),
-        (H * W * (H * W // 2) + H * W // 2) + ((H * W // 2) * H * W + H * W),
-    ),
+    "attention": attention_count,
+    "token_mlp": token_mlp_count,
+    # one N x N matrix, once per channel
+    "token_linear": lambda C, H, W: (C * (H * W * H * W), H * W * H * W + H * W),
     "s2_shift": lambda C, H, W: (H * W * C * C + H * W * C * C, (C * C + C) + (C * C + C)),
+    # to three times the channels and the projection, per position; the split attention once; shifts cost nothing
+    "s2_shift_v2": lambda C, H, W, split_pool: (
+        H * W * C * 3 * C + H * W * C * C + C * (C // 4) + (C // 4) * 3 * C,
+        (C * 3 * C + 3 * C) + (C * C + C) + C * (C // 4) + (C // 4) * 3 * C,
+    ),
     # four 1x1 convolutions, two norms
     "as_shift": lambda C, H, W: (4 * (H * W * C * C), 4 * (C * C + C) + 2 * (C + C)),
     # W * (C / S_h) linears of (H * S_h)^2 = C^2 along the height, likewise along the width, channels and projection per position; the weighting MLP once

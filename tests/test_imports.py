@@ -11,12 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    ["nas.architecture", "nas.pareto", "nas.budget", "nas.runs", "nas.progress", "nas.yaml_io"],
+    ["nas.architecture", "nas.pareto", "nas.budget", "nas.runs", "nas.progress", "nas.yaml_io", "nas.norms"],
     ["nas.mixers", "nas.data"],
     ["nas.blocks", "nas.train"],
     ["nas.layers"],
     ["nas.space", "nas.network", "nas.cost"],
-    ["nas.supernet", "nas.sampling", "nas.cost.latency"],  # what is timed is a whole network
+    ["nas.supernet", "nas.sampling", "nas.presets", "nas.import_weights", "nas.cost.latency"],  # what is timed is a whole network
     ["nas.search"],
     ["nas.optuna_search", "nas.parallel"],
     ["nas.jobs"],  # puts the two together

@@ -23,24 +23,25 @@ SMALL = Architecture(
 
 
 def test_the_outline_of_a_small_network() -> None:
+    norm = {"norm": "layer_norm", "eps": 1e-6}
     assert [(spec.kind, spec.place, dict(spec.settings)) for spec in layer_specs(SMALL)] == [
-        ("stem", "stem", {"channels": 3, "width": 32, "patch": 4, "grid": (8, 8)}),
-        ("branch", "stages.0.blocks.0.branch.conv", {"width": 32}),
+        ("stem", "stem", {"channels": 3, "width": 32, "patch": 4, "grid": (8, 8), **norm}),
+        ("branch", "stages.0.blocks.0.branch.conv", {"width": 32, **norm, "scale": 0.1}),
         ("conv", "stages.0.blocks.0.mixer.conv", {"width": 32, "grid": (8, 8), "kernel": 5}),
         ("conv", "stages.0.blocks.0.cpe", {"width": 32, "grid": (8, 8), "kernel": 3}),
-        ("channel_mlp", "stages.0.blocks.0.mlp", {"width": 32, "hidden": 64, "grid": (8, 8)}),
-        ("branch", "stages.0.blocks.1.branch.attention", {"width": 32}),
+        ("channel_mlp", "stages.0.blocks.0.mlp", {"width": 32, "hidden": 64, "grid": (8, 8), **norm, "scale": None}),
+        ("branch", "stages.0.blocks.1.branch.attention", {"width": 32, **norm, "scale": 0.1}),
         ("attention", "stages.0.blocks.1.mixer.attention", {"width": 32, "grid": (8, 8), "head_width": 16}),
         ("conv", "stages.0.blocks.1.cpe", {"width": 32, "grid": (8, 8), "kernel": 3}),
-        ("channel_mlp", "stages.0.blocks.1.mlp", {"width": 32, "hidden": 64, "grid": (8, 8)}),
+        ("channel_mlp", "stages.0.blocks.1.mlp", {"width": 32, "hidden": 64, "grid": (8, 8), **norm, "scale": None}),
         ("merge", "stages.1.merge", {"in_width": 32, "width": 64, "grid": (4, 4)}),
-        ("branch", "stages.1.blocks.0.branch.s2_shift", {"width": 64}),
+        ("branch", "stages.1.blocks.0.branch.s2_shift", {"width": 64, **norm, "scale": 0.1}),
         ("s2_shift", "stages.1.blocks.0.mixer.s2_shift", {"width": 64, "grid": (4, 4)}),
-        ("channel_mlp", "stages.1.blocks.0.mlp", {"width": 64, "hidden": 96, "grid": (4, 4)}),
-        ("branch", "stages.1.blocks.1.branch.s2_shift", {"width": 64}),
+        ("channel_mlp", "stages.1.blocks.0.mlp", {"width": 64, "hidden": 96, "grid": (4, 4), **norm, "scale": None}),
+        ("branch", "stages.1.blocks.1.branch.s2_shift", {"width": 64, **norm, "scale": 0.1}),
         ("s2_shift", "stages.1.blocks.1.mixer.s2_shift", {"width": 64, "grid": (4, 4)}),
-        ("channel_mlp", "stages.1.blocks.1.mlp", {"width": 64, "hidden": 96, "grid": (4, 4)}),
-        ("head", "head", {"width": 64, "classes": 10}),
+        ("channel_mlp", "stages.1.blocks.1.mlp", {"width": 64, "hidden": 96, "grid": (4, 4), **norm, "scale": None}),
+        ("head", "head", {"width": 64, "classes": 10, **norm}),
     ]
 
 

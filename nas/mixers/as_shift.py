@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.budget import Cost
+from nas.norms import GroupNorm1
 
 SHIFT_SIZE = 5
 
@@ -28,18 +29,6 @@ def as_shift(x_BHWC: Tensor, dim: int) -> Tensor:
         step = max(-x_BHWC.shape[dim], min(x_BHWC.shape[dim], g - SHIFT_SIZE // 2))
         moved.append(F.pad(chunk, (0, 0, step, -step) if dim == 2 else (0, 0, 0, 0, step, -step)) if step else chunk.contiguous())
     return torch.cat(moved, dim=-1)
-
-
-class GroupNorm1(nn.Module):
-    """GroupNorm with one group for [B, H, W, C]: statistics over positions and channels, weights per channel."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        return F.layer_norm(x_BHWC, x_BHWC.shape[1:], eps=1e-5) * self.weight + self.bias
 
 
 class ASShift(nn.Module):

@@ -13,10 +13,14 @@ from torch import Tensor, nn
 from nas.budget import Cost
 
 
-def s2_shift(x_BHWC: Tensor) -> Tensor:
-    """The four moves, into a new tensor. Equal to a fixed depthwise 3x3 convolution with replicated borders."""
+def s2_shift(x_BHWC: Tensor, axes: tuple[int, int] = (1, 2)) -> Tensor:
+    """The four moves, into a new tensor: two along the first of `axes`, two along the second (1: height, 2: width).
+
+    Equal to a fixed depthwise 3x3 convolution with replicated borders.
+    """
     a, b, c, d = x_BHWC.chunk(4, dim=-1)
-    return torch.cat((_moved(a, 1, dim=1), _moved(b, -1, dim=1), _moved(c, 1, dim=2), _moved(d, -1, dim=2)), dim=-1)
+    first, second = axes
+    return torch.cat((_moved(a, 1, first), _moved(b, -1, first), _moved(c, 1, second), _moved(d, -1, second)), dim=-1)
 
 
 def _moved(x_BHWC: Tensor, step: int, dim: int) -> Tensor:

@@ -1,7 +1,9 @@
 """Token MLP: a two-layer MLP over the positions, the same for every channel.
 
-Source: "MLP-Mixer", https://arxiv.org/abs/2105.01601, with the hidden width of SPACH, https://arxiv.org/abs/2108.13002: half
-the number of tokens, rounded down (MLP-Mixer ties it to the channels instead). Its weights belong to one grid.
+Source: "MLP-Mixer", https://arxiv.org/abs/2105.01601, code google-research/vision_transformer, and SPACH,
+https://arxiv.org/abs/2108.13002, code microsoft/SPACH. They differ in the hidden width, which `token_hidden` names: half the number of tokens
+(SPACH), or half the number of channels (MLP-Mixer), rounded down. GELU is the exact one, as in SPACH (MLP-Mixer's code approximates it by
+tanh). Its weights belong to one grid.
 """
 
 import torch.nn.functional as F
@@ -10,19 +12,22 @@ from torch import Tensor, nn
 from nas.budget import Cost
 
 
-def hidden_tokens(grid: tuple[int, int]) -> int:
-    return max(1, grid[0] * grid[1] // 2)  # one token has a hidden width of one, as in the official code
+def hidden_width(width: int, grid: tuple[int, int], token_hidden: str) -> int:
+    if token_hidden not in ("tokens", "channels"):
+        raise ValueError(f"token_mlp: unknown 'token_hidden': got {token_hidden!r}; accepted 'tokens' and 'channels'.")
+    # one token has a hidden width of one, as in SPACH's code
+    return max(1, (grid[0] * grid[1] if token_hidden == "tokens" else width) // 2)
 
 
 class TokenMLP(nn.Module):
-    options = ()
+    options = ("token_hidden",)
 
-    def __init__(self, width: int, grid: tuple[int, int]) -> None:
+    def __init__(self, width: int, grid: tuple[int, int], token_hidden: str = "tokens") -> None:
         super().__init__()
         self.grid = tuple(grid)
-        tokens = grid[0] * grid[1]
-        self.fc1 = nn.Linear(tokens, hidden_tokens(grid))
-        self.fc2 = nn.Linear(hidden_tokens(grid), tokens)
+        tokens, hidden = grid[0] * grid[1], hidden_width(width, grid, token_hidden)
+        self.fc1 = nn.Linear(tokens, hidden)
+        self.fc2 = nn.Linear(hidden, tokens)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         B, H, W, C = x_BHWC.shape
@@ -33,8 +38,8 @@ class TokenMLP(nn.Module):
         return y_BCN.transpose(1, 2).reshape(B, H, W, C)
 
     @staticmethod
-    def cost(width: int, grid: tuple[int, int]) -> Cost:
-        tokens, hidden = grid[0] * grid[1], hidden_tokens(grid)
+    def cost(width: int, grid: tuple[int, int], token_hidden: str = "tokens") -> Cost:
+        tokens, hidden = grid[0] * grid[1], hidden_width(width, grid, token_hidden)
         return Cost(
             macs=2 * tokens * hidden * width,
             params=2 * tokens * hidden + hidden + tokens,
