@@ -116,12 +116,8 @@ class Architecture:
 
     @functools.cached_property
     def key(self) -> str:
-        """Twelve hexadecimal digits, equal for equal networks: what every cache goes by."""
-        data = self.to_dict()
-        for stage in data["stages"]:
-            if stage.get("heads") and "head_width" not in stage:  # one network, told in two ways
-                stage["head_width"] = stage["width"] // stage.pop("heads")
-        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+        """Twelve hexadecimal digits, equal for equal architectures: what every cache goes by."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property

@@ -233,24 +233,30 @@ class SearchSpace:
         Raises:
             ValueError: the architecture is not in the space.
         """
+        architecture = dataclasses.replace(
+            architecture.at(self.frame), stages=tuple(self._heads_as_here(i, stage) for i, stage in enumerate(architecture.stages))
+        )
         values = {name: options[0] for name, options in self.decisions.items()}
         values.update({form: getattr(architecture, form) for form in _FORMS})
         if len(architecture.stages) == len(self._file.stages):
             for i, stage in enumerate(architecture.stages):
-                for field in _STAGE_DECISIONS:
-                    given = getattr(stage, field)
-                    if field in ("heads", "head_width") and given is None:  # the other one may say it
-                        given = stage.width // (stage.head_width or stage.heads or stage.width)
-                    if given is not None and (field not in _MIXER_OPTIONS or any(field in options_of(mixer) for mixer in stage.mixers)):
-                        values[f"s{i}.{field}"] = given
+                values.update({f"s{i}.{field}": getattr(stage, field) for field in _STAGE_DECISIONS if getattr(stage, field) is not None})
                 values.update(zip(self._mixer_names(i), stage.mixers, strict=False))  # one name may serve all, or blocks be too many
                 if stage.sharing:
                     values.update({name: self.decisions[name][0] for name in self._mixer_names(i)[1:] if name in self.decisions})
         values = {name: value for name, value in values.items() if name in self.decisions}
         outside = any(value not in self.decisions[name] for name, value in values.items())
-        if outside or self.decode(values).key != architecture.at(self.frame).key:
+        if outside or self.decode(values) != architecture:
             raise ValueError(f"{self._place}: architecture {architecture.key} is not in the space.")
         return values
+
+    def _heads_as_here(self, i: int, stage: Stage) -> Stage:
+        """The same stage with its heads told as this space tells them, by their number or by their width."""
+        if stage.head_width and f"s{i}.heads" in self._options:
+            return dataclasses.replace(stage, head_width=None, heads=stage.width // stage.head_width)
+        if stage.heads and f"s{i}.head_width" in self._options:
+            return dataclasses.replace(stage, heads=None, head_width=stage.width // stage.heads)
+        return stage
 
     # ---- extremes and patterns -------------------------------------------------------------------------------------
 

@@ -201,7 +201,7 @@ REFERENCES: dict[str, Callable[[Any, Grid], Grid]] = {
 }
 
 
-def attention_count(C: int, H: int, W: int, head_width: int | None, heads: int | None) -> tuple[int, int]:
+def attention_count(C: int, H: int, W: int, head_width: int = 0, heads: int = 0) -> tuple[int, int]:
     """q, k, v and the projection; queries times keys and weights times values, head by head."""
     size, number = (head_width, C // head_width) if head_width else (C // heads, heads)
     return (

@@ -30,12 +30,24 @@ stages = st.builds(
     sharing=st.booleans(),
     kernel=st.none() | st.integers(1, 255),
     head_width=st.none() | st.integers(1, 65536),
+    heads=st.none() | st.integers(1, 64),
+    token_hidden=st.sampled_from(["tokens", "channels"]),
+    split_pool=st.sampled_from(["mean", "sum"]),
 )
+norms = ["none", "layer_norm", "group_norm", "affine"]
 architectures = st.builds(
     Architecture,
     frame=st.builds(Frame, resolution=st.integers(1, 4096), channels=st.integers(1, 4), classes=st.integers(1, 1000)),
     patch=st.integers(1, 256),
     stages=st.lists(stages, min_size=1, max_size=4).map(tuple),
+    stem=st.sampled_from(["patch", "conv4"]),
+    stem_norm=st.sampled_from(norms),
+    norm=st.sampled_from(norms[1:]),
+    norm_eps=st.sampled_from([1e-6, 1e-5]),
+    layer_scale=st.sampled_from(["none", "mixer", "both"]),
+    layer_scale_init=st.sampled_from([0.1, 1e-4, 1]),
+    merge=st.sampled_from(["conv", "conv_norm", "gather"]),
+    final_norm=st.sampled_from(norms),
 )
 
 
@@ -80,14 +92,29 @@ def test_every_field_changes_the_key() -> None:
         {"sharing": True},
         {"kernel": 5},
         {"head_width": 8},
+        {"heads": 4, "head_width": None},
+        {"token_hidden": "channels"},
+        {"split_pool": "sum"},
     ]
     assert {name for change in changes for name in change} == {field.name for field in dataclasses.fields(Stage)}
     changed = [
         dataclasses.replace(GOLDEN, stages=(dataclasses.replace(GOLDEN.stages[0], **change), GOLDEN.stages[1])) for change in changes
     ]
     changed += [GOLDEN.at(dataclasses.replace(GOLDEN.frame, **{field.name: 7})) for field in dataclasses.fields(Frame)]
-    changed.append(dataclasses.replace(GOLDEN, patch=2))
+    forms = {"stem": "conv4", "stem_norm": "none", "norm": "affine", "norm_eps": 1e-5, "layer_scale": "both"}
+    forms |= {"layer_scale_init": 1e-4, "merge": "gather", "final_norm": "none", "patch": 2}
+    assert {"frame", "stages", *forms} == {field.name for field in dataclasses.fields(Architecture)}
+    changed += [dataclasses.replace(GOLDEN, **{form: value}) for form, value in forms.items()]
     assert len({architecture.key for architecture in (GOLDEN, *changed)}) == len(changed) + 1
+
+
+def test_a_form_without_effect_is_the_default() -> None:
+    plain = dataclasses.replace(GOLDEN, layer_scale="none")
+    assert dataclasses.replace(plain, layer_scale_init=1e-4) == plain
+    alone = dataclasses.replace(GOLDEN, stages=GOLDEN.stages[:1])
+    assert dataclasses.replace(alone, merge="gather") == alone
+    groups = dataclasses.replace(GOLDEN, stem_norm="none", norm="group_norm", final_norm="affine")
+    assert dataclasses.replace(groups, norm_eps=1e-5) == groups
 
 
 def test_frozen() -> None:

@@ -173,7 +173,7 @@ def test_drop_path_rises_linearly_from_zero() -> None:
 
 
 def test_drop_path_spares_the_position_encoding() -> None:
-    branch, x = Branch(8).train(), torch.randn(4, 2, 2, 8)
+    branch, x = Branch(8, "layer_norm", 1e-6, 0.1).train(), torch.randn(4, 2, 2, 8)
     branch.drop_path = DropPath(1.0 - 1e-9)
     torch.manual_seed(0)
     assert torch.equal(branch(x, lambda y: y, lambda y: 3 * y), x + 3 * x)
@@ -185,7 +185,7 @@ def test_drop_path_spares_the_position_encoding() -> None:
         (
             (Stage(32, ("conv", "atention"), 2.0, kernel=3),),
             32,
-            r"stages\[0\]\.mixers\[1\]: unknown mixer 'atention'; known: conv.*Did you mean 'attention'\?",
+            r"stages\[0\]\.mixers\[1\]: unknown mixer 'atention'; known: none, conv.*Did you mean 'attention'\?",
         ),
         ((Stage(32, ("conv",), 2.0),), 32, r"stages\[0\]: conv needs 'kernel': got none\. Add 'kernel:'"),
         (

@@ -1,14 +1,15 @@
-"""The contract of every mixer in `MIXERS`, and what each of the six is equal to.
+"""The contract of every mixer in `MIXERS`, what a narrower one takes of a wider one, and what each refuses.
 
 The contract kit is not told about a new mixer: it reads `options`, finds values for them, and asks for a slow reference.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 import itertools
-import math
-from typing import Any
+import typing
+from types import NoneType
+from typing import Any, Literal
 
 import pytest
 import references
@@ -19,27 +20,40 @@ from tracing import torch_macs, trace
 
 from nas.architecture import Stage
 from nas.layers import own_part
-from nas.mixers import MIXERS
-from nas.mixers.as_shift import GroupNorm1, as_shift
-from nas.mixers.s2_shift import s2_shift
+from nas.mixers import MIXERS, NAMES, NO_MIXER, options_of
+from nas.mixers.as_shift import as_shift
 
-WIDTH, WIDER = 28, 56  # every side of GRIDS divides both, as do 4 (shift groups) and the head widths tried; their chunks of a fifth nest
+WIDTH, WIDER = 28, 56  # every side of GRIDS divides both, as do 4 (shift groups) and the heads tried; their chunks of a fifth nest
 GRIDS = ((4, 4), (7, 4), (2, 7))
+TYPES = typing.get_type_hints(Stage)
 # Values to try for an option of a mixer, by the type of the field of Stage; those that a mixer refuses are left out.
-TRIED = {"int": (3, 7, 5, 14), "float": (0.5, 2.0), "bool": (False, True)}
+TRIED: dict[type, tuple[Any, ...]] = {int: (3, 7, 5, 14), float: (0.5, 2.0), bool: (False, True)}
+
+
+def choices(name: str, integers: tuple[int, ...] = TRIED[int]) -> list[dict[str, Any]]:
+    """All values of all options, whether the mixer takes them or not. Options that may be None are alternatives: one is given."""
+
+    def values(option: str) -> tuple[Any, ...]:
+        kinds = typing.get_args(TYPES[option]) or (TYPES[option],)
+        if typing.get_origin(TYPES[option]) is Literal:
+            return kinds
+        (kind,) = set(kinds) - {NoneType}
+        return integers if kind is int else TRIED[kind]
+
+    options, parameters = MIXERS[name].options, inspect.signature(MIXERS[name]).parameters
+    assert set(options) <= set(TYPES), f"{name} reads {set(options) - set(TYPES)}: add the field to architecture.Stage"
+    alternatives = [option for option in options if parameters[option].default is None]
+    return [
+        dict(zip(given, choice, strict=True))
+        for chosen in alternatives or [None]
+        for given in [[option for option in options if option not in alternatives or option == chosen]]
+        for choice in itertools.product(*map(values, given))
+    ]
 
 
 def samples(name: str, width: int = WIDTH, grid: tuple[int, int] = GRIDS[0]) -> list[dict[str, Any]]:
     """Options that the mixer takes at this width and grid."""
-    types = {field.name: str(field.type) for field in dataclasses.fields(Stage)}
-    unknown = set(MIXERS[name].options) - set(types)
-    assert not unknown, f"{name} reads {unknown}: add the field to architecture.Stage"
-    values = [next(tried for kind, tried in TRIED.items() if kind in types[option].lower()) for option in MIXERS[name].options]
-    return [
-        options
-        for choice in itertools.product(*values)
-        if fits(name, width, grid, options := dict(zip(MIXERS[name].options, choice, strict=True)))
-    ]
+    return [options for options in choices(name) if fits(name, width, grid, options)]
 
 
 def fits(name: str, width: int, grid: tuple[int, int], options: dict[str, Any]) -> bool:
@@ -78,23 +92,23 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_shape_and_dtype_are_kept_and_the_input_too(name: str, grid: tuple[int, int], dtype: torch.dtype) -> None:
-    x = tokens(2, *grid, WIDTH).to(dtype)
-    before = x.clone()
-    y = build(name, grid=grid).to(dtype)(x)
-    assert y.shape == x.shape
-    assert y.dtype == dtype
-    assert torch.equal(x, before)
+    for options in samples(name, grid=grid):
+        x = tokens(2, *grid, WIDTH).to(dtype)
+        before = x.clone()
+        y = build(name, grid=grid, options=options).to(dtype)(x)
+        assert y.shape == x.shape
+        assert y.dtype == dtype
+        assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("width", [1, 2, 6, 16, 20, 28, 30])
 @pytest.mark.parametrize("grid", [(1, 1), (3, 3), (4, 7), (5, 2)])
 def test_a_shape_is_taken_or_named_in_the_refusal(name: str, width: int, grid: tuple[int, int]) -> None:
-    for choice in itertools.product(*[(3, 4, 7)] * len(MIXERS[name].options)):
-        options = dict(zip(MIXERS[name].options, choice, strict=True))
+    for options in choices(name, integers=(3, 4, 7)):
         try:
             mixer = MIXERS[name](width, grid, **options)
         except ValueError as error:
-            shown = [str(width), f"{grid[0]}x{grid[1]}", *map(str, choice)]
+            shown = [str(width), f"{grid[0]}x{grid[1]}", *map(str, options.values())]
             assert any(each in str(error) for each in shown)
             assert str(error).startswith(f"{name}: ")
             assert "\n" not in str(error)
@@ -111,21 +125,23 @@ def test_another_grid_with_as_many_tokens_is_taken_or_refused_by_its_shape(name:
 
 
 def test_every_parameter_gets_a_gradient(name: str) -> None:
-    mixer = build(name)
-    (mixer(tokens(2, 4, 4, WIDTH)) * tokens(2, 4, 4, WIDTH, seed=2)).sum().backward()
-    assert list(mixer.parameters())
-    for parameter_name, parameter in mixer.named_parameters():
-        assert parameter.grad is not None, parameter_name
-        assert parameter.grad.abs().max() > 0, parameter_name
+    for options in samples(name):
+        mixer = build(name, options=options)
+        (mixer(tokens(2, 4, 4, WIDTH)) * tokens(2, 4, 4, WIDTH, seed=2)).sum().backward()
+        assert list(mixer.parameters())
+        for parameter_name, parameter in mixer.named_parameters():
+            assert parameter.grad is not None, parameter_name
+            assert parameter.grad.abs().max() > 0, parameter_name
 
 
 def test_samples_do_not_see_each_other_and_positions_do(name: str) -> None:
     x = tokens(3, 4, 4, WIDTH).requires_grad_()
-    y = build(name)(x)
-    (gradient,) = torch.autograd.grad(y[1].square().sum(), x, retain_graph=True)
-    assert not gradient[[0, 2]].any()
-    reached = [torch.autograd.grad(y[1, h, w].square().sum(), x, retain_graph=True)[0][1] for h, w in ((0, 0), (1, 2))]
-    assert all(gradient.abs().sum(-1).count_nonzero() > 1 for gradient in reached)
+    for options in samples(name):
+        y = build(name, options=options)(x)
+        (gradient,) = torch.autograd.grad(y[1].square().sum(), x, retain_graph=True)
+        assert not gradient[[0, 2]].any()
+        reached = [torch.autograd.grad(y[1, h, w].square().sum(), x, retain_graph=True)[0][1] for h, w in ((0, 0), (1, 2))]
+        assert all(gradient.abs().sum(-1).count_nonzero() > 1 for gradient in reached)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -153,23 +169,46 @@ def test_cost_equals_tracing_and_the_count_by_hand(name: str, width: int, grid: 
 
 
 def test_same_seed_same_weights_and_a_round_trip_through_the_state_dict(name: str) -> None:
-    options = samples(name)[0]
-    first, again, other = (torch.manual_seed(seed) and MIXERS[name](WIDTH, (4, 4), **options) for seed in (3, 3, 4))
-    weights = first.state_dict()
-    assert all(torch.equal(weight, again.state_dict()[key]) for key, weight in weights.items())
-    x = torch.randn(2, 4, 4, WIDTH)
-    assert not torch.equal(first(x), other(x))
-    other.load_state_dict(weights)
-    assert torch.equal(first(x), other(x))
+    for options in samples(name):
+        first, again, other = (torch.manual_seed(seed) and MIXERS[name](WIDTH, (4, 4), **options) for seed in (3, 3, 4))
+        weights = first.state_dict()
+        assert all(torch.equal(weight, again.state_dict()[key]) for key, weight in weights.items())
+        x = torch.randn(2, 4, 4, WIDTH)
+        assert not torch.equal(first(x), other(x))
+        other.load_state_dict(weights)
+        assert torch.equal(first(x), other(x))
 
 
 def test_no_buffers(name: str) -> None:
-    assert not list(build(name).buffers())
+    assert not any(list(build(name, options=options).buffers()) for options in samples(name))
 
 
 def test_exports(name: str) -> None:
-    mixer, x = build(name).eval(), tokens(2, 4, 4, WIDTH)
-    assert torch.equal(torch.export.export(mixer, (x,)).module()(x), mixer(x))
+    for options in samples(name):
+        mixer, x = build(name, options=options).eval(), tokens(2, 4, 4, WIDTH)
+        assert torch.equal(torch.export.export(mixer, (x,)).module()(x), mixer(x))
+
+
+def test_every_value_of_every_option_is_tried(name: str) -> None:
+    """The kit itself: an option that no test above reads, or a word of a list that no mixer takes, would stand here."""
+    tried = {(option, value) for options in samples(name) for option, value in options.items()}
+    assert {option for option, _ in tried} == set(options_of(name))
+    for option in options_of(name):
+        if typing.get_origin(TYPES[option]) is Literal:
+            assert {value for known, value in tried if known == option} == set(typing.get_args(TYPES[option]))
+
+
+def test_the_names_of_mixers_and_the_options_that_each_reads() -> None:
+    assert NAMES == ("none", "conv", "attention", "token_mlp", "token_linear", "s2_shift", "s2_shift_v2", "as_shift", "permute")
+    assert {name: options_of(name) for name in NAMES if options_of(name)} == {
+        "conv": ("kernel",),
+        "attention": ("head_width", "heads"),
+        "token_mlp": ("token_hidden",),
+        "s2_shift_v2": ("split_pool",),
+    }
+    assert NO_MIXER not in MIXERS
+    with pytest.raises(KeyError):
+        options_of("atention")
 
 
 # ------------------------------------------------------------------------------------- narrower mixers, cut from wider ones
@@ -199,7 +238,9 @@ OTHERWISE_CUT = {"permute"}
 @pytest.mark.parametrize("name", [name for name in MIXERS if name not in OTHERWISE_CUT])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_narrow_mixer_is_the_large_one_with_all_else_zero(name: str, grid: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statistics over channels are the one thing that must differ with the width: norms are switched off."""
+    """What must differ with the width is switched off: statistics over channels, and attention's scale by the width of a head."""
+    attend = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: attend(q, k, v, scale=1.0))
     monkeypatch.setattr(F, "layer_norm", lambda x, *_, **__: x)
     monkeypatch.setattr(F, "group_norm", lambda x, *_, **__: x)
     both = [options for options in samples(name, WIDTH, grid) if fits(name, WIDER, grid, options)]
@@ -214,9 +255,10 @@ def test_a_narrow_mixer_is_the_large_one_with_all_else_zero(name: str, grid: tup
 
 
 def test_of_a_mixer_of_its_own_size_all_is_taken(name: str) -> None:
-    mixer, same = build(name), build(name, seed=5)
-    for parameter_name, parameter in same.named_parameters():
-        assert own_part(mixer, parameter_name, parameter) is parameter
+    for options in samples(name):
+        mixer, same = build(name, options=options), build(name, options=options, seed=5)
+        for parameter_name, parameter in same.named_parameters():
+            assert own_part(mixer, parameter_name, parameter) is parameter
 
 
 def test_a_small_kernel_is_the_centre_of_a_large_one() -> None:
@@ -246,155 +288,127 @@ def test_permute_keeps_position_and_channel_within_the_segment() -> None:
     )
 
 
-# --------------------------------------------------------------------------------------- shifts are fixed convolutions
+@pytest.mark.parametrize("option", ["head_width", "heads"])
+def test_narrower_attention_has_the_first_heads_or_the_first_channels_of_each(option: str) -> None:
+    number, wider = (WIDTH // 7, WIDER // 7) if option == "head_width" else (7, 7)
+    size, whole = WIDTH // number, WIDER // wider
+    narrow, large = build("attention", options={option: 7}), build("attention", WIDER, options={option: 7}, seed=5)
+    assert (narrow.head_width, large.head_width) == (size, whole)
+    cut(narrow, large)
+    place = {head * size + c: head * whole + c for head in range(number) for c in range(size)}
+    for part, (own, its) in itertools.product(range(3), place.items()):
+        assert torch.equal(narrow.qkv.weight[part * WIDTH + own], large.qkv.weight[part * WIDER + its, :WIDTH])
+        assert narrow.qkv.bias[part * WIDTH + own] == large.qkv.bias[part * WIDER + its]
+    for own, its in place.items():
+        assert torch.equal(narrow.proj.weight[:, own], large.proj.weight[:WIDTH, its])
 
 
-def depthwise(x_BHWC: Tensor, kernels: Tensor, mode: str) -> Tensor:
-    """Cross-correlation with one kernel per channel; `mode` is the padding's."""
-    pads = tuple(side // 2 for side in kernels.shape[:0:-1] for _ in range(2))
-    padded = F.pad(x_BHWC.permute(0, 3, 1, 2), pads, mode=mode)
-    return F.conv2d(padded, kernels.unsqueeze(1), groups=len(kernels)).permute(0, 2, 3, 1)
+def test_narrower_shift_groups_are_the_first_channels_of_the_wide_ones_in_all_three_thirds() -> None:
+    narrow, large = build("s2_shift_v2"), build("s2_shift_v2", WIDER, seed=5)
+    cut(narrow, large)
+    place = {group * WIDTH // 4 + c: group * WIDER // 4 + c for group in range(4) for c in range(WIDTH // 4)}
+    for part, (own, its) in itertools.product(range(3), place.items()):
+        assert torch.equal(narrow.mlp1.weight[part * WIDTH + own], large.mlp1.weight[part * WIDER + its, :WIDTH])
+        assert torch.equal(narrow.sa_mlp2.weight[part * WIDTH + own], large.sa_mlp2.weight[part * WIDER + its, : WIDTH // 4])
+    for own, its in place.items():
+        assert torch.equal(narrow.sa_mlp1.weight[:, own], large.sa_mlp1.weight[: WIDTH // 4, its])
+        assert torch.equal(narrow.mlp2.weight[:, own], large.mlp2.weight[:WIDTH, its])
 
 
-def s2_kernels(width: int) -> Tensor:
-    kernels = torch.zeros(width, 3, 3, dtype=torch.float64)
-    for group, (i, j) in enumerate(((0, 1), (2, 1), (1, 0), (1, 2))):
-        kernels[group * width // 4 : (group + 1) * width // 4, i, j] = 1
-    return kernels
+# ----------------------------------------------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize("grid", [(1, 1), (1, 4), (2, 2), (5, 3), (8, 8)])
-def test_s2_shift_is_a_fixed_convolution_with_replicated_borders(grid: tuple[int, int]) -> None:
-    x = tokens(2, *grid, 12)
-    assert torch.equal(s2_shift(x), depthwise(x, s2_kernels(12), "replicate"))  # one factor is 1, the others 0: exact
+@pytest.mark.parametrize(
+    ("options", "got"), [({}, "none"), ({"head_width": 7, "heads": 4}, "7 and 4"), ({"head_width": 7, "heads": 3}, "7 and 3")]
+)
+def test_attention_needs_the_width_or_the_number_of_its_heads_and_not_both(options: dict[str, int], got: str) -> None:
+    with pytest.raises(ValueError, match=f"^attention: needs 'head_width' or 'heads': got {got}; "):
+        MIXERS["attention"](WIDTH, GRIDS[0], **options)
 
 
-def test_s2_shift_with_zero_padding_differs_at_the_border_only() -> None:
-    x = tokens(2, 6, 6, 12)
-    difference = s2_shift(x) - depthwise(x, s2_kernels(12), "constant")
-    assert not difference[:, 1:-1, 1:-1].any()
-    for border in (difference[:, 0], difference[:, -1], difference[:, :, 0], difference[:, :, -1]):
-        assert border.abs().max() > 0.5
+@pytest.mark.parametrize(("options", "what"), [({"head_width": 8}, "heads of 8"), ({"heads": 3}, "3 heads")])
+def test_heads_that_do_not_divide_the_width_are_refused(options: dict[str, int], what: str) -> None:
+    with pytest.raises(ValueError, match=f"^attention: {what} do not divide the width: got width 28; "):
+        MIXERS["attention"](WIDTH, GRIDS[0], **options)
 
 
-def test_s2_shift_does_not_repeat_a_row_over_the_map_as_the_listing_does() -> None:
-    """The paper's listing assigns overlapping slices of one tensor."""
-    x = tokens(1, 14, 14, 16)
-    listing = x.clone()
-    listing[:, 1:, :, :4] = listing[:, :-1, :, :4]
-    listing[:, :-1, :, 4:8] = listing[:, 1:, :, 4:8]
-    listing[:, :, 1:, 8:12] = listing[:, :, :-1, 8:12]
-    listing[:, :, :-1, 12:] = listing[:, :, 1:, 12:]
-    expected = torch.tensor([references.s2_shifted(sample) for sample in x.tolist()], dtype=torch.float64)
-    assert torch.equal(s2_shift(x), expected)
-    assert not torch.equal(listing, expected)
+@pytest.mark.parametrize(("name", "option"), [("token_mlp", "token_hidden"), ("s2_shift_v2", "split_pool")])
+def test_an_unknown_word_is_refused_by_the_words_there_are(name: str, option: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: unknown '{option}': got 'tokns'; accepted ") as error:
+        MIXERS[name](WIDTH, GRIDS[0], **{option: "tokns"})
+    assert all(f"'{word}'" in str(error.value) for word in typing.get_args(TYPES[option]))
 
 
-@pytest.mark.parametrize("width", [5, 9, 17, 20, 28, 96])
-@pytest.mark.parametrize("dim", [1, 2])
-def test_as_shift_is_a_fixed_convolution_with_zero_padding(width: int, dim: int) -> None:
-    kernels = torch.zeros(width, 5, dtype=torch.float64)
-    for c in range(width):
-        kernels[c, 4 - c // math.ceil(width / 5)] = 1
-    kernels = kernels.unsqueeze(2 if dim == 1 else 1)
-    for grid in ((1, 1), (2, 3), (6, 4)):
-        x = tokens(2, *grid, width)
-        assert torch.equal(as_shift(x, dim), depthwise(x, kernels, "constant"))
+def test_the_hidden_width_of_a_token_mlp_is_half_the_tokens_or_half_the_channels() -> None:
+    """The ones of SPACH's stages at 224 pixels, of MLP-Mixer S and B, and an odd width; a single token or channel keeps one hidden unit."""
+
+    def hidden(width: int, grid: tuple[int, int], token_hidden: str) -> int:
+        with torch.device("meta"):
+            return MIXERS["token_mlp"](width, grid, token_hidden=token_hidden).fc1.out_features
+
+    assert [hidden(64, (side, side), "tokens") for side in (28, 14, 7, 1)] == [392, 98, 24, 1]
+    assert [hidden(width, (14, 14), "channels") for width in (512, 768, 30, 31, 1)] == [256, 384, 15, 15, 1]
+    with torch.device("meta"):
+        assert MIXERS["token_mlp"](64, (7, 7)).fc1.out_features == 24
+
+
+@pytest.mark.parametrize("name", ["token_mlp", "token_linear", "permute"])
+@pytest.mark.parametrize("other", [(2, 8), (8, 2), (1, 16), (4, 5), (5, 4), (3, 3), (8, 8), (3, 4)])
+def test_weights_of_one_grid_are_never_run_on_another(name: str, other: tuple[int, int]) -> None:
+    """Also not on one with as many tokens, where a linear layer or a square root of the count would notice nothing."""
+    mixer = build(name, grid=(4, 4), options=next(iter(samples(name))))
+    with pytest.raises(ValueError, match=f"^{name}: .* another grid: got {other[0]}x{other[1]}; accepted 4x4\\.$"):
+        mixer(tokens(1, *other, WIDTH))
+
+
+@pytest.mark.parametrize("name", [name for name in MIXERS if name not in ("token_mlp", "token_linear", "permute")])
+@pytest.mark.parametrize("other", [(2, 8), (1, 1), (3, 5), (7, 7)])
+def test_weights_of_no_grid_run_on_odd_and_oblong_ones_as_if_made_for_them(name: str, other: tuple[int, int]) -> None:
+    x = tokens(2, *other, WIDTH)
+    for options in samples(name):
+        assert torch.equal(build(name, grid=(4, 4), options=options)(x), build(name, grid=other, options=options)(x))
+
+
+@pytest.mark.parametrize("name", ["s2_shift", "s2_shift_v2"])
+def test_shift_groups_are_four_equal_ones(name: str) -> None:
+    for width in range(1, 60):
+        if width % 4:
+            with pytest.raises(ValueError, match=f"^{name}: .*: got width {width}; accepted multiples of 4\\.$"):
+                MIXERS[name](width, GRIDS[0])
+        else:
+            assert fits(name, width, GRIDS[0], {})
 
 
 def test_as_shift_takes_the_widths_it_says() -> None:
+    """Those of which ceil(width / 5) channels make five chunks: of 16 channels there are four, without the shift by +2."""
+
     def chunks(width: int) -> int:
         return len(torch.empty(width).chunk(5))
 
-    assert [width for width in range(1, 60) if fits("as_shift", width, (4, 4), {})] == [
-        width for width in range(1, 60) if chunks(width) == 5
-    ]
-    assert [width for width in range(1, 60) if chunks(width) == 5] == [5, 9, 10, 13, 14, 15, *range(17, 60)]
+    taken = [width for width in range(1, 60) if chunks(width) == 5]
+    assert [width for width in range(1, 60) if fits("as_shift", width, (4, 4), {})] == taken == [5, 9, 10, 13, 14, 15, *range(17, 60)]
+    for width in (1, 4, 6, 8, 11, 12, 16):
+        with pytest.raises(ValueError, match=f"^as_shift: .*: got width {width}; accepted 5, 9, 10, 13, 14, 15 and from 17 on\\.$"):
+            MIXERS["as_shift"](width, (4, 4))
 
 
-def test_group_norm_is_torchs_and_layer_norm_on_a_single_token_only() -> None:
-    norm, single, several = GroupNorm1(12).double(), tokens(2, 1, 1, 12), tokens(2, 3, 3, 12)
-    for x in (single, several):
-        expected = F.group_norm(x.permute(0, 3, 1, 2), 1, eps=1e-5).permute(0, 2, 3, 1)
-        torch.testing.assert_close(norm(x), expected, rtol=1e-10, atol=1e-12)  # another order of summation
-    torch.testing.assert_close(norm(single), F.layer_norm(single, (12,), eps=1e-5), rtol=1e-10, atol=1e-12)
-    assert (norm(several) - F.layer_norm(several, (12,), eps=1e-5)).abs().max() > 0.1
+def test_the_last_chunk_of_a_wide_axial_shift_is_the_smaller_one() -> None:
+    assert [chunk.numel() for chunk in torch.empty(96).chunk(5)] == [20, 20, 20, 20, 16]
+    impulse = torch.ones(1, 1, 9, 96)
+    impulse[:, :, [*range(4), *range(5, 9)]] = 0
+    arrived = as_shift(impulse, dim=2)[0, 0].argmax(0) - 4
+    assert arrived.tolist() == [-2] * 20 + [-1] * 20 + [0] * 20 + [1] * 20 + [2] * 16
 
 
-# ---------------------------------------------------------------------------------------------- what mixes which tokens
+@pytest.mark.parametrize(("width", "grid"), [(30, (4, 5)), (28, (4, 5)), (28, (5, 4)), (20, (8, 5)), (36, (8, 8)), (28, (3, 3))])
+def test_permute_takes_no_grid_whose_sides_do_not_divide_the_width(width: int, grid: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=f"^permute: .*: got width {width} on a grid of {grid[0]}x{grid[1]}\\.$"):
+        MIXERS["permute"](width, grid)
 
 
-def test_attention_commutes_with_permutations_of_tokens_and_token_mlp_does_not() -> None:
-    x = tokens(2, 4, 4, WIDTH)
-    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
-
-    def reordered(y: Tensor) -> Tensor:
-        return y.flatten(1, 2)[:, order].reshape(y.shape)
-
-    attention, token_mlp = build("attention"), build("token_mlp")
-    torch.testing.assert_close(attention(reordered(x)), reordered(attention(x)), rtol=1e-10, atol=1e-12)  # another order of summation
-    assert (token_mlp(reordered(x)) - reordered(token_mlp(x))).abs().max() > 0.1
-
-
-def test_token_mlp_is_a_convolution_with_the_whole_map_then_a_shared_1x1_convolution() -> None:
-    mixer, x = build("token_mlp", grid=(4, 4)), tokens(2, 4, 4, WIDTH)
-    hidden = mixer.fc1.out_features
-    kernels = mixer.fc1.weight.reshape(hidden, 1, 4, 4).repeat(WIDTH, 1, 1, 1)  # output channels are channel-major
-    y = F.gelu(F.conv2d(x.permute(0, 3, 1, 2), kernels, mixer.fc1.bias.repeat(WIDTH), groups=WIDTH))
-    y = F.conv2d(y, mixer.fc2.weight.repeat(WIDTH, 1)[..., None, None], mixer.fc2.bias.repeat(WIDTH), groups=WIDTH)
-    torch.testing.assert_close(
-        mixer(x), y.reshape(2, WIDTH, 4, 4).permute(0, 2, 3, 1), rtol=1e-10, atol=1e-12
-    )  # another order of summation
-
-
-def test_a_convolution_with_one_kernel_for_all_channels_is_a_banded_token_linear() -> None:
-    mixer, x = MIXERS["conv"](WIDTH, (4, 4), kernel=3).double(), tokens(2, 4, 4, WIDTH)
-    with torch.no_grad():
-        mixer.weight.copy_(mixer.weight[:1].expand_as(mixer.weight))
-        mixer.bias.zero_()
-    band = torch.zeros(4, 4, 4, 4, dtype=torch.float64)
-    for h, w, i, j in itertools.product(range(4), range(4), range(3), range(3)):
-        if 0 <= h + i - 1 < 4 and 0 <= w + j - 1 < 4:
-            band[h, w, h + i - 1, w + j - 1] = mixer.weight[0, 0, i, j]
-    torch.testing.assert_close(mixer(x), torch.einsum("hwij,bijc->bhwc", band, x), rtol=1e-10, atol=1e-12)  # another order of summation
-
-
-# ---------------------------------------------------------------------------------------------------------- permute
-
-
-def branch(mixer: nn.Module, x: Tensor, which: int) -> Tensor:
-    """One of permute's branches (0 height, 1 width, 2 channels): the projection made the identity and the softmax over branches a choice."""
-    with torch.no_grad():
-        mixer.proj.weight.copy_(torch.eye(x.shape[-1]))
-        mixer.proj.bias.zero_()
-        mixer.reweight_fc2.weight.zero_()
-        mixer.reweight_fc2.bias.copy_(F.one_hot(torch.tensor(which), 3).mul(1000.0).repeat(x.shape[-1]))
-    return mixer(x)
-
-
-def test_permutes_height_branch_is_its_width_branch_of_the_transposed() -> None:
-    mixer, x = build("permute"), tokens(2, 4, 4, WIDTH)
-    with torch.no_grad():
-        mixer.mlp_h.weight.copy_(mixer.mlp_w.weight)
-    # the same products on rows in another order
-    torch.testing.assert_close(branch(mixer, x, 0), branch(mixer, x.transpose(1, 2), 1).transpose(1, 2), rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("grid", GRIDS)
-def test_permute_with_a_kronecker_weight_mixes_along_one_axis(grid: tuple[int, int]) -> None:
-    mixer, x = build("permute", grid=grid), tokens(2, *grid, WIDTH)
-    for which, layer, equation in ((0, mixer.mlp_h, "ph,bhwc->bpwc"), (1, mixer.mlp_w, "pw,bhwc->bhpc")):
-        axial = tokens(grid[which], grid[which], seed=7)
-        with torch.no_grad():
-            layer.weight.copy_(torch.kron(axial, torch.eye(WIDTH // grid[which], dtype=torch.float64)))
-        torch.testing.assert_close(
-            branch(mixer, x, which), torch.einsum(equation, axial, x), rtol=1e-10, atol=1e-12
-        )  # zeros are summed too
-
-
-def test_permute_without_reweighting_is_the_mean_of_its_branches() -> None:
-    mixer, x = build("permute"), tokens(2, 4, 4, WIDTH)
-    mean = sum(branch(mixer, x, which) for which in range(3)) / 3
-    with torch.no_grad():
-        mixer.reweight_fc2.bias.zero_()
-    torch.testing.assert_close(mixer(x), mean, rtol=1e-10, atol=1e-12)  # thirds are rounded
+@pytest.mark.parametrize("grid", [(2, 7), (7, 2), (1, 14), (14, 1)])
+def test_permute_on_an_oblong_grid_costs_what_it_does_on_any_of_as_many_tokens(grid: tuple[int, int]) -> None:
+    square = MIXERS["permute"].cost(WIDER, (4, 4))
+    oblong = MIXERS["permute"].cost(WIDER, grid)
+    assert oblong.params == square.params
+    assert square.macs - oblong.macs == 4 * (16 - 14) * WIDER**2

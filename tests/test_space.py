@@ -267,7 +267,7 @@ def test_patterns_are_each_mixer_alone_and_convolution_before_attention(write: W
 MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown mixer": (
         {"stages__1__mixer": ["conv", "atention"]},
-        ["stages[1].mixer", "'atention'", "known: conv, attention", "Did you mean 'attention'?"],
+        ["stages[1].mixer", "'atention'", "known: none, conv, attention", "Did you mean 'attention'?"],
     ),
     "unknown key of a stage": ({"stages__1__widht": 3}, ["stages[1]", "'widht'", "known: width", "Did you mean 'width'?"]),
     "unknown key": ({"mixer_pre": "block"}, ["'mixer_pre'", "known: format", "Did you mean 'mixer_per'?"]),

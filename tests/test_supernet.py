@@ -158,12 +158,12 @@ def test_nothing_is_implemented_a_second_time(supernet: Supernet) -> None:
         with torch.no_grad():
             supernet(images(1), architecture)
     kinds = set(LAYERS.values())
-    for skeleton, _ in supernet._skeletons.values():
+    for skeleton, *_ in supernet._skeletons.values():
         assert type(skeleton) in kinds
         assert all(parameter.is_meta for parameter in skeleton.parameters())
     assert {type(module) for module in supernet._largest.values()} <= kinds
     registered = {id(module) for module in supernet.modules()}
-    assert not any(id(skeleton) in registered for skeleton, _ in supernet._skeletons.values())
+    assert not any(id(skeleton) in registered for skeleton, *_ in supernet._skeletons.values())
 
 
 def test_every_weight_of_the_supernet_belongs_to_some_architecture(supernet: Supernet) -> None:
