@@ -114,15 +114,27 @@ def parser() -> argparse.ArgumentParser:
     search = command("search", "search a network under a budget; trains the supernet first where the run has none")
     train = command("train", "train the supernet alone")
     retrain = command("retrain", "train the architecture of a YAML file from scratch, and test it")
-    profile = command("profile", "count parameters, multiply-adds and activations of an architecture file or of a run's winner")
+    profile = command(
+        "profile", "count parameters, multiply-adds and activations of an architecture file, a published network or a run's winner"
+    )
+    presets = command("presets", "list the published networks with their counts and published figures")
+    imports = command("import-weights", "turn a checkpoint of the original code into weights of a published network")
 
     for each in (search, train):
         each.add_argument(
             "--space", default="hybrid", metavar="SPACE", help="search space: a name in search_spaces/ or a YAML file (default: hybrid)"
         )
-    retrain.add_argument("file", metavar="FILE", type=Path, help="an architecture, such as runs/best.yaml")
-    profile.add_argument("file", metavar="FILE", type=Path, help="an architecture file, or a run's folder")
+    retrain.add_argument(
+        "file", metavar="FILE", type=Path, help="an architecture, such as runs/best.yaml, or a published network, such as as_mlp_t"
+    )
+    profile.add_argument("file", metavar="FILE", type=Path, help="an architecture file, a published network's name, or a run's folder")
     profile.add_argument("--json", action="store_true", help="print one JSON object")
+    form = presets.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON list, one object for each network")
+    form.add_argument("--markdown", action="store_true", help="print the page docs/networks.md")
+    imports.add_argument("preset", metavar="PRESET", help="a published network's name, such as mixer_b_16; launch.py presets lists them")
+    imports.add_argument("file", metavar="FILE", type=Path, help="its checkpoint: safetensors, or what torch.save wrote")
+    imports.add_argument("--run", metavar="NAME", help="a folder under runs/ (default: import-PRESET)")
 
     for each in (search, train, retrain):
         each.add_argument(
@@ -167,6 +179,12 @@ def parser() -> argparse.ArgumentParser:
         default=0.8,
         help="a winner uses at least this share of its tightest budget (default: 0.8)",
     )
+    search.add_argument(
+        "--start",
+        metavar="NETWORK",
+        action="append",
+        help="an architecture file or a published network to begin with; may be repeated (published networks that the space contains are taken by themselves)",
+    )
     search.add_argument("--trials", metavar="N", type=_whole(1), help="networks to evaluate, instead of the recipe's number")
     search.add_argument(
         "--sampler", metavar="SAMPLER", default="nsga2", choices=("nsga2", "tpe", "random"), help="nsga2, tpe or random (default: nsga2)"
@@ -183,9 +201,10 @@ def main() -> int:
     options = vars(parser().parse_args())
     command = options.pop("command")
     try:
-        from nas import jobs  # torch and the rest: only now, so that --help answers at once
+        from nas import catalogue, jobs  # torch and the rest: only now, so that --help answers at once
 
-        return getattr(jobs, command)(**options)
+        room = jobs if command in ("search", "train", "retrain") else catalogue
+        return getattr(room, command.replace("-", "_"))(**options)
     except (ValueError, OSError) as error:
         if os.environ.get("NAS_TRACEBACK"):  # for whoever looks for a fault in the program
             raise

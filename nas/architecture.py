@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -168,6 +170,20 @@ class _Entry(BaseModel):
     """Where a file has its architecture."""
 
     architecture: Architecture
+
+
+def describe(architecture: Architecture) -> Iterator[str]:
+    """An architecture for people: a line for its forms where they are not the usual ones, and one line for each stage."""
+    forms = [f"{name} {value}" for name, value in architecture.to_dict().items() if name in FORM_DEFAULTS]
+    if forms:
+        yield ", ".join(forms)
+    for i, stage in enumerate(architecture.stages):
+        runs = [(mixer, len(list(blocks))) for mixer, blocks in itertools.groupby(stage.mixers)]
+        mixers = " ".join(mixer if count == 1 else f"{mixer} x{count}" for mixer, count in runs)
+        options = ((name, getattr(stage, name)) for name, default in OPTION_DEFAULTS.items() if getattr(stage, name) != default)
+        extras = [f"mlp_ratio {stage.mlp_ratio:g}", *(f"{name} {value}" for name, value in options)]
+        extras += ["cpe"] * stage.cpe + ["one shared mixer"] * stage.sharing
+        yield f"stage {i}: width {stage.width}, {mixers} ({', '.join(extras)})"
 
 
 def read_architecture(path: Path) -> tuple[Architecture, dict[str, Any]]:

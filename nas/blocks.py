@@ -58,7 +58,9 @@ class Conv4Stem(nn.Module):
     def __init__(self, channels: int, width: int, patch: int, grid: tuple[int, int], norm: str, eps: float) -> None:
         super().__init__()
         if patch % 2:
-            raise ValueError(f"stem conv4: half of the patch is the stride of its first convolution: got patch {patch}; accepted even ones.")
+            raise ValueError(
+                f"stem conv4: half of the patch is the stride of its first convolution: got patch {patch}; accepted even ones."
+            )
         self.conv1 = nn.Conv2d(channels, CONV4_WIDTH, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(CONV4_WIDTH)
         self.conv2 = nn.Conv2d(CONV4_WIDTH, CONV4_WIDTH, 3, padding=1, bias=False)

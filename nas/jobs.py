@@ -1,4 +1,4 @@
-"""The commands as functions: train a supernet, search it, retrain a winner, count an architecture.
+"""The commands that train, as functions: train a supernet, search it, retrain a winner.
 
 Each takes the options of the command line by name and gives the exit status. A run's folder tells its own story:
 
@@ -13,10 +13,7 @@ Each takes the options of the command line by name and gives the exit status. A 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
-import json as json_format
-import os
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -27,171 +24,25 @@ import torch
 from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from nas.architecture import FORMAT as ARCHITECTURE_FORMAT
-from nas.architecture import MAX_RESOLUTION, Architecture, Frame, read_architecture
+from nas.architecture import MAX_RESOLUTION, Architecture, describe, read_architecture
 from nas.budget import Budget, format_quantity, parse_budgets
-from nas.cost import cost, stage_costs
+from nas.cost import cost
 from nas.cost.latency import measure_latency
-from nas.data import Data, DataSource, open_data
 from nas.network import Network
 from nas.optuna_search import open_study
 from nas.parallel import Workers, check_workers, cores
+from nas.presets import Preset, preset_names, read_preset
 from nas.progress import Progress
 from nas.runs import Interrupt, Run, load_checkpoint, now, provenance, save_weights
 from nas.sampling import paths_of_step
 from nas.search import Trial, check_budgets, choose_winner, largest_that_fits, usage
 from nas.search import search as search_loop
-from nas.space import SearchSpace
+from nas.setting import RUNS, Setting, Stopped, architecture_file, make_setting, open_run, same_as_begun, shipped, short_name, with_length
+from nas.space import SearchSpace, Values
 from nas.supernet import Supernet
-from nas.train import Batches, Phase, Recipe, evaluate, read_recipe
+from nas.train import Batches, Phase, evaluate
 from nas.train import train as train_model
-from nas.yaml_io import did_you_mean, validate, write_atomically, write_yaml
-
-HOME = Path(__file__).resolve().parent.parent  # where search_spaces/ and recipes/ are
-RUNS = Path("runs")
-SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's
-
-
-# ---- what a command is about -------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Setting:
-    """The data, recipe, device and run of a command, with everything checked that can be checked before work begins."""
-
-    data_name: str
-    data_root: Path | None
-    recipe_name: str
-    recipe: Recipe
-    source: DataSource
-    resolution: int
-    device: torch.device
-    seed: int
-
-    @property
-    def frame(self) -> Frame:
-        """What networks are trained for."""
-        return Frame(self.resolution, self.source.channels, len(self.source.classes))
-
-    @cached_property
-    def data(self) -> Data:
-        return self.source.load(self.resolution, self.device)
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return self.recipe.autocast(self.device)
-
-    def record(self) -> dict[str, Any]:
-        """How to come back to this setting: the entries that best.yaml and run.yaml carry."""
-        root = {"data_root": str(self.data_root)} if self.data_root else {}
-        return {"data": self.data_name, **root, "recipe": self.recipe_name, "resolution": self.resolution, "seed": self.seed}
-
-
-def _setting(
-    data: str | None,
-    data_root: Path | None,
-    recipe: str | None,
-    resolution: int | None,
-    device: str,
-    seed: int,
-    stride: int,
-    largest: int,
-    smoke: bool,
-) -> Setting:
-    data = "digits" if data is None else data
-    if data and Path(data).is_dir():
-        data = str(Path(data))  # with and without a slash at the end it is the same run
-    source = open_data(data, data_root)
-    default = "digits" if data == "digits" else "cifar" if source.resolution <= SMALL_IMAGES else "imagenet"
-    recipe = default if recipe is None else recipe
-    read = read_recipe(_shipped("recipes", recipe, "--recipe"))
-    if smoke:
-        read = _smoke(read)
-    wanted = resolution or read.resolution or min(-(-source.resolution // stride) * stride, largest)
-    if wanted > MAX_RESOLUTION:
-        raise ValueError(f"--resolution: too large: got {wanted}; accepted: at most {MAX_RESOLUTION}. Take a smaller one.")
-    return Setting(data, data_root, recipe, read, source, wanted, _device(device), seed)
-
-
-def _smoke(recipe: Recipe) -> Recipe:
-    """The recipe with next to nothing of everything."""
-    short = {"epochs": None, "steps": 2, "batch_size": 8}
-    return recipe.model_copy(
-        update={
-            "supernet": recipe.supernet.model_copy(update=short),
-            "search": recipe.search.model_copy(update={"trials": 4, "population": 4}),
-            "retrain": recipe.retrain.model_copy(update=short),
-        }
-    )
-
-
-def _shipped(folder: str, name: str, option: str) -> Path:
-    """A YAML file by its path, or by its name in a folder of the project."""
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        return path
-    shipped = HOME / folder / f"{name}.yaml"
-    if not shipped.exists():
-        known = sorted(each.stem for each in (HOME / folder).glob("*.yaml"))
-        raise ValueError(f"{option}: unknown: got {name!r}; accepted: {', '.join(known)}, or a YAML file.{did_you_mean(name, known)}")
-    return Path(os.path.relpath(shipped)) if shipped.is_relative_to(Path.cwd()) else shipped
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
-        raise ValueError(
-            f"--device: unknown: got {name!r}; accepted: auto, cpu, cuda, cuda:N.{did_you_mean(name, ('auto', 'cpu', 'cuda'))}"
-        )
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device: no usable GPU here: got {name!r}; accepted: cpu or auto. Check the driver with nvidia-smi.")
-    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
-        raise ValueError(f"--device: no such GPU: got {name!r}; accepted: cuda:0 to cuda:{torch.cuda.device_count() - 1}.")
-    return torch.device(name)
-
-
-def _with_length(phase: Phase, epochs: float | None, steps: int | None) -> Phase:
-    """The phase with the length of the command line, if any."""
-    if epochs is None and steps is None:
-        return phase
-    if epochs is not None and not 0 < epochs < 1e6:
-        raise ValueError(f"--epochs: out of range: got {epochs}; accepted: more than 0.")
-    return phase.model_copy(update={"epochs": epochs, "steps": steps})
-
-
-def _stem(name: str) -> str:
-    """A space's, data set's or recipe's short name for the name of a run."""
-    return Path(name).stem if Path(name).suffix in (".yaml", ".yml") else Path(name).name
-
-
-def _run(name: str | None, parts: list[str], resolution: int | None, smoke: bool) -> Run:
-    """The run of that name, or the default one: named after what is run."""
-    if name is None:
-        name = "-".join([*parts, *([f"{resolution}px"] if resolution else []), *(["smoke"] if smoke else [])])
-        plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_" for letter in name).lstrip("._-")
-        # Cut, a name would lose its recipe and seed, and two runs would become one.
-        name = plain if len(plain) <= 64 else f"{plain[:55]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return Run(name, RUNS)
-
-
-def _same_as_begun(run: Run, entry: str, wanted: dict[str, Any]) -> None:
-    """Refuses to go on with a run that was begun with other settings."""
-    begun = run.recorded().get(entry)
-    if begun is None:
-        return
-    pairs = {key: (wanted[key], begun.get(key)) for key in wanted}
-    new, old = pairs.pop("phase")
-    pairs |= {key: (new.get(key, "none"), old.get(key, "none")) for key in {**old, **new}}  # name what differs, not the whole phase
-    for key, (got, accepted) in pairs.items():
-        if got != accepted:
-            raise ValueError(
-                f"{run.folder}: begun with another value of '{key}': got {got}; accepted: {accepted}. Take that, or another --run."
-            )
-
-
-class Stopped(Exception):
-    """A command was interrupted and has left everything in order."""
-
+from nas.yaml_io import validate, write_atomically, write_yaml
 
 # ---- the supernet ------------------------------------------------------------------------------------------------------
 
@@ -283,10 +134,10 @@ def _report_step(run: Run, kind: str, progress: Progress, step: int, loss: float
 
 
 def _supernet_job(options: dict[str, Any]) -> SupernetJob:
-    space_path = _shipped("search_spaces", options["space"], "--space")
+    space_path = shipped("search_spaces", options["space"], "--space")
     space = SearchSpace.read(space_path)
     smoke = options["smoke"]
-    setting = _setting(
+    setting = make_setting(
         options["data"],
         options["data_root"],
         options["recipe"],
@@ -297,14 +148,14 @@ def _supernet_job(options: dict[str, Any]) -> SupernetJob:
         space.frame.resolution,
         smoke,
     )
-    run = _run(
-        options["run"], [space.name, setting.source.name, _stem(setting.recipe_name), str(setting.seed)], options["resolution"], smoke
+    run = open_run(
+        options["run"], [space.name, setting.source.name, short_name(setting.recipe_name), str(setting.seed)], options["resolution"], smoke
     )
     phase = setting.recipe.supernet
     if options["epochs"] is None and options["steps"] is None:  # a run keeps the length that it was begun with
         begun = run.recorded().get("supernet", {}).get("phase", {})
-        phase = _with_length(phase, begun.get("epochs"), begun.get("steps"))
-    job = SupernetJob(space, options["space"], setting, run, _with_length(phase, options["epochs"], options["steps"]))
+        phase = with_length(phase, begun.get("epochs"), begun.get("steps"))
+    job = SupernetJob(space, options["space"], setting, run, with_length(phase, options["epochs"], options["steps"]))
     _ = job.trained_space  # geometry at the resolution trained at
     return job
 
@@ -313,7 +164,7 @@ def train(**options: Any) -> int:
     """The supernet alone."""
     job = _supernet_job(options)
     with job.run.lock(), Interrupt() as interrupt:
-        _same_as_begun(job.run, "supernet", job.record())
+        same_as_begun(job.run, "supernet", job.record())
         try:
             job.trained(lambda: interrupt.requested)
         except Stopped as stopped:
@@ -331,7 +182,17 @@ def _stopped(what: str, interrupt: Interrupt) -> int:
 # ---- search ------------------------------------------------------------------------------------------------------------
 
 
-def search(*, budget: list[str], floor: float, trials: int | None, sampler: str, workers: int, latency_batch: int, **options: Any) -> int:
+def search(
+    *,
+    budget: list[str],
+    floor: float,
+    start: list[str] | None,
+    trials: int | None,
+    sampler: str,
+    workers: int,
+    latency_batch: int,
+    **options: Any,
+) -> int:
     """Searches the run's supernet under budgets; trains it first if the run has none."""
     budgets = parse_budgets(budget)
     if not 0 <= floor < 1:
@@ -339,17 +200,52 @@ def search(*, budget: list[str], floor: float, trials: int | None, sampler: str,
     check_workers(workers)
     job = _supernet_job(options)
     binding, unlimited = check_budgets(job.space, cost, budgets)
+    starts = _starting_points(job.space, binding, start or [])
     for each in unlimited:
         measure = partial(_quantity, each.quantity)
         most = format_quantity(each.quantity, measure(job.space.largest(measure)))
         print(f"--budget {each.text} is no limit: the largest network of {job.space.name} has {most}.")
     with job.run.lock(), Interrupt() as interrupt:
-        _same_as_begun(job.run, "supernet", job.record())
+        same_as_begun(job.run, "supernet", job.record())
         study_name = "-".join([*(each.text for each in budgets), sampler])
         try:
-            return _search(job, budgets, binding, study_name, floor, trials, sampler, workers, latency_batch, interrupt)
+            return _search(job, budgets, binding, study_name, floor, starts, trials, sampler, workers, latency_batch, interrupt)
         except Stopped as stopped:
             return _stopped(str(stopped), interrupt)
+
+
+def _starting_points(space: SearchSpace, budgets: list[Budget], asked: list[str]) -> dict[str, Values]:
+    """What the first generation is to have, by name: the networks asked for, and the published ones that the space contains within budget.
+
+    Raises:
+        ValueError: a network that was asked for is not in the space, or over budget.
+    """
+    starts: dict[str, Values] = {}
+    for name in asked:
+        architecture, _ = read_architecture(architecture_file(Path(name)))
+        try:
+            starts[name] = space.encode(architecture)
+        except ValueError as error:
+            raise ValueError(f"--start {name}: {error} Give one whose every choice the space offers, or widen the space.") from None
+        used = usage(cost(architecture.at(space.frame)), budgets)
+        if used > 1:
+            raise ValueError(f"--start {name}: over budget: got {used:.3g} times the tightest limit; accepted: networks within it.")
+    for preset in map(read_preset, preset_names()):
+        with contextlib.suppress(ValueError):  # most are of another space
+            values = space.encode(preset.architecture)
+            if usage(cost(space.decode(values)), budgets) <= 1:
+                starts.setdefault(preset.name, values)
+    return starts
+
+
+def _published_baselines(job: SupernetJob, budgets: list[Budget], floor: float) -> Iterator[Preset]:
+    """The published networks that use as much of the budget as a winner does, and that the images of the run suit."""
+    for preset in map(read_preset, preset_names()):
+        with contextlib.suppress(ValueError), torch.device("meta"):  # a grid that its mixers cannot take
+            used = usage(cost(preset.architecture.at(job.space.frame)), budgets)
+            if max(floor, 1e-9) <= used <= 1:
+                Network(preset.architecture.at(job.setting.frame))
+                yield preset
 
 
 def _quantity(quantity: str, architecture: Architecture) -> float:
@@ -362,6 +258,7 @@ def _search(
     binding: list[Budget],
     study_name: str,
     floor: float,
+    starts: dict[str, Values],
     trials: int | None,
     sampler: str,
     workers: int,
@@ -390,6 +287,7 @@ def _search(
         "fingerprint": job.space.fingerprint,
         "budgets": [each.text for each in budgets],
         "floor": floor,
+        "starts": {name: job.space.decode(values).key for name, values in starts.items()},
         "weights": job.identity,
         **({"latency": f"{setting.device}, batch {latency_batch}"} if any(b.quantity == "latency_ms" for b in budgets) else {}),
     }
@@ -417,6 +315,8 @@ def _search(
             f"Searching {job.space.name} for {' and '.join(each.text for each in budgets)}: {wanted} networks on {held_out} held-out training images, study {study_name}.",
             flush=True,
         )
+        if starts:
+            print(f"Starting with networks that the space contains: {', '.join(starts)}.")
         progress = stack.enter_context(Progress("search", wanted, "evaluation"))
 
         def report(trial: Trial, evaluated: int, best: Trial | None) -> None:
@@ -426,7 +326,7 @@ def _search(
                 progress.advance(evaluated - progress.done, f"best {best.accuracy:.2%}" if best and best.accuracy is not None else None)
 
         result = search_loop(
-            job.space, study, cost, binding, evaluator, trials=wanted, population=settings.population, seed=setting.seed, floor=floor,
+            job.space, study, cost, binding, evaluator, trials=wanted, population=settings.population, seed=setting.seed, floor=floor, starts=starts,
             measure_latency=latency, stop=lambda: interrupt.requested, report=report,
         )  # fmt: skip
         if result.ending == "stopped":
@@ -474,6 +374,14 @@ def _search(
                 {**entries, "found": {"pattern": name}},
                 "The largest network of one pattern of mixers within the budget, to hold a winner against.",
             )
+    for preset in _published_baselines(job, binding, floor):
+        _write_architecture(
+            baselines / f"{preset.name}.yaml",
+            preset.architecture.at(job.space.frame),
+            None,
+            {**entries, "found": {"preset": preset.name}},
+            f"{preset.published.name}, a published network of the same budget, to hold a winner against.",
+        )
     _write_architecture(winner_file, chosen.architecture, winner.latency_ms, entries, "The winner of a search.")
     run.record(searches={**(run.recorded().get("searches") or {}), study_name: {**asked, "finished": now()}})
     return _finish(job, winner_file, study_name, workers)
@@ -552,7 +460,7 @@ def _finish(job: SupernetJob, winner_file: Path, study_name: str, workers: int) 
     )
     share = f"; it uses {found['usage']:.0%} of the tightest budget (a winner uses {found['floor']:.0%} or more)"
     print(f"  chosen as {found['reason']}{share if found['usage'] else ''}")  # with no budget that binds there is nothing to use
-    for line in _described(architecture):
+    for line in describe(architecture):
         print(f"  {line}")
     print(
         "  "
@@ -565,15 +473,6 @@ def _finish(job: SupernetJob, winner_file: Path, study_name: str, workers: int) 
     print(f"Why:  optuna-dashboard sqlite:///{job.run.folder / 'study.db'}")
     print(f"Next: python launch.py retrain {RUNS / 'best.yaml'}")
     return 0
-
-
-def _described(architecture: Architecture) -> Iterator[str]:
-    """One line for each stage."""
-    for i, stage in enumerate(architecture.stages):
-        mixers = " ".join(stage.mixers)
-        extras = [f"mlp_ratio {stage.mlp_ratio:g}"]
-        extras += [f"kernel {stage.kernel}"] * (stage.kernel is not None) + ["cpe"] * stage.cpe + ["one shared mixer"] * stage.sharing
-        yield f"stage {i}: width {stage.width}, {mixers} ({', '.join(extras)})"
 
 
 # ---- retrain -----------------------------------------------------------------------------------------------------------
@@ -603,25 +502,28 @@ def retrain(
     smoke: bool,
 ) -> int:
     """The network of an architecture file, from scratch with the full recipe, tested once at the end."""
+    file = architecture_file(file)
     architecture, entries = read_architecture(file)
     resolution_given = resolution
     if data is None:
         found = validate(FoundWith, entries, str(file))
         data, data_root, resolution = found.data, data_root or found.data_root, resolution or found.resolution
         recipe = found.recipe if recipe is None else recipe
-    setting = _setting(data, data_root, recipe, resolution, device, seed, architecture.stride, architecture.frame.resolution, smoke)
+    setting = make_setting(data, data_root, recipe, resolution, device, seed, architecture.stride, architecture.frame.resolution, smoke)
     trained = architecture.at(setting.frame)
     with torch.device("meta"):
         Network(trained)  # geometry at the resolution trained at, before anything is loaded
-    phase = _with_length(setting.recipe.retrain, epochs, steps)
-    folder = _run(run, ["retrain", architecture.key, setting.source.name, _stem(setting.recipe_name), str(seed)], resolution_given, smoke)
+    phase = with_length(setting.recipe.retrain, epochs, steps)
+    folder = open_run(
+        run, ["retrain", architecture.key, setting.source.name, short_name(setting.recipe_name), str(seed)], resolution_given, smoke
+    )
     with folder.lock(), Interrupt() as interrupt:
         wanted = {"architecture": architecture.key, **setting.record(), "bf16": setting.recipe.bf16}
         begun = folder.recorded().get("retrain", {})
         if epochs is None and steps is None and begun:
-            phase = _with_length(phase, begun["phase"].get("epochs"), begun["phase"].get("steps"))
+            phase = with_length(phase, begun["phase"].get("epochs"), begun["phase"].get("steps"))
         wanted["phase"] = phase.model_dump(mode="json", exclude_none=True)
-        _same_as_begun(folder, "retrain", wanted)
+        same_as_begun(folder, "retrain", wanted)
         result_file, weights = folder.folder / "result.yaml", folder.folder / "weights.safetensors"
         if result_file.exists() and weights.exists():
             print(f"This retraining is done ({result_file}); its result again:")
@@ -661,7 +563,7 @@ def _retrain(
         f"from scratch: {data.size('train')} images at {setting.resolution} px, {steps} steps of {phase.batch_size} ({steps / per_epoch:.3g} epochs), on {setting.device}.",
         flush=True,
     )
-    for line in _described(architecture):
+    for line in describe(architecture):
         print(f"  {line}")
     with Progress("retrain", steps, "step") as progress:
         model, done = train_model(
@@ -680,10 +582,10 @@ def _retrain(
         raise Stopped(f"retraining stopped at step {done} of {steps}")
     accuracy = evaluate(model, data.evaluation_batches("test", setting.recipe.search.batch_size), setting.autocast)
     metadata = {
-        "architecture": json_format.dumps(trained.to_dict()),
-        "classes": json_format.dumps(list(data.classes)),
-        "mean": json_format.dumps(list(data.mean)),
-        "std": json_format.dumps(list(data.std)),
+        "architecture": json.dumps(trained.to_dict()),
+        "classes": json.dumps(list(data.classes)),
+        "mean": json.dumps(list(data.mean)),
+        "std": json.dumps(list(data.std)),
     }
     save_weights(run.folder / "weights.safetensors", {name: tensor.cpu() for name, tensor in model.state_dict().items()}, metadata)
     result = {"test_accuracy": round(accuracy, 4), "test_images": data.size("test"), "steps": steps, "epochs": round(steps / per_epoch, 3)}
@@ -693,45 +595,3 @@ def _retrain(
         {"result": result, "from": str(file), **setting.record(), "run": run.name, "device": str(setting.device)}, "A retrained network.",
     )  # fmt: skip
     run.record(finished=now())
-
-
-# ---- profile -----------------------------------------------------------------------------------------------------------
-
-
-def profile(*, file: Path, json: bool) -> int:
-    """Parameters, multiply-adds and activations of an architecture file, or of the winner in a run's folder."""
-    path = file / "best.yaml" if file.is_dir() else file
-    if not path.exists() and (RUNS / file / "best.yaml").exists():
-        path = RUNS / file / "best.yaml"
-    architecture, _ = read_architecture(path)
-    with torch.device("meta"):
-        Network(architecture)  # counts of a network that cannot be built would be worth nothing
-    total, parts = cost(architecture), stage_costs(architecture)
-    if json:
-        print(
-            json_format.dumps(
-                {
-                    **total._asdict(),
-                    **dataclasses.asdict(architecture.frame),
-                    "key": architecture.key,
-                    "parts": {name: part._asdict() for name, part in parts.items()},
-                },
-                indent=2,
-            )
-        )
-        return 0
-    print(
-        f"{path}: architecture {architecture.key}, {architecture.frame.resolution} px, {architecture.frame.channels} channels, {architecture.frame.classes} classes"
-    )
-    for line in _described(architecture):
-        print(f"  {line}")
-    rows: list[tuple[str, ...]] = [("part", "params", "MACs", "activations")]
-    rows += [
-        (name, *(f"{number:,}" for number in (part.params, part.macs, part.activations)))
-        for name, part in [*parts.items(), ("total", total)]
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        print(row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)), sep="  ")
-    print("One multiply-add counts as one, as in the papers' FLOPs.")
-    return 0

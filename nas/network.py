@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.layers import BlockSpecs, LayerSpec, layer_specs, outline, run
+from nas.runs import load_weights
 
 
 def attach(root: nn.Module, name: str, module: nn.Module) -> None:
@@ -60,6 +64,24 @@ class Network(nn.Module):
 
     def _call(self, spec: LayerSpec, *inputs: object) -> Tensor:
         return self.layers[spec.weights](*inputs)
+
+
+def load_network(path: Path | str) -> Network:
+    """The network of a weights file that `retrain` or `import-weights` wrote, in evaluation mode.
+
+    Raises:
+        ValueError: one line: no such file, damaged, or not of a network of this project.
+    """
+    weights, metadata = load_weights(Path(path))
+    if "architecture" not in metadata:
+        raise ValueError(
+            f"{path}: no architecture in its metadata: got {', '.join(metadata) or 'none'}; accepted: a file of retrain or import-weights."
+        )
+    architecture = Architecture.from_dict(json.loads(metadata["architecture"]), str(path))
+    with torch.device("meta"):
+        network = Network(architecture)
+    network.load_state_dict(weights, assign=True)
+    return network.eval()
 
 
 def build_layer(spec: LayerSpec) -> nn.Module:

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from nas.architecture import Architecture
@@ -138,6 +139,7 @@ def search(
     population: int,
     seed: int,
     floor: float = FLOOR,
+    starts: Mapping[str, Values] = MappingProxyType({}),
     measure_latency: Callable[[Architecture], float] | None = None,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[Trial, int, Trial | None], None] = lambda trial, num_evaluated, best: None,
@@ -154,6 +156,7 @@ def search(
         population: trials of a generation.
         seed: of what is drawn here.
         floor: lower end of the band that the first generation is drawn in, as a share of the tightest budget.
+        starts: networks by name that the first generation is to have, where they are within the budgets.
         measure_latency: median time of a network in milliseconds; needed with a latency budget.
         stop: polled before each evaluation; True ends the search there.
         report: called after each trial that was not stored before, with the number of networks evaluated so far and the most
@@ -177,7 +180,7 @@ def search(
         rng = random.Random(f"{seed}/{generation}")
         proposals: list[Proposal] = []
         if generation == 0:
-            proposals = first_generation(space, cost_of, arithmetic, used, floor, population, rng)
+            proposals = first_generation(space, cost_of, arithmetic, used, floor, starts, population, rng)
         elif len(new) < max(1, population // 10):
             proposals = draw(space, used, _low(arithmetic, floor), rng, max(1, population // 2), set(known))
             if not new and not proposals:
@@ -317,14 +320,16 @@ def first_generation(
     budgets: Sequence[Budget],
     used: Callable[[Values], float],
     floor: float,
+    starts: Mapping[str, Values],
     population: int,
     rng: random.Random,
 ) -> list[Proposal]:
-    """Distinct networks within the budgets: the smallest, the largest that fits, each pattern's, and draws from the band."""
+    """Distinct networks within the budgets: the smallest, the largest that fits, each pattern's, the starts, and draws from the band."""
     quantity = budgets[0].quantity if budgets else "macs"
     smallest = space.encode(space.smallest(lambda architecture: getattr(cost_of(architecture), quantity)))
     seeds: list[tuple[Values | None, str]] = [(smallest, "smallest"), (largest_that_fits(space, {}, used), "largest that fits")]
     seeds += [(largest_that_fits(space, fixed, used), name) for name, fixed in space.patterns().items()]
+    seeds += [(values, name) for name, values in starts.items()]
     proposals: dict[str, Proposal] = {}
     for values, origin in seeds:
         if values is not None and used(values) <= 1:

@@ -220,12 +220,12 @@ class SearchSpace:
 
     def _stage(self, i: int, full: Mapping[str, Any]) -> Stage:
         depth, names = full[f"s{i}.depth"], self._mixer_names(i)
-        sharing = full[f"s{i}.sharing"] and depth > 1 and full[names[0]] != NO_MIXER
-        per_block = self._file.mixer_per == "block" and not sharing
+        one = full[f"s{i}.sharing"] and depth > 1
+        per_block = self._file.mixer_per == "block" and not one
         mixers = tuple(full[name] for name in names[:depth]) if per_block else (full[names[0]],) * depth
         read = {option for mixer in mixers for option in options_of(mixer)}
         given = {option: full[f"s{i}.{option}"] for option in sorted(read) if f"s{i}.{option}" in full}
-        return Stage(full[f"s{i}.width"], mixers, float(full[f"s{i}.mlp_ratio"]), full[f"s{i}.cpe"], sharing, **given)
+        return Stage(full[f"s{i}.width"], mixers, float(full[f"s{i}.mlp_ratio"]), full[f"s{i}.cpe"], one and mixers[0] != NO_MIXER, **given)
 
     def encode(self, architecture: Architecture) -> dict[str, Value]:
         """The choice that makes this architecture; decisions without effect on it get their first option.
@@ -245,9 +245,14 @@ class SearchSpace:
                 if stage.sharing:
                     values.update({name: self.decisions[name][0] for name in self._mixer_names(i)[1:] if name in self.decisions})
         values = {name: value for name, value in values.items() if name in self.decisions}
-        outside = any(value not in self.decisions[name] for name, value in values.items())
-        if outside or self.decode(values) != architecture:
-            raise ValueError(f"{self._place}: architecture {architecture.key} is not in the space.")
+        outside = f"{self._place}: architecture {architecture.key} is not in the space"
+        for name, value in values.items():
+            if value not in self.decisions[name]:
+                raise ValueError(f"{outside}: {name}: got {value}; accepted: {', '.join(map(str, self.decisions[name]))}.")
+        nearest = self.decode(values)
+        if nearest != architecture:
+            where, got, accepted = _difference(architecture, nearest)
+            raise ValueError(f"{outside}: {where}: got {got}; accepted: {accepted}.")
         return values
 
     def _heads_as_here(self, i: int, stage: Stage) -> Stage:
@@ -362,6 +367,19 @@ class SearchSpace:
                         place = spec.place if spec.kind in ("stem", "head") else spec.weights.split(".blocks.")[0]
                         found.setdefault((spec.shape, place), spec)
         return list(found.values())
+
+
+def _difference(one: Architecture, other: Architecture) -> tuple[str, object, object]:
+    """The first field in which two architectures differ, with the two values."""
+    if len(one.stages) != len(other.stages):
+        return "stages", f"{len(one.stages)} stages", len(other.stages)
+    pairs = [("", one, other), *((f"stages[{i}].", *both) for i, both in enumerate(zip(one.stages, other.stages, strict=True)))]
+    return next(
+        (f"{prefix}{field.name}", a, b)
+        for prefix, first, second in pairs
+        for field in dataclasses.fields(first)
+        if field.name != "stages" and (a := getattr(first, field.name)) != (b := getattr(second, field.name))
+    )
 
 
 def _params(spec: LayerSpec) -> int:

@@ -27,7 +27,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import launch
-from nas import jobs
+from nas import jobs, setting
 from nas.runs import load_checkpoint, load_weights
 from nas.yaml_io import read_yaml
 
@@ -347,7 +347,7 @@ def test_ctrl_c_before_work_begins_is_one_line(folder: Path, monkeypatch: pytest
     def pressed(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, "open_data", pressed)
+    monkeypatch.setattr(setting, "open_data", pressed)
     outcome = run(SEARCH, folder)
     assert outcome.status == 130 and outcome.err == "launch.py: stopped; the same command continues.\n"
     assert not (folder / "runs").exists()

@@ -19,7 +19,8 @@ LEVELS = [
     ["nas.supernet", "nas.sampling", "nas.presets", "nas.import_weights", "nas.cost.latency"],  # what is timed is a whole network
     ["nas.search"],
     ["nas.optuna_search", "nas.parallel"],
-    ["nas.jobs"],  # puts the two together
+    ["nas.setting"],
+    ["nas.jobs", "nas.catalogue"],  # jobs puts the two together
     ["launch"],
 ]
 LEVEL = {"nas": -1} | {module: number for number, modules in enumerate(LEVELS) for module in modules}

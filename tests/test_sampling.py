@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nas.architecture import Architecture
+from nas.mixers import NO_MIXER
 from nas.sampling import paths_of_step
 from nas.space import SearchSpace
 
@@ -38,16 +39,26 @@ def longest(space: SearchSpace) -> int:
     return max(len(options) for options in space.mixer_decisions.values())
 
 
-def sizes(architecture: Architecture) -> list[tuple[object, ...]]:
+def shares(architecture: Architecture, i: int, paths: list[Architecture]) -> bool:
+    """Whether the stage was drawn to share its mixer: where there is none to share it does not show, but in the step's other paths."""
+    stage = architecture.stages[i]
+    return stage.sharing or (set(stage.mixers) == {NO_MIXER} and any(path.stages[i].sharing for path in paths))
+
+
+def sizes(architecture: Architecture, paths: list[Architecture]) -> list[tuple[object, ...]]:
     """What a step draws once. Sharing at depth one and the options of mixers that are not there do not show."""
-    return [(stage.width, stage.depth, stage.mlp_ratio, stage.cpe, stage.sharing) for stage in architecture.stages]
+    return [
+        (stage.width, stage.depth, stage.mlp_ratio, stage.cpe, shares(architecture, i, paths))
+        for i, stage in enumerate(architecture.stages)
+    ]
 
 
-def places(architecture: Architecture) -> list[tuple[int, int | str, str]]:
-    """(stage, block or 'shared', mixer) of every mixer that the architecture trains."""
+def places(architecture: Architecture, paths: list[Architecture]) -> list[tuple[int, int | str, str]]:
+    """(stage, block or 'shared', mixer) of every block that the architecture trains."""
     found: list[tuple[int, int | str, str]] = []
     for i, stage in enumerate(architecture.stages):
-        found += [(i, "shared", stage.mixers[0])] if stage.sharing else [(i, j, mixer) for j, mixer in enumerate(stage.mixers)]
+        one = shares(architecture, i, paths)
+        found += [(i, "shared", stage.mixers[0])] if one else [(i, j, mixer) for j, mixer in enumerate(stage.mixers)]
     return found
 
 
@@ -64,12 +75,14 @@ def test_m_paths_of_one_size_use_every_mixer_of_a_block_once(space: SearchSpace)
     for step in range(100):
         paths = paths_of_step(space, 0, step)[:-2]
         assert len(paths) == m
-        assert all(sizes(path) == sizes(paths[0]) for path in paths)
+        assert all(sizes(path, paths) == sizes(paths[0], paths) for path in paths)
         used: dict[tuple[int, int | str], Counter[str]] = {}
-        for i, block, mixer in (place for path in paths for place in places(path)):
+        for i, block, mixer in (place for path in paths for place in places(path, paths)):
             used.setdefault((i, block), Counter())[mixer] += 1
         for (i, block), counts in used.items():
-            known = space.mixer_decisions[f"s{i}.b{0 if block == 'shared' else block}.mixer"]
+            known = space.mixer_decisions.get(f"s{i}.b{0 if block == 'shared' else block}.mixer")
+            if known is None:  # fixed
+                continue
             assert set(counts) == set(known)
             assert set(counts.values()) <= {m // len(known), -(-m // len(known))}
 
@@ -84,7 +97,7 @@ def test_the_largest_and_the_smallest_size_run_last_with_the_pattern_of_one_of_t
         pattern = {name: value for name, value in space.encode(largest).items() if name in space.mixer_decisions}
         assert space.decode({**last, **pattern}) == largest
         assert space.decode({**first, **pattern}) == smallest
-        assert any(all(mixer == mixer_at(largest, i, block) for i, block, mixer in places(path)) for path in paths)
+        assert any(all(mixer == mixer_at(largest, i, block) for i, block, mixer in places(path, paths)) for path in paths)
 
 
 def mixer_at(largest: Architecture, i: int, block: int | str) -> str:
@@ -95,7 +108,7 @@ def mixer_at(largest: Architecture, i: int, block: int | str) -> str:
 def test_updates_over_600_steps() -> None:
     """Among the mixers of a place the m paths differ by nothing where its list is the longest.
 
-    A shorter list (5 of 6 in the first stage) gets one extra turn a step, drawn evenly; the two ends draw one of the m patterns evenly. Those
+    A shorter list (7 of 8 in the first stage) gets one extra turn a step, drawn evenly; the two ends draw one of the m patterns evenly. Those
     counts are binomial: the bounds are four standard deviations.
     """
     space = read(SPACE_FOLDER / "cifar.yaml")
@@ -104,9 +117,9 @@ def test_updates_over_600_steps() -> None:
     by_paths: Counter[tuple[int, int | str, str]] = Counter()
     by_ends: Counter[tuple[int, int | str, str]] = Counter()
     for *paths, largest, smallest in steps_of_cifar():
-        active.update({place[:2] for place in places(paths[0])})
-        by_paths.update(place for path in paths for place in places(path))
-        by_ends.update(places(largest) + places(smallest))
+        active.update({place[:2] for place in places(paths[0], paths)})
+        by_paths.update(place for path in paths for place in places(path, paths))
+        by_ends.update(places(largest, []) + places(smallest, []))
     assert {place[:2] for place in by_paths} == {(i, block) for i in range(3) for block in (0, 1, "shared")}
     for (i, block), steps in active.items():
         mixers = space.mixer_decisions[f"s{i}.b{0 if block == 'shared' else block}.mixer"]

@@ -302,7 +302,7 @@ def test_draw_gives_up_where_the_band_is_empty() -> None:
 def test_first_generation_is_distinct_in_budget_and_holds_the_seeds() -> None:
     space, budgets = ToySpace(), parse_budgets(["4MMACs"])
     used = used_in(space, "4MMACs")
-    proposals = first_generation(space, cost_of, budgets, used, 0.8, 50, random.Random(0))
+    proposals = first_generation(space, cost_of, budgets, used, 0.8, {}, 50, random.Random(0))
     assert len({space.decode(p.values).key for p in proposals}) == len(proposals) == 50
     assert all(used(p.values) <= 1 for p in proposals)
     assert [p.origin for p in proposals[:5]] == ["smallest", "largest that fits", "conv", "attention", "mlp"]
