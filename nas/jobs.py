@@ -31,7 +31,7 @@ from nas.cost.latency import measure_latency
 from nas.network import Network
 from nas.optuna_search import open_study
 from nas.parallel import Workers, check_workers, cores
-from nas.presets import Preset, preset_names, read_preset
+from nas.presets import Preset, read_presets
 from nas.progress import Progress
 from nas.runs import Interrupt, Run, load_checkpoint, now, provenance, save_weights
 from nas.sampling import paths_of_step
@@ -230,7 +230,7 @@ def _starting_points(space: SearchSpace, budgets: list[Budget], asked: list[str]
         used = usage(cost(architecture.at(space.frame)), budgets)
         if used > 1:
             raise ValueError(f"--start {name}: over budget: got {used:.3g} times the tightest limit; accepted: networks within it.")
-    for preset in map(read_preset, preset_names()):
+    for preset in read_presets():
         with contextlib.suppress(ValueError):  # most are of another space
             values = space.encode(preset.architecture)
             if usage(cost(space.decode(values)), budgets) <= 1:
@@ -240,7 +240,7 @@ def _starting_points(space: SearchSpace, budgets: list[Budget], asked: list[str]
 
 def _published_baselines(job: SupernetJob, budgets: list[Budget], floor: float) -> Iterator[Preset]:
     """The published networks that use as much of the budget as a winner does, and that the images of the run suit."""
-    for preset in map(read_preset, preset_names()):
+    for preset in read_presets():
         with contextlib.suppress(ValueError), torch.device("meta"):  # a grid that its mixers cannot take
             used = usage(cost(preset.architecture.at(job.space.frame)), budgets)
             if max(floor, 1e-9) <= used <= 1:

@@ -117,7 +117,8 @@ def _block(
     width, mlp_ratio, has_cpe, sharing = settings
     if mixer not in NAMES:
         raise ValueError(f"stages[{i}].mixers[{j}]: unknown mixer {mixer!r}; known: {', '.join(NAMES)}.{did_you_mean(mixer, NAMES)}")
-    place, norm = f"stages.{i}.blocks.{j}", {"norm": dressing.norm, "eps": dressing.eps}
+    place = f"stages.{i}.blocks.{j}"
+    norm: dict[str, Any] = {"norm": dressing.norm, "eps": dressing.eps}
     branch = spec = None
     if mixer != NO_MIXER:
         of_stage = dict(zip(OPTION_DEFAULTS, options, strict=True))

@@ -373,7 +373,10 @@ def _difference(one: Architecture, other: Architecture) -> tuple[str, object, ob
     """The first field in which two architectures differ, with the two values."""
     if len(one.stages) != len(other.stages):
         return "stages", f"{len(one.stages)} stages", len(other.stages)
-    pairs = [("", one, other), *((f"stages[{i}].", *both) for i, both in enumerate(zip(one.stages, other.stages, strict=True)))]
+    pairs: list[tuple[str, Any, Any]] = [
+        ("", one, other),
+        *((f"stages[{i}].", *both) for i, both in enumerate(zip(one.stages, other.stages, strict=True))),
+    ]
     return next(
         (f"{prefix}{field.name}", a, b)
         for prefix, first, second in pairs

@@ -14,7 +14,8 @@ from nas.cost import cost, stage_costs
 from nas.network import Network
 from nas.space import SearchSpace
 
-SPACE_FILES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
+HERE = Path(__file__).parent
+SPACE_FILES = [*sorted((HERE.parent / "search_spaces").glob("*.yaml")), *sorted((HERE / "spaces").glob("*.yaml"))]
 
 
 def draw(space: SearchSpace, count: int, seed: int) -> list[Architecture]:

@@ -5,6 +5,7 @@ The contract kit is not told about a new mixer: it reads `options`, finds values
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import itertools
 import typing
@@ -196,6 +197,13 @@ def test_every_value_of_every_option_is_tried(name: str) -> None:
     for option in options_of(name):
         if typing.get_origin(TYPES[option]) is Literal:
             assert {value for known, value in tried if known == option} == set(typing.get_args(TYPES[option]))
+
+
+def test_an_option_left_out_has_the_value_that_a_stage_has_without_it(name: str) -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(Stage)}
+    for function in (MIXERS[name], MIXERS[name].cost):
+        for option in options_of(name):
+            assert inspect.signature(function).parameters[option].default in (defaults[option], inspect.Parameter.empty)
 
 
 def test_the_names_of_mixers_and_the_options_that_each_reads() -> None:

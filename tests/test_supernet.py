@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import itertools
 import random
 from functools import cache
 from pathlib import Path
@@ -13,11 +15,13 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.layers import LAYERS, layer_specs, own_part
+from nas.mixers import NAMES
 from nas.network import Network
 from nas.space import SearchSpace, with_frame
 from nas.supernet import Supernet
 
-SPACE_FILES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
+HERE = Path(__file__).parent
+SPACE_FILES = [*sorted((HERE.parent / "search_spaces").glob("*.yaml")), *sorted((HERE / "spaces").glob("*.yaml"))]
 RESOLUTION, CLASSES = 32, 10
 
 
@@ -44,7 +48,7 @@ def own_supernet() -> Supernet:
 
 
 def some_of(space: SearchSpace, random_ones: int) -> list[Architecture]:
-    """Random architectures, both ends of every decision, and every mixer at the smallest sizes, shared and not."""
+    """Random architectures, both ends of every decision, and every mixer at the smallest sizes, shared and not; then every form by itself."""
     rng = random.Random(0)
     smallest = {name: options[0] for name, options in space.decisions.items()}
     deep = {name: options[-1] for name, options in space.decisions.items() if name.endswith(".depth")}
@@ -53,6 +57,8 @@ def some_of(space: SearchSpace, random_ones: int) -> list[Architecture]:
     chosen = [space.random(rng) for _ in range(random_ones)]
     chosen += [smallest, {name: options[-1] for name, options in space.decisions.items()}]
     chosen += [{**smallest, **deep, **sharing, **pattern} for pattern in patterns for sharing in ({}, alone)]
+    forms = [{name: option} for name in space.decisions if "." not in name for option in space.decisions[name]]
+    chosen += [{**smallest, **deep, **form, **pattern} for form, pattern in zip(forms, itertools.cycle(patterns), strict=False)]
     return [space.decode(values) for values in chosen]
 
 
@@ -138,18 +144,14 @@ def test_a_step_leaves_candidates_that_did_not_run_untouched(own_supernet: Super
 def test_everything_but_mixer_norm_and_scale_is_one_per_place(supernet: Supernet) -> None:
     """Whichever mixer ran; a shared mixer is a place of its own."""
     space = supernet.space
-    patterns = {name: values for name, values in space.patterns().items() if name in LAYERS}
+    patterns = {name: values for name, values in space.patterns().items() if name in NAMES}
     largest = {name: options[-1] for name, options in space.decisions.items()}
     weights = [{spec.home for spec in layer_specs(space.decode({**largest, **values}))} for values in patterns.values()]
     common = set.intersection(*weights)
     last = len(space.decode(largest).stages) - 1
-    assert {f"stages.{last}.blocks.0.mlp", f"stages.{last}.blocks.0.cpe", "stem", "head"} <= common
-    assert any(name.startswith(f"stages.{last}.merge") for name in common)
-    assert all(
-        ".mlp" in name or ".cpe" in name or ".merge" in name or name in ("stem", "head")
-        for name in common
-        if name.startswith(f"stages.{last}")
-    )
+    for place in (f"stages.{last}.blocks.0.mlp", f"stages.{last}.blocks.0.cpe", f"stages.{last}.merge", "stem", "head"):
+        assert any(name.startswith(place) for name in common)
+    assert all(".mlp" in name or ".cpe" in name or ".merge" in name for name in common if name.startswith(f"stages.{last}"))
     shared = [name for name, _ in supernet.named_modules() if ".shared." in name and name.count(".") == 3]
     assert shared
     assert all(f"stages.{name.split('.')[1]}.blocks.0.mixer.{name.split('.')[3]}" in dict(supernet.named_modules()) for name in shared)
@@ -169,6 +171,35 @@ def test_nothing_is_implemented_a_second_time(supernet: Supernet) -> None:
 
 
 def test_every_weight_of_the_supernet_belongs_to_some_architecture(supernet: Supernet) -> None:
-    used = {spec.home for architecture in some_of(supernet.space, random_ones=0) for spec in layer_specs(architecture)}
-    with_cpe = {f"{weights.rpartition('.')[0]}.cpe" for weights in used if weights.endswith(".mlp")}
+    architectures = some_of(supernet.space, random_ones=0)
+    norms = [{"norm": norm} for norm in supernet.space.decisions.get("norm", ())]
+    architectures += [dataclasses.replace(architecture, **norm) for architecture in architectures for norm in norms]
+    used = {spec.home for architecture in architectures for spec in layer_specs(architecture)}
+    with_cpe = {f"{weights.rpartition('.')[0]}.cpe" for weights in used if ".mlp" in weights}
     assert set(supernet.space.largest_layers) == used | (with_cpe & set(supernet.space.largest_layers))
+
+
+def test_batch_norm_keeps_one_set_of_statistics_whichever_subnet_runs() -> None:
+    """They are of the images alone: after the same batches a standalone stem has the same, and in evaluation a subnet equals the supernet."""
+    supernet = copy.deepcopy(supernet_of(HERE / "spaces" / "conv4.yaml")).train()
+    architectures = some_of(supernet.space, random_ones=2)[:3]
+    stem = copy.deepcopy(supernet.stem_conv4)
+    for seed, architecture in enumerate(architectures):
+        supernet(images(4, seed=seed), architecture)
+        stem(images(4, seed=seed))
+    assert {name: buffer.tolist() for name, buffer in supernet.stem_conv4.named_buffers()} == {
+        name: buffer.tolist() for name, buffer in stem.named_buffers()
+    }
+    assert supernet.stem_conv4.bn1.num_batches_tracked - 3 == supernet_of(HERE / "spaces" / "conv4.yaml").stem_conv4.bn1.num_batches_tracked
+    supernet.eval()
+    for architecture in architectures:
+        assert torch.equal(supernet(images(), architecture), supernet.subnet(architecture)(images()))
+
+
+def test_subnets_keep_batch_statistics_of_their_own() -> None:
+    supernet = copy.deepcopy(supernet_of(HERE / "spaces" / "conv4.yaml"))
+    before = supernet.stem_conv4.bn1.running_mean.clone()
+    subnet = supernet.subnet(some_of(supernet.space, random_ones=1)[0]).train()
+    subnet(images())
+    assert torch.equal(supernet.stem_conv4.bn1.running_mean, before)
+    assert not torch.equal(subnet.stem.bn1.running_mean, before)
