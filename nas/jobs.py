@@ -233,8 +233,8 @@ def _starting_points(space: SearchSpace, budgets: list[Budget], asked: list[str]
     for preset in read_presets():
         with contextlib.suppress(ValueError):  # most are of another space
             values = space.encode(preset.architecture)
-            if usage(cost(space.decode(values)), budgets) <= 1:
-                starts.setdefault(preset.name, values)
+            if usage(cost(space.decode(values)), budgets) <= 1 and values not in starts.values():
+                starts[preset.name] = values
     return starts
 
 

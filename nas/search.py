@@ -324,12 +324,12 @@ def first_generation(
     population: int,
     rng: random.Random,
 ) -> list[Proposal]:
-    """Distinct networks within the budgets: the smallest, the largest that fits, each pattern's, the starts, and draws from the band."""
+    """Distinct networks within the budgets: the starts, the smallest, the largest that fits, each pattern's, and draws from the band."""
     quantity = budgets[0].quantity if budgets else "macs"
     smallest = space.encode(space.smallest(lambda architecture: getattr(cost_of(architecture), quantity)))
-    seeds: list[tuple[Values | None, str]] = [(smallest, "smallest"), (largest_that_fits(space, {}, used), "largest that fits")]
+    seeds: list[tuple[Values | None, str]] = [(values, name) for name, values in starts.items()]
+    seeds += [(smallest, "smallest"), (largest_that_fits(space, {}, used), "largest that fits")]
     seeds += [(largest_that_fits(space, fixed, used), name) for name, fixed in space.patterns().items()]
-    seeds += [(values, name) for name, values in starts.items()]
     proposals: dict[str, Proposal] = {}
     for values, origin in seeds:
         if values is not None and used(values) <= 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -15,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optuna
@@ -23,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from command_line import refused, run, succeed
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import launch
 from nas import jobs, setting
 from nas.runs import load_checkpoint, load_weights
 from nas.yaml_io import read_yaml
@@ -43,39 +42,6 @@ stages:
 RUN = Path("runs/tiny-digits-digits-0-smoke")
 SEARCH = "search --space tiny.yaml --smoke --steps 4 --budget 1MMACs"
 RETRAIN = "retrain runs/best.yaml --smoke --steps 4"
-
-
-class Outcome(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-def run(line: str, folder: Path) -> Outcome:
-    """One command, in this process (a new one takes seconds to import torch)."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", ["launch.py", *shlex.split(line)])
-        patch.chdir(folder)
-        try:
-            status: Any = launch.main()
-        except SystemExit as ended:
-            status = ended.code
-    return Outcome(status, out.getvalue(), err.getvalue())
-
-
-def succeed(line: str, folder: Path) -> str:
-    outcome = run(line, folder)
-    assert outcome.status == 0, outcome
-    return outcome.out
-
-
-def refused(line: str, folder: Path) -> str:
-    """The one line on stderr of a command that must end with status 2."""
-    outcome = run(line, folder)
-    assert outcome.status == 2, outcome
-    assert len(outcome.err.splitlines()) == 1 and outcome.err.startswith("launch.py: "), outcome.err
-    return outcome.err
 
 
 @pytest.fixture

@@ -1,0 +1,197 @@
+"""Published networks in the commands: listed, counted, retrained, searched from, held against a winner; their original weights taken over."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from command_line import refused, run, succeed
+
+from nas.architecture import FORMAT, read_architecture
+from nas.network import load_network
+from nas.presets import preset_names
+from nas.yaml_io import read_yaml, write_yaml
+
+# At 224 px as large as SPACH-Conv-MS-XXS (712 MMACs, 5.1 Mparams), so that published networks fall into its budgets.
+SPACE = """
+format: search space 1
+frame: {resolution: 224, channels: 3, classes: 1000}
+patch: 4
+merge: conv_norm
+layer_scale_init: 1e-4
+stages:
+  - {width: [32, 64], depth: 2, mixer: none, mlp_ratio: 2, cpe: true}
+  - {width: [64, 128], depth: [1, 2], mixer: [none, attention], heads: 1, mlp_ratio: 2, cpe: true}
+  - {width: [128, 256], depth: [1, 6], mixer: [none, attention], heads: 1, mlp_ratio: 2, cpe: true}
+  - {width: [256, 512], depth: [1, 2], mixer: [none, attention], heads: 1, mlp_ratio: 2, cpe: true}
+"""
+SEARCH = "search --space xxs.yaml --smoke --budget 750MMACs"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "xxs.yaml").write_text(SPACE)
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------------------- lists and counts
+
+
+def test_presets_lists_all_with_their_counts(folder: Path) -> None:
+    listed = json.loads(succeed("presets --json", folder))
+    assert {each["name"] for each in listed} == set(preset_names())
+    assert len(listed) == 55
+    (one,) = (each for each in listed if each["name"] == "as_mlp_t")
+    assert (one["params"], one["macs"]) == (28282696, 4350425088)
+    table = succeed("presets", folder)
+    assert all(re.search(rf"^{re.escape(each['name'])} +{each['params']:,} +{each['macs']:,} ", table, re.M) for each in listed)
+
+
+def test_profile_counts_a_published_network_by_name(folder: Path) -> None:
+    counts = json.loads(succeed("profile as_mlp_t --json", folder))
+    assert (counts["params"], counts["macs"]) == (28282696, 4350425088)
+    assert sum(part["params"] for part in counts["parts"].values()) == counts["params"]
+    text = succeed("profile spach_hybrid_ms_s_", folder)
+    assert "stem conv4" in text and "none x2 attention x10 (mlp_ratio 3, heads 4, cpe)" in text
+
+
+@pytest.mark.parametrize(
+    "command", ["profile as_mlp_tt", "retrain as_mlp_tt", f"{SEARCH} --start as_mlp_tt", "import-weights as_mlp_tt x.pth"]
+)
+def test_a_misspelt_name_gets_the_nearest(folder: Path, command: str) -> None:
+    assert "'as_mlp_tt'" in (said := refused(command, folder)) and "Did you mean 'as_mlp_t'?" in said
+    assert not (folder / "runs").exists()
+
+
+# --------------------------------------------------------------------------------------------------- training and search
+
+
+def test_retrain_trains_a_published_network(folder: Path) -> None:
+    assert "Test accuracy" in succeed("retrain spach_trans_ms_xxs --smoke", folder)
+    (weights,) = folder.glob("runs/*/weights.safetensors")
+    network = load_network(weights)
+    assert network(torch.randn(2, 1, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "resolution", "said"),
+    [
+        ("vip_small_7", 70, "permute: the sides of the grid must divide the width: got width 192 on a grid of 10x10"),
+        ("as_mlp_t", 48, "resolution 48: not a multiple of the network's stride 32"),
+    ],
+)
+def test_a_resolution_that_the_mixers_cannot_take_is_named(folder: Path, name: str, resolution: int, said: str) -> None:
+    assert said in refused(f"retrain {name} --smoke --resolution {resolution}", folder)
+    assert not (folder / "runs").exists()
+
+
+def test_a_search_begins_with_what_it_is_given_and_with_the_published_networks_of_its_space(folder: Path) -> None:
+    architecture, _ = read_architecture(Path(__file__).parents[1] / "search_spaces" / "presets" / "spach_trans_ms_xxs.yaml")
+    write_yaml(folder / "mine.yaml", {"format": FORMAT, "architecture": architecture.to_dict()})
+    out = succeed(f"{SEARCH} --start mine.yaml", folder)
+    assert "Starting with networks that the space contains: mine.yaml, spach_conv_ms_xxs." in out  # the first is the second published one
+    (database,) = folder.glob("runs/*/study.db")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+    try:
+        trials = optuna.load_study(study_name="750MMACs-nsga2", storage=storage).get_trials()
+        macs = {trial.user_attrs.get("origin"): trial.values[1] for trial in trials[:2]}
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+    assert macs == {"mine.yaml": 530039296, "spach_conv_ms_xxs": 712358912}
+    # another start would be another study
+    assert "begun with another starts" in refused(SEARCH, folder)
+
+
+@pytest.mark.parametrize(
+    ("start", "budget", "said"),
+    [
+        ("as_mlp_t", "750MMACs", "--start as_mlp_t: xxs.yaml: architecture be854c8580b3 is not in the space"),
+        ("spach_conv_ms_xxs", "600MMACs", "--start spach_conv_ms_xxs: over budget: got 1.19 times"),
+    ],
+)
+def test_a_start_outside_the_space_or_the_budget_is_refused(folder: Path, start: str, budget: str, said: str) -> None:
+    assert said in refused(f"search --space xxs.yaml --smoke --budget {budget} --start {start}", folder)
+    assert not (folder / "runs").exists()
+
+
+def test_published_networks_of_the_same_budget_are_baselines(folder: Path) -> None:
+    succeed(SEARCH, folder)
+    (baselines,) = folder.glob("runs/*/baselines/*")
+    names = {path.stem for path in baselines.glob("*.yaml")}
+    published = names & set(preset_names())
+    assert published == {"spach_conv_ms_xxs"}  # 712 of 750 MMACs; the next are 530 and 904
+    architecture, entries = read_architecture(baselines / "spach_conv_ms_xxs.yaml")
+    assert entries["costs"]["macs"] == 712358912 and entries["found"] == {"preset": "spach_conv_ms_xxs"}
+    assert "Test accuracy" in succeed(f"retrain {baselines / 'spach_conv_ms_xxs.yaml'} --smoke", folder)
+
+
+# ------------------------------------------------------------------------------------------------------- original weights
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, Path]:
+    """timm's Mixer-S/32 with random weights, its head too (it begins with zeros), and its file."""
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("mixer_s32_224", pretrained=False).eval()
+    torch.nn.init.normal_(model.head.weight)
+    path = tmp_path_factory.mktemp("original") / "mixer_s32.pth"
+    torch.save(model.state_dict(), path)
+    return model, path
+
+
+def test_import_weights_gives_the_originals_logits(folder: Path, original: tuple[torch.nn.Module, Path]) -> None:
+    model, path = original
+    out = succeed(f"import-weights mixer_s_32 {path}", folder)
+    weights = folder / "runs/import-mixer_s_32/weights.safetensors"
+    assert "19,104,624 parameters" in out and str(weights.relative_to(folder)) in out
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        # float32: the patches are multiplied in another order
+        torch.testing.assert_close(load_network(weights)(images), model(images), rtol=1e-4, atol=1e-4)
+    begun = read_yaml(folder / "runs/import-mixer_s_32/run.yaml")
+    assert begun["import"]["preset"] == "mixer_s_32" and len(begun["import"]["sha256"]) == 64
+
+
+def test_import_weights_overwrites_nothing(folder: Path, original: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
+    _, path = original
+    succeed(f"import-weights mixer_s_32 {path}", folder)
+    weights = folder / "runs/import-mixer_s_32/weights.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert "imported before" in succeed(f"import-weights mixer_s_32 {path}", folder)
+    state = torch.load(path, weights_only=True)
+    state["head.bias"] += 1
+    torch.save(state, tmp_path / "other.pth")
+    assert "weights of another file" in refused("import-weights mixer_s_32 other.pth", folder)
+    assert weights.stat().st_mtime_ns == before
+    succeed("import-weights mixer_s_32 other.pth --run other", folder)
+    assert torch.equal(load_network(folder / "runs/other/weights.safetensors").head.fc.bias, state["head.bias"])
+
+
+def test_a_checkpoint_of_another_network_or_half_a_file_is_refused(folder: Path, original: tuple[torch.nn.Module, Path]) -> None:
+    _, path = original
+    assert "mixer_s32.pth" in (said := refused(f"import-weights mixer_s_16 {path}", folder)) and "stem.proj.weight" in said
+    (folder / "half.pth").write_bytes(path.read_bytes()[:1_000_000])
+    assert "half.pth" in refused("import-weights mixer_s_32 half.pth", folder)
+    assert "no such file" in refused("import-weights mixer_s_32 nowhere.pth", folder)
+    assert "no official code" in refused(f"import-weights s2_mlp_wide {path}", folder)
+    assert not (folder / "runs").exists()
+
+
+def test_load_network_names_a_file_that_is_not_a_networks(tmp_path: Path) -> None:
+    from nas.runs import save_weights
+
+    save_weights(tmp_path / "other.safetensors", {"weight": torch.zeros(2)}, {})
+    with pytest.raises(ValueError, match=r"other\.safetensors: no architecture in its metadata"):
+        load_network(tmp_path / "other.safetensors")
+
+
+def test_no_command_is_silent_about_its_use() -> None:
+    for command in ("presets", "import-weights", "profile"):
+        assert run(f"{command} --help", Path.cwd()).status == 0
