@@ -271,6 +271,7 @@ def _search(
     asked = {
         "trials": wanted,
         "floor": floor,
+        "starts": {name: job.space.decode(values).key for name, values in starts.items()},
         **({"latency_batch": latency_batch} if any(b.quantity == "latency_ms" for b in budgets) else {}),
     }
     done = (run.recorded().get("searches") or {}).get(study_name, {})
@@ -287,7 +288,7 @@ def _search(
         "fingerprint": job.space.fingerprint,
         "budgets": [each.text for each in budgets],
         "floor": floor,
-        "starts": {name: job.space.decode(values).key for name, values in starts.items()},
+        "starts": asked["starts"],
         "weights": job.identity,
         **({"latency": f"{setting.device}, batch {latency_batch}"} if any(b.quantity == "latency_ms" for b in budgets) else {}),
     }

@@ -125,7 +125,7 @@ def test_published_networks_of_the_same_budget_are_baselines(folder: Path) -> No
     names = {path.stem for path in baselines.glob("*.yaml")}
     published = names & set(preset_names())
     assert published == {"spach_conv_ms_xxs"}  # 712 of 750 MMACs; the next are 530 and 904
-    architecture, entries = read_architecture(baselines / "spach_conv_ms_xxs.yaml")
+    _, entries = read_architecture(baselines / "spach_conv_ms_xxs.yaml")
     assert entries["costs"]["macs"] == 712358912 and entries["found"] == {"preset": "spach_conv_ms_xxs"}
     assert "Test accuracy" in succeed(f"retrain {baselines / 'spach_conv_ms_xxs.yaml'} --smoke", folder)
 

@@ -1,0 +1,50 @@
+"""Every published network is a point of a space: of one that fixes its values, and of one that offers others beside them."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+
+from nas.architecture import FORM_DEFAULTS, OPTION_DEFAULTS, Architecture, MergeKind, NormKind, OptionalNorm, Scaled
+from nas.presets import preset_names, read_preset
+from nas.space import SearchSpace, SpaceFile
+
+OTHER_FORMS = {
+    "stem_norm": get_args(OptionalNorm),
+    "norm": get_args(NormKind),
+    "layer_scale": get_args(Scaled),
+    "merge": get_args(MergeKind),
+    "final_norm": get_args(OptionalNorm),
+}
+
+
+def space_around(architecture: Architecture, others: bool) -> SearchSpace:
+    stages = []
+    for stage in architecture.stages:
+        given: dict[str, Any] = {name: getattr(stage, name) for name, default in OPTION_DEFAULTS.items() if getattr(stage, name) != default}
+        given |= {"width": stage.width, "depth": stage.depth, "mixer": sorted(set(stage.mixers)), "mlp_ratio": stage.mlp_ratio}
+        given |= {"cpe": stage.cpe, "sharing": stage.sharing}
+        if others:
+            given |= {"depth": [stage.depth, stage.depth + 1], "mlp_ratio": [stage.mlp_ratio, stage.mlp_ratio + 1], "cpe": [False, True]}
+            given |= {"mixer": sorted({*stage.mixers, "none", "conv"}), "sharing": [False, True]}
+        stages.append(given)
+    forms = {form: getattr(architecture, form) for form in FORM_DEFAULTS} | (OTHER_FORMS if others else {})
+    data = {"format": "search space 1", "frame": architecture.frame, "patch": architecture.patch, **forms, "stages": stages}
+    return SearchSpace(SpaceFile.model_validate({k: list(v) if isinstance(v, tuple) else v for k, v in data.items()}), "around", "around.yaml")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_space_that_fixes_its_values_contains_it(name: str) -> None:
+    architecture = read_preset(name).architecture
+    space = space_around(architecture, others=False)
+    assert set(space.decisions) == set(space.mixer_decisions)  # of hybrids, whose stages have two kinds
+    assert space.decode(space.encode(architecture)) == architecture
+
+
+@pytest.mark.parametrize("name", ["spach_hybrid_ms_xs", "spach_mlp_ms_xxs_shared", "mixer_s_32", "resmlp_s12", "as_mlp_mobile", "vip_small_7"])
+def test_a_space_that_offers_other_values_too_contains_it(name: str) -> None:
+    architecture = read_preset(name).architecture
+    space = space_around(architecture, others=True)
+    assert len(space.decisions) > 10
+    assert space.decode(space.encode(architecture)) == architecture
