@@ -13,7 +13,8 @@ from nas.architecture import describe, read_architecture
 from nas.cost import cost, stage_costs
 from nas.import_weights import convert, read_checkpoint
 from nas.network import Network
-from nas.presets import as_markdown, as_table, read_preset, rows
+from nas.networks_page import as_markdown
+from nas.presets import as_table, read_preset, rows
 from nas.runs import now, save_weights
 from nas.setting import RUNS, architecture_file, open_run
 

@@ -113,7 +113,10 @@ def architecture_file(given: Path) -> Path:
     """
     if given.exists() or given.suffix in (".yaml", ".yml") or len(given.parts) > 1:
         return given
-    path = preset_path(str(given))
+    try:
+        path = preset_path(str(given))
+    except ValueError as error:
+        raise ValueError(f"no such file, and {error}") from None
     return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
 
 

@@ -19,7 +19,7 @@ LEVELS = [
     ["nas.supernet", "nas.sampling", "nas.presets", "nas.import_weights", "nas.cost.latency"],  # what is timed is a whole network
     ["nas.search"],
     ["nas.optuna_search", "nas.parallel"],
-    ["nas.setting"],
+    ["nas.setting", "nas.networks_page"],
     ["nas.jobs", "nas.catalogue"],  # jobs puts the two together
     ["launch"],
 ]

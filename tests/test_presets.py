@@ -14,7 +14,8 @@ from nas import presets
 from nas.architecture import FORM_DEFAULTS, OPTION_DEFAULTS, Architecture, Frame
 from nas.cost import cost
 from nas.network import Network
-from nas.presets import OWN_COUNTERS, PAPERS, TRANS_MS_S_BY_AREA, Figure, Published, preset_names, preset_path, read_preset, read_presets
+from nas.networks_page import OWN_COUNTERS, TRANS_MS_S_BY_AREA, as_markdown
+from nas.presets import PAPERS, Figure, Published, preset_names, preset_path, read_preset, read_presets
 from nas.yaml_io import read_yaml, validate
 
 PUBLISHED_NAMES = {
@@ -413,7 +414,7 @@ def test_published_keeps_the_printed_digits() -> None:
 
 def test_the_page_is_current() -> None:
     page = Path(__file__).parents[1] / "docs" / "networks.md"
-    assert page.read_text(encoding="utf-8") == presets.as_markdown(), "run: python launch.py presets --markdown > docs/networks.md"
+    assert page.read_text(encoding="utf-8") == as_markdown(), "run: python launch.py presets --markdown > docs/networks.md"
 
 
 def test_the_table_has_every_network() -> None:
@@ -449,4 +450,4 @@ def test_attention_that_is_shared() -> None:
     trans = PRESETS["spach_trans_ms_s"].architecture
     stages = (trans.stages[0], *(dataclasses.replace(stage, sharing=True) for stage in trans.stages[1:]))
     assert cost(dataclasses.replace(trans, stages=stages)).params == 27_863_176
-    assert "27,863,176 parameters" in presets.as_markdown().replace("\n  ", " ")
+    assert "27,863,176 parameters" in as_markdown().replace("\n  ", " ")
