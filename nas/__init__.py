@@ -1,3 +1,3 @@
 """Search an image network whose mix of token mixers is best under a budget, and train it from scratch."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
