@@ -116,7 +116,7 @@ def architecture_file(given: Path) -> Path:
     try:
         path = preset_path(str(given))
     except ValueError as error:
-        raise ValueError(f"no such file, and {error}") from None
+        raise ValueError(f"{given}: no such file, and {error}") from None
     return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
 
 

@@ -407,7 +407,7 @@ MISTAKES = {
     "train --run link": "--run: leaves runs: got 'link', a link to",
     "train --run file": "--run: not a folder: got 'file'",
     # spaces and recipes
-    "train --space hybird": "--space: unknown: got 'hybird'; accepted: cifar, hybrid, or a YAML file. Did you mean 'hybrid'",
+    "train --space hybird": "--space: unknown: got 'hybird'; accepted: cifar, hybrid, spach, or a YAML file. Did you mean 'hybrid'",
     "train --space nowhere.yaml": "nowhere.yaml: no such file",
     "train --space mixer.yaml": "mixer.yaml: stages\\[1\\].mixer: unknown mixer 'atention'; known: .* Did you mean 'attention'",
     "train --space key.yaml": "key.yaml: .*unknown key 'witdh'; known: .* Did you mean 'width'",

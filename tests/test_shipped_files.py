@@ -20,7 +20,7 @@ SHELL = [line.split("  #")[0].strip() for block in re.findall(r"```bash\n(.*?)``
 @pytest.mark.parametrize("space", sorted(path.stem for path in (ROOT / "search_spaces").glob("*.yaml")))
 def test_a_shipped_space_runs(space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["launch.py", "train", "--space", space, "--smoke"])
+    monkeypatch.setattr(sys, "argv", ["launch.py", "train", "--space", space, "--smoke", "--steps", "1"])
     assert launch.main() == 0
     assert "The supernet is trained" in capsys.readouterr().out
 
