@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, Field, StrictInt, StrictStr
+from torch import Tensor
 
 from nas.architecture import FORMAT as ARCHITECTURE_FORMAT
 from nas.architecture import MAX_RESOLUTION, Architecture, describe, read_architecture
@@ -581,7 +582,9 @@ def _retrain(
         )
     if done < steps:
         raise Stopped(f"retraining stopped at step {done} of {steps}")
-    accuracy = evaluate(model, data.evaluation_batches("test", setting.recipe.search.batch_size), setting.autocast)
+    with Progress("test", data.size("test"), "image") as progress:
+        batches_of_test = data.evaluation_batches("test", setting.recipe.search.batch_size)
+        accuracy = evaluate(model, _watched(batches_of_test, progress, stop), setting.autocast)
     metadata = {
         "architecture": json.dumps(trained.to_dict()),
         "classes": json.dumps(list(data.classes)),
@@ -596,3 +599,12 @@ def _retrain(
         {"result": result, "from": str(file), **setting.record(), "run": run.name, "device": str(setting.device)}, "A retrained network.",
     )  # fmt: skip
     run.record(finished=now())
+
+
+def _watched(batches: Iterable[tuple[Tensor, Tensor]], progress: Progress, stop: Callable[[], bool]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same batches, shown as they are done; large networks take minutes for a test."""
+    for images, targets in batches:
+        if stop():
+            raise Stopped(f"test stopped after {progress.done} of {progress.total} images")
+        yield images, targets
+        progress.advance(len(targets))

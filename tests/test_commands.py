@@ -298,6 +298,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(folder: Path, finish
         (SEARCH, "_accuracy", 2, "Search stopped after 2 of 4 evaluations"),
         (SEARCH, "", 0, ""),
         (RETRAIN, "_report_step", 3, "Retraining stopped at step 3 of 4"),
+        (RETRAIN, "_watched", 1, "Test stopped after 0 of 359 images"),
         (RETRAIN, "", 0, ""),
     ):
         with pytest.MonkeyPatch.context() as patch:
