@@ -14,7 +14,7 @@ import json
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
@@ -95,14 +95,9 @@ class SpaceFile(BaseModel):
 # The decisions of a stage besides its mixers, and which of them only some mixers read.
 _STAGE_DECISIONS = ("width", "depth", "mlp_ratio", "kernel", "head_width", "heads", "token_hidden", "split_pool", "cpe", "sharing")
 _MIXER_OPTIONS = tuple(OPTION_DEFAULTS)
-# The decisions about all of a network. Their options, being names, ascend in cost as their types list them.
+# The decisions about all of a network: the forms that are names, which ascend in cost as their types list them.
 _FORMS = {
-    "stem": StemKind,
-    "stem_norm": OptionalNorm,
-    "norm": NormKind,
-    "layer_scale": Scaled,
-    "merge": MergeKind,
-    "final_norm": OptionalNorm,
+    form: get_args(kind) for form, kind in get_type_hints(Architecture).items() if form in FORM_DEFAULTS and get_origin(kind) is Literal
 }
 
 
@@ -150,7 +145,9 @@ class SearchSpace:
         table: dict[str, tuple[Value, ...]] = {}
         for form, names in _FORMS.items():
             options = self._distinct(getattr(self._file, form), f"{self._place}: {form}")
-            table[form] = tuple(name for name in get_args(names) if name in options)
+            if form == "merge" and len(self._file.stages) == 1:  # nothing is merged
+                options = [FORM_DEFAULTS[form]]
+            table[form] = tuple(name for name in names if name in options)
         if len(table["stem"]) > 1:
             raise ValueError(
                 f"{self._place}: stem: fixed, not searched: got {', '.join(map(str, table['stem']))}; accepted: one of them. "

@@ -48,3 +48,13 @@ def test_a_space_that_offers_other_values_too_contains_it(name: str) -> None:
     space = space_around(architecture, others=True)
     assert len(space.decisions) > 10
     assert space.decode(space.encode(architecture)) == architecture
+
+
+def test_the_form_of_merging_is_no_decision_where_nothing_is_merged() -> None:
+    architecture = read_preset("mixer_s_32").architecture
+    data = {"format": "search space 1", "frame": architecture.frame, "patch": 32, "merge": ["gather", "conv_norm"]}
+    forms = {form: getattr(architecture, form) for form in ("stem_norm", "layer_scale")}
+    stage = {"width": 512, "depth": 8, "mixer": "token_mlp", "mlp_ratio": 4, "token_hidden": "channels"}
+    space = SearchSpace(SpaceFile.model_validate({**data, **forms, "stages": [stage]}), "one", "one.yaml")
+    assert not space.decisions
+    assert space.decode(space.encode(architecture)) == architecture
