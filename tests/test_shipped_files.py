@@ -14,10 +14,19 @@ import launch
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHELL = [line.split("  #")[0].strip() for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines() if line.strip()]
+SHELL = [
+    line.split("  #")[0].strip() for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines() if line.strip()
+]
 
 
-@pytest.mark.parametrize("space", sorted(path.stem for path in (ROOT / "search_spaces").glob("*.yaml")))
+# The large ones write gigabytes of checkpoint; that their supernets run, test_supernet.py sees at every call.
+SPACES = [
+    pytest.param(path.stem, marks=[] if path.stem == "cifar" else [pytest.mark.slow])
+    for path in sorted((ROOT / "search_spaces").glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize("space", SPACES)
 def test_a_shipped_space_runs(space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["launch.py", "train", "--space", space, "--smoke", "--steps", "1"])
