@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -31,7 +32,9 @@ def space_around(architecture: Architecture, others: bool) -> SearchSpace:
         stages.append(given)
     forms = {form: getattr(architecture, form) for form in FORM_DEFAULTS} | (OTHER_FORMS if others else {})
     data = {"format": "search space 1", "frame": architecture.frame, "patch": architecture.patch, **forms, "stages": stages}
-    return SearchSpace(SpaceFile.model_validate({k: list(v) if isinstance(v, tuple) else v for k, v in data.items()}), "around", "around.yaml")
+    return SearchSpace(
+        SpaceFile.model_validate({k: list(v) if isinstance(v, tuple) else v for k, v in data.items()}), "around", "around.yaml"
+    )
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -42,7 +45,9 @@ def test_a_space_that_fixes_its_values_contains_it(name: str) -> None:
     assert space.decode(space.encode(architecture)) == architecture
 
 
-@pytest.mark.parametrize("name", ["spach_hybrid_ms_xs", "spach_mlp_ms_xxs_shared", "mixer_s_32", "resmlp_s12", "as_mlp_mobile", "vip_small_7"])
+@pytest.mark.parametrize(
+    "name", ["spach_hybrid_ms_xs", "spach_mlp_ms_xxs_shared", "mixer_s_32", "resmlp_s12", "as_mlp_mobile", "vip_small_7"]
+)
 def test_a_space_that_offers_other_values_too_contains_it(name: str) -> None:
     architecture = read_preset(name).architecture
     space = space_around(architecture, others=True)
@@ -58,3 +63,16 @@ def test_the_form_of_merging_is_no_decision_where_nothing_is_merged() -> None:
     space = SearchSpace(SpaceFile.model_validate({**data, **forms, "stages": [stage]}), "one", "one.yaml")
     assert not space.decisions
     assert space.decode(space.encode(architecture)) == architecture
+
+
+def test_the_space_around_spach_contains_what_its_file_says() -> None:
+    space = SearchSpace.read(Path(__file__).parents[1] / "search_spaces" / "spach.yaml")
+
+    def contains(name: str) -> bool:
+        try:
+            return bool(space.encode(read_preset(name).architecture))
+        except ValueError:
+            return False
+
+    xs = {"spach_conv_ms_xs", "spach_mlp_ms_xs", "spach_mlp_ms_xs_shared", "spach_trans_ms_xs"}
+    assert set(filter(contains, preset_names())) == xs | {"spach_conv_ms_s", "spach_mlp_ms_s", "spach_mlp_ms_s_shared", "spach_hybrid_ms_s"}
