@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
+from nas import HOME
 from nas.architecture import Architecture, read_architecture
 from nas.blocks import Head
 from nas.cost import cost
 from nas.yaml_io import did_you_mean, validate
 
-FOLDER = Path(__file__).resolve().parent.parent / "search_spaces" / "presets"
+FOLDER = HOME / "search_spaces" / "presets"
 MISFIT = "*"  # beside a published figure that the exact count does not round to
 
 System = Literal["SPACH", "MLP-Mixer", "ResMLP", "S2-MLP", "S2-MLPv2", "AS-MLP", "ViP"]

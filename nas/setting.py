@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from nas import HOME
 from nas.architecture import MAX_RESOLUTION, Frame
 from nas.data import Data, DataSource, open_data
 from nas.presets import preset_path
@@ -19,7 +20,6 @@ from nas.runs import Run
 from nas.train import Phase, Recipe, read_recipe
 from nas.yaml_io import did_you_mean
 
-HOME = Path(__file__).resolve().parent.parent  # where search_spaces/ and recipes/ are
 RUNS = Path("runs")
 SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's
 
