@@ -41,7 +41,8 @@ def at_another_frame(space: SearchSpace) -> SearchSpace:
 @pytest.mark.parametrize("path", SPACE_FILES, ids=lambda path: path.stem)
 def test_cost_equals_tracing(path: Path) -> None:
     space = SearchSpace.read(path)
-    for architecture in draw(space, 200, seed=1) + draw(at_another_frame(space), 20, seed=2):
+    count = 200 if path.stem in ("cifar", "hybrid") else 60  # the others have many blocks of few kinds
+    for architecture in draw(space, count, seed=1) + draw(at_another_frame(space), 20, seed=2):
         traced = trace(lambda architecture=architecture: Network(architecture), *image_shape(architecture.frame))
         assert cost(architecture) == traced, architecture
 
