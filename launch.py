@@ -63,7 +63,7 @@ def fail(message: str) -> NoReturn:
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:
-    from nas.yaml_io import did_you_mean  # only once there is a mistake: it brings pydantic
+    from nas.yaml_files import did_you_mean  # only once there is a mistake: it brings pydantic
 
     return did_you_mean(word, known)
 

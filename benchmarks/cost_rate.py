@@ -18,10 +18,10 @@ import torch
 from timing import machine, write_figures
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas.architecture import Architecture
 from nas.cost import cost
-from nas.network import Network
-from nas.space import SearchSpace
+from nas.networks.architecture import Architecture
+from nas.networks.network import Network
+from nas.spaces.space import SearchSpace
 
 SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
 TARGET = 5000

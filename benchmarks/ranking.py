@@ -13,10 +13,10 @@ from pathlib import Path
 
 import optuna
 
-from nas.architecture import read_architecture
+from nas.networks.architecture import read_architecture
 from nas.pareto import kendall_tau
-from nas.runs import Run
-from nas.yaml_io import read_yaml
+from nas.runs.folder import Run
+from nas.yaml_files import read_yaml
 
 RUNS = Path("runs")
 

@@ -18,16 +18,16 @@ from pathlib import Path
 
 import torch
 
-from nas.architecture import Architecture
-from nas.budget import parse_budgets
 from nas.cost import cost
 from nas.data import open_data
-from nas.optuna_search import open_study
+from nas.networks.architecture import Architecture
 from nas.progress import Progress
-from nas.search import search
-from nas.space import SearchSpace
-from nas.supernet import Supernet
-from nas.train import evaluate
+from nas.quantities import parse_budgets
+from nas.searching.optuna_study import open_study
+from nas.searching.search import search
+from nas.spaces.space import SearchSpace
+from nas.spaces.supernet import Supernet
+from nas.training.loop import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from timing import in_turns, machine, ratio, write_figures
 from torch import Tensor
 
-from nas.mixers.as_shift import as_shift
-from nas.mixers.s2_shift import s2_shift
+from nas.networks.mixers.as_shift import as_shift
+from nas.networks.mixers.s2_shift import s2_shift
 
 SHAPES = ([64, 16, 16, 96], [64, 8, 8, 128], [32, 28, 28, 224])
 

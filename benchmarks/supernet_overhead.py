@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from timing import in_turns, machine, ratio, write_figures
 
-from nas.architecture import Architecture
 from nas.cost import cost
-from nas.space import SearchSpace, with_frame
-from nas.supernet import Supernet
+from nas.networks.architecture import Architecture
+from nas.spaces.space import SearchSpace, with_frame
+from nas.spaces.supernet import Supernet
 
 SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
 TARGETS = {("cifar", "median"): 1.10, ("hybrid", "median"): 1.25}

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import torch
 
-from nas.architecture import describe, read_architecture
 from nas.cost import cost, stage_costs
-from nas.import_weights import convert, read_checkpoint
-from nas.network import Network
-from nas.networks_page import as_markdown
-from nas.presets import as_table, read_preset, rows
-from nas.runs import now, save_weights
+from nas.networks.architecture import describe, read_architecture
+from nas.networks.network import Network
+from nas.networks.weight_files import save_weights
+from nas.published.import_weights import convert, read_checkpoint
+from nas.published.page import as_markdown
+from nas.published.presets import as_table, read_preset, rows
+from nas.runs.folder import now
 from nas.setting import RUNS, architecture_file, open_run
 
 
@@ -92,5 +93,5 @@ def import_weights(*, preset: str, file: Path, run: str | None) -> int:
     total = cost(network.architecture)
     print(f"{network.published.name}: {len(weights)} tensors, {total.params:,} parameters, from {file}")
     print(f"Weights: {target}")
-    print(f'Load:    from nas.network import load_network; network = load_network("{target}")')
+    print(f'Load:    from nas.networks.network import load_network; network = load_network("{target}")')
     return 0

@@ -24,26 +24,29 @@ import torch
 from pydantic import BaseModel, Field, StrictInt, StrictStr
 from torch import Tensor
 
-from nas.architecture import FORMAT as ARCHITECTURE_FORMAT
-from nas.architecture import MAX_RESOLUTION, Architecture, describe, read_architecture
-from nas.budget import Budget, format_quantity, parse_budgets
 from nas.cost import cost
 from nas.cost.latency import measure_latency
-from nas.network import Network
-from nas.optuna_search import open_study
-from nas.parallel import Workers, check_workers, cores
-from nas.presets import Preset, read_presets
+from nas.networks.architecture import FORMAT as ARCHITECTURE_FORMAT
+from nas.networks.architecture import MAX_RESOLUTION, Architecture, describe, read_architecture
+from nas.networks.network import Network
+from nas.networks.weight_files import save_weights
 from nas.progress import Progress
-from nas.runs import Interrupt, Run, load_checkpoint, now, provenance, save_weights
-from nas.sampling import paths_of_step
-from nas.search import Trial, check_budgets, choose_winner, largest_that_fits, usage
-from nas.search import search as search_loop
+from nas.published.presets import Preset, read_presets
+from nas.quantities import Budget, format_quantity, parse_budgets
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import Run, now, provenance
+from nas.runs.interrupt import Interrupt
+from nas.searching.optuna_study import open_study
+from nas.searching.ray_workers import Workers, check_workers, cores
+from nas.searching.search import Trial, check_budgets, choose_winner, largest_that_fits, usage
+from nas.searching.search import search as search_loop
 from nas.setting import RUNS, Setting, Stopped, architecture_file, make_setting, open_run, same_as_begun, shipped, short_name, with_length
-from nas.space import SearchSpace, Values
-from nas.supernet import Supernet
-from nas.train import Batches, Phase, evaluate
-from nas.train import train as train_model
-from nas.yaml_io import validate, write_atomically, write_yaml
+from nas.spaces.space import SearchSpace, Values
+from nas.spaces.supernet import Supernet
+from nas.training.loop import Batches, Phase, evaluate
+from nas.training.loop import train as train_model
+from nas.training.paths import paths_of_step
+from nas.yaml_files import validate, write_atomically, write_yaml
 
 # ---- the supernet ------------------------------------------------------------------------------------------------------
 

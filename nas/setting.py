@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from nas import HOME
-from nas.architecture import MAX_RESOLUTION, Frame
 from nas.data import Data, DataSource, open_data
-from nas.presets import preset_path
-from nas.runs import Run
-from nas.train import Phase, Recipe, read_recipe
-from nas.yaml_io import did_you_mean
+from nas.networks.architecture import MAX_RESOLUTION, Frame
+from nas.published.presets import preset_path
+from nas.runs.folder import Run
+from nas.training.loop import Phase, Recipe, read_recipe
+from nas.yaml_files import did_you_mean
 
 RUNS = Path("runs")
 SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.architecture import FORMAT, Architecture, Frame, Stage, read_architecture
-from nas.yaml_io import write_yaml
+from nas.networks.architecture import FORMAT, Architecture, Frame, Stage, read_architecture
+from nas.yaml_files import write_yaml
 
 GOLDEN = Architecture(
     Frame(32, 3, 10),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.budget import Budget, format_quantity, parse_budget, parse_budgets
+from nas.quantities import Budget, format_quantity, parse_budget, parse_budgets
 
 
 @pytest.mark.parametrize(

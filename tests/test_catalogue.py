@@ -11,10 +11,10 @@ import pytest
 import torch
 from command_line import refused, run, succeed
 
-from nas.architecture import FORMAT, read_architecture
-from nas.network import load_network
-from nas.presets import preset_names
-from nas.yaml_io import read_yaml, write_yaml
+from nas.networks.architecture import FORMAT, read_architecture
+from nas.networks.network import load_network
+from nas.published.presets import preset_names
+from nas.yaml_files import read_yaml, write_yaml
 
 # At 224 px as large as SPACH-Conv-MS-XXS (712 MMACs, 5.1 Mparams), so that published networks fall into its budgets.
 SPACE = """
@@ -185,7 +185,7 @@ def test_a_checkpoint_of_another_network_or_half_a_file_is_refused(folder: Path,
 
 
 def test_load_network_names_a_file_that_is_not_a_networks(tmp_path: Path) -> None:
-    from nas.runs import save_weights
+    from nas.networks.weight_files import save_weights
 
     save_weights(tmp_path / "other.safetensors", {"weight": torch.zeros(2)}, {})
     with pytest.raises(ValueError, match=r"other\.safetensors: no architecture in its metadata"):

@@ -27,8 +27,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from nas import jobs, setting
-from nas.runs import load_checkpoint, load_weights
-from nas.yaml_io import read_yaml
+from nas.networks.weight_files import load_weights
+from nas.runs.checkpoint import load_checkpoint
+from nas.yaml_files import read_yaml
 
 REPOSITORY = Path(__file__).parents[1]
 SPACE = """
@@ -233,8 +234,8 @@ def test_workers_find_what_one_process_finds(finished: Path) -> None:
 KILLED = """
 import itertools, os, signal, sys
 sys.path.insert(0, {repository!r})
-import launch, nas.jobs, nas.train
-nas.train.CHECKPOINT_SECONDS = 0.0
+import launch, nas.jobs, nas.training.loop
+nas.training.loop.CHECKPOINT_SECONDS = 0.0
 calls, real = itertools.count(1), nas.jobs.{name}
 def dies(*args):
     if next(calls) == 3:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tracing import torch_macs, trace
 
-from nas.architecture import Architecture, Frame, Stage
-from nas.budget import Cost
 from nas.cost import cost, stage_costs
-from nas.network import Network
-from nas.space import SearchSpace
+from nas.networks.architecture import Architecture, Frame, Stage
+from nas.networks.network import Network
+from nas.quantities import Cost
+from nas.spaces.space import SearchSpace
 
 HERE = Path(__file__).parent
 SPACE_FILES = [*sorted((HERE.parent / "search_spaces").glob("*.yaml")), *sorted((HERE / "spaces").glob("*.yaml"))]

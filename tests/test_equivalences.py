@@ -19,17 +19,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from tracing import trace
 
-from nas import mixers
-from nas.architecture import Architecture, Frame, Stage
-from nas.blocks import Branch, ChannelMLP, GatherMerge, NormedMerge, PatchConv, Stem
-from nas.budget import Cost
 from nas.cost import cost
-from nas.layers import BlockSpecs, run
-from nas.mixers import MIXERS
-from nas.mixers.as_shift import as_shift
-from nas.mixers.s2_shift import s2_shift
-from nas.network import Network
-from nas.norms import NORMS, Affine, GroupNorm1
+from nas.networks import mixers
+from nas.networks.architecture import Architecture, Frame, Stage
+from nas.networks.blocks import Branch, ChannelMLP, GatherMerge, NormedMerge, PatchConv, Stem
+from nas.networks.layers import BlockSpecs, run
+from nas.networks.mixers import MIXERS
+from nas.networks.mixers.as_shift import as_shift
+from nas.networks.mixers.s2_shift import s2_shift
+from nas.networks.network import Network
+from nas.networks.norms import NORMS, Affine, GroupNorm1
+from nas.quantities import Cost
 
 ATOL = 1e-10  # float64 leaves 1e-13 or so; a wrong tap, axis or border leaves about 1
 SHAPES = [(4, (4, 4)), (12, (3, 5)), (8, (7, 2)), (4, (1, 6)), (16, (1, 1))]  # width, grid

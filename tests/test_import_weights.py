@@ -19,9 +19,9 @@ from originals import ASMLP, Spach, ViP, randomised
 from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from nas.architecture import Architecture, Frame, Stage, read_architecture
-from nas.import_weights import convert, read_checkpoint
-from nas.network import Network
+from nas.networks.architecture import Architecture, Frame, Stage, read_architecture
+from nas.networks.network import Network
+from nas.published.import_weights import convert, read_checkpoint
 
 PRESETS = sorted((Path(__file__).parents[1] / "search_spaces" / "presets").glob("*.yaml"))
 CLASSES = 5

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 
-from nas.architecture import Architecture, Frame, Stage
-from nas.blocks import Branch
-from nas.layers import BlockSpecs, layer_specs, outline
-from nas.network import Network
+from nas.networks.architecture import Architecture, Frame, Stage
+from nas.networks.blocks import Branch
+from nas.networks.layers import BlockSpecs, layer_specs, outline
+from nas.networks.network import Network
 
 SMALL = Architecture(
     Frame(32, 3, 10),

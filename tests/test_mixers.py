@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tracing import torch_macs, trace
 
-from nas.architecture import Stage
-from nas.layers import own_part
-from nas.mixers import MIXERS, NAMES, NO_MIXER, options_of
-from nas.mixers.as_shift import as_shift
+from nas.networks.architecture import Stage
+from nas.networks.layers import own_part
+from nas.networks.mixers import MIXERS, NAMES, NO_MIXER, options_of
+from nas.networks.mixers.as_shift import as_shift
 
 WIDTH, WIDER = 28, 56  # every side of GRIDS divides both, as do 4 (shift groups) and the heads tried; their chunks of a fifth nest
 GRIDS = ((4, 4), (7, 4), (2, 7))

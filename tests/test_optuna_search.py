@@ -19,11 +19,11 @@ import optuna
 import pytest
 from optuna_dashboard import _serializer
 
-from nas.architecture import Architecture
-from nas.budget import parse_budgets
-from nas.optuna_search import SAMPLERS, open_study
+from nas.networks.architecture import Architecture
 from nas.pareto import hypervolume
-from nas.search import Result, check_budgets, search
+from nas.quantities import parse_budgets
+from nas.searching.optuna_study import SAMPLERS, open_study
+from nas.searching.search import Result, check_budgets, search
 from tests.test_search import Recorder, ToySpace, accuracy_of, cost_of
 
 FACTS = {"space": "toy", "fingerprint": ToySpace.fingerprint, "budgets": ["4MMACs"], "floor": 0.8}

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.architecture import Architecture, Stage
-from nas.parallel import Workers, cores
+from nas.networks.architecture import Architecture, Stage
+from nas.searching.ray_workers import Workers, cores
 from tests.test_optuna_search import run, stored_trials
 from tests.test_search import FRAME, accuracy_of
 
@@ -110,5 +110,5 @@ def test_more_workers_than_cores_are_refused_before_anything_starts(num: int) ->
 
 
 def test_ray_is_not_imported_before_it_is_needed() -> None:
-    code = "import sys, nas.parallel; sys.exit('ray' in sys.modules)"
+    code = "import sys, nas.searching.ray_workers; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from tracing import trace
 
-from nas import presets
-from nas.architecture import FORM_DEFAULTS, OPTION_DEFAULTS, Architecture, Frame
 from nas.cost import cost
-from nas.network import Network
-from nas.networks_page import OWN_COUNTERS, TRANS_MS_S_BY_AREA, as_markdown
-from nas.presets import PAPERS, Figure, Published, preset_names, preset_path, read_preset, read_presets
-from nas.yaml_io import read_yaml, validate
+from nas.networks.architecture import FORM_DEFAULTS, OPTION_DEFAULTS, Architecture, Frame
+from nas.networks.network import Network
+from nas.published import presets
+from nas.published.page import OWN_COUNTERS, TRANS_MS_S_BY_AREA, as_markdown
+from nas.published.presets import PAPERS, Figure, Published, preset_names, preset_path, read_preset, read_presets
+from nas.yaml_files import read_yaml, validate
 
 PUBLISHED_NAMES = {
     "SPACH": """

@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 import pytest
 
-from nas.architecture import FORM_DEFAULTS, OPTION_DEFAULTS, Architecture, MergeKind, NormKind, OptionalNorm, Scaled
-from nas.presets import preset_names, read_preset
-from nas.space import SearchSpace, SpaceFile
+from nas.networks.architecture import FORM_DEFAULTS, OPTION_DEFAULTS, Architecture, MergeKind, NormKind, OptionalNorm, Scaled
+from nas.published.presets import preset_names, read_preset
+from nas.spaces.space import SearchSpace, SpaceFile
 
 OTHER_FORMS = {
     "stem_norm": get_args(OptionalNorm),

@@ -19,8 +19,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.runs import Interrupt, Run, load_checkpoint, load_weights, provenance, save_checkpoint, save_weights
-from nas.yaml_io import read_yaml
+from nas.networks.weight_files import load_weights, save_weights
+from nas.runs.checkpoint import load_checkpoint, save_checkpoint
+from nas.runs.folder import Run, provenance
+from nas.runs.interrupt import Interrupt
+from nas.yaml_files import read_yaml
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -88,7 +91,7 @@ def another_process(code: str, *arguments: object) -> Iterator[subprocess.Popen[
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from nas.runs import Run
+from nas.runs.folder import Run
 with Run("x", Path(sys.argv[1])).lock():
     if sys.argv[2] == "forked" and os.fork() == 0:
         print(os.getpid(), file=open(sys.argv[1] + "/child", "w"), flush=True)
@@ -317,7 +320,7 @@ KILL_EVERYWHERE = """
 import os, signal, sys
 from pathlib import Path
 import torch
-import nas.runs, nas.yaml_io
+import nas.runs.checkpoint, nas.yaml_files
 sys.path.insert(0, "tests")
 from test_runs import saved
 
@@ -477,6 +480,6 @@ def test_outside_the_main_thread_an_interrupt_does_nothing() -> None:
 
 
 def test_torch_is_imported_only_by_what_needs_it() -> None:
-    code = "import sys, nas.runs, nas.yaml_io, nas.budget, nas.pareto, nas.progress; print(*sys.modules)"
+    code = "import sys, nas.runs.folder, nas.runs.checkpoint, nas.runs.interrupt, nas.yaml_files, nas.quantities, nas.pareto, nas.progress; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "optuna", "ray", "rich", "numpy"} & set(modules)

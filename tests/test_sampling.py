@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from nas.architecture import Architecture
-from nas.mixers import NO_MIXER
-from nas.sampling import paths_of_step
-from nas.space import SearchSpace
+from nas.networks.architecture import Architecture
+from nas.networks.mixers import NO_MIXER
+from nas.spaces.space import SearchSpace
+from nas.training.paths import paths_of_step
 
 SPACE_FOLDER = Path(__file__).parents[1] / "search_spaces"
 SPACE_FILES = sorted(SPACE_FOLDER.glob("*.yaml"))

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from nas.architecture import Architecture, Frame, Stage
-from nas.budget import Cost, parse_budgets
+from nas.networks.architecture import Architecture, Frame, Stage
 from nas.pareto import front
-from nas.search import (
+from nas.quantities import Cost, parse_budgets
+from nas.searching.search import (
     Asked,
     Stored,
     Trial,
@@ -402,5 +402,5 @@ def test_without_a_binding_budget_every_network_is_in_the_band() -> None:
 
 
 def test_search_imports_neither_torch_nor_optuna_nor_ray() -> None:
-    code = "import sys, nas.search; sys.exit(bool({'torch', 'optuna', 'ray'} & set(sys.modules)))"
+    code = "import sys, nas.searching.search; sys.exit(bool({'torch', 'optuna', 'ray'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from nas.architecture import Architecture, Frame, Stage
 from nas.cost import cost
-from nas.layers import layer_specs
-from nas.space import SearchSpace, with_frame
+from nas.networks.architecture import Architecture, Frame, Stage
+from nas.networks.layers import layer_specs
+from nas.spaces.space import SearchSpace, with_frame
 
 SPACE_FILES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.architecture import Architecture
-from nas.layers import LAYERS, layer_specs, own_part
-from nas.mixers import NAMES
-from nas.network import Network
-from nas.space import SearchSpace, with_frame
-from nas.supernet import Supernet
+from nas.networks.architecture import Architecture
+from nas.networks.layers import LAYERS, layer_specs, own_part
+from nas.networks.mixers import NAMES
+from nas.networks.network import Network
+from nas.spaces.space import SearchSpace, with_frame
+from nas.spaces.supernet import Supernet
 
 HERE = Path(__file__).parent
 SPACE_FILES = [*sorted((HERE.parent / "search_spaces").glob("*.yaml")), *sorted((HERE / "spaces").glob("*.yaml"))]

@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-import nas.train
-from nas.architecture import Architecture, Frame, Stage
+import nas.training.loop
 from nas.data import Augmentation, Data, open_data
-from nas.network import Network
-from nas.runs import load_checkpoint
-from nas.sampling import paths_of_step
-from nas.space import SearchSpace
-from nas.supernet import Supernet
-from nas.train import Phase, Recipe, evaluate, train
+from nas.networks.architecture import Architecture, Frame, Stage
+from nas.networks.network import Network
+from nas.runs.checkpoint import load_checkpoint
+from nas.spaces.space import SearchSpace
+from nas.spaces.supernet import Supernet
+from nas.training.loop import Phase, Recipe, evaluate, train
+from nas.training.paths import paths_of_step
 
 REPOSITORY = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -293,11 +293,11 @@ def test_the_average_of_the_weights_is_what_is_evaluated() -> None:
 def test_a_short_training_writes_one_checkpoint_and_a_long_one_one_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count(step=5)  # five between any two looks at the clock
     written: list[int] = []
-    monkeypatch.setattr(nas.train, "save_checkpoint", lambda path, state: written.append(state["step"]))
+    monkeypatch.setattr(nas.training.loop, "save_checkpoint", lambda path, state: written.append(state["step"]))
     Training(Scaled, points, PLAIN).run(tmp_path / "a.pt")
     assert written == [STEPS]
     written.clear()
-    monkeypatch.setattr(nas.train.time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(nas.training.loop.time, "monotonic", lambda: float(next(seconds)))
     train(Scaled(), points, PLAIN, steps=60, seed=0, checkpoint=tmp_path / "a.pt")
     gaps = [5 * (later - earlier) for earlier, later in itertools.pairwise(written[:-1])]
     assert written[-1] == 60 and gaps and min(gaps) >= 60

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.yaml_io import did_you_mean, read_yaml, validate, write_atomically, write_yaml
+from nas.yaml_files import did_you_mean, read_yaml, validate, write_atomically, write_yaml
 
 
 def read_text(tmp_path: Path, text: str | bytes, format: str | None = None) -> dict:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
-from nas.budget import Cost
+from nas.quantities import Cost
 
 
 class _Operations(TorchDispatchMode):

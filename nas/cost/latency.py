@@ -12,8 +12,8 @@ import time
 
 import torch
 
-from nas.architecture import Architecture
-from nas.network import Network
+from nas.networks.architecture import Architecture
+from nas.networks.network import Network
 
 
 def measure_latency(

@@ -1,0 +1,77 @@
+"""All networks of a space in one: for every place the largest module, of which each architecture uses a part.
+
+Nothing is implemented a second time. A layer of a smaller width, ratio or kernel is the ordinary standalone module, run on slices of the
+largest one's parameters; `subnet` copies the same slices into a standalone network. Mixer kinds share nothing but what surrounds
+them: stem, merging, channel MLP, position encoding and head are one per place, whichever mixer ran; each mixer kind has its own norm and scale.
+Where a space chooses between kinds of norm or forms of merging, each has its own weights too (`LayerSpec.home`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nas.networks.architecture import Architecture
+from nas.networks.layers import LayerSpec, layer_specs, outline, own_part, run
+from nas.networks.network import Network, attach, build_layer
+from nas.spaces.space import SearchSpace
+
+
+class Supernet(nn.Module):
+    """The supernet of a space, with fresh weights from torch's random state, for the images and classes of `space.frame`."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__()
+        self.space = space
+        self._largest: dict[str, nn.Module] = {}
+        for home, spec in space.largest_layers.items():
+            attach(self, home, build_layer(spec))
+            self._largest[home] = self.get_submodule(home)
+        self._skeletons: dict[Any, tuple[nn.Module, tuple[str, ...], tuple[str, ...]]] = {}
+
+    def forward(self, images_BCHW: Tensor, architecture: Architecture) -> Tensor:
+        """Images [B, channels, resolution, resolution] to logits [B, classes], by the network of `architecture`."""
+        return run(outline(architecture), self._call, images_BCHW)
+
+    def _call(self, spec: LayerSpec, *inputs: object) -> Tensor:
+        skeleton, parameters, buffers = self._skeleton(spec)
+        shared = self._largest[spec.home]
+        tensors = {name: own_part(skeleton, name, shared.get_parameter(name)) for name in parameters}
+        if buffers:  # a batch norm's: no choice changes them, so they are used, and kept up, as they are
+            tensors |= {name: shared.get_buffer(name) for name in buffers}
+            skeleton.train(self.training)
+        return functional_call(skeleton, tensors, inputs)
+
+    def _skeleton(self, spec: LayerSpec) -> tuple[nn.Module, tuple[str, ...], tuple[str, ...]]:
+        """The spec's module without weights (on the meta device), and the names of its parameters and buffers.
+
+        Not registered: the weights are the largest module's. Two threads must not run one skeleton at once.
+        """
+        found = self._skeletons.get(spec.shape)
+        if found is None:
+            with torch.device("meta"):
+                skeleton = build_layer(spec)
+            # A buffer that is not passed would stay on meta, and indexing by it reads uninitialised memory without an error.
+            buffers = dict(skeleton.named_buffers())
+            assert all(self._largest[spec.home].get_buffer(name).shape == buffer.shape for name, buffer in buffers.items()), spec.kind
+            found = self._skeletons[spec.shape] = skeleton, tuple(dict(skeleton.named_parameters())), tuple(buffers)
+        return found
+
+    def subnet(self, architecture: Architecture) -> Network:
+        """The standalone network of `architecture` with a copy of its part of the shared weights: same outputs, same gradients."""
+        with torch.device("meta"):
+            network = Network(architecture)
+        homes = {spec.weights: spec.home for spec in layer_specs(architecture)}
+        for weights, module in network.layers.items():
+            shared = self._largest[homes[weights]]
+            for name, _ in list(module.named_parameters()):
+                part = own_part(module, name, shared.get_parameter(name)).detach().clone(memory_format=torch.contiguous_format)
+                owner, _, leaf = name.rpartition(".")
+                setattr(module.get_submodule(owner), leaf, nn.Parameter(part))
+            for name, buffer in shared.named_buffers():
+                owner, _, leaf = name.rpartition(".")
+                setattr(module.get_submodule(owner), leaf, buffer.clone())
+        return network.train(self.training)
