@@ -34,7 +34,7 @@ def run(commands: Iterable[click.Command]) -> int:
     """Runs the command that `sys.argv` names; the exit status."""
     _let_threads_sleep()
     known = {str(command.name): command for command in commands}
-    group = click.Group("hybrid-nas", known, help=HELP.format(program=program()))
+    group = click.Group("hybrid-nas", known, help=HELP.format(program=program()), no_args_is_help=False)
     version = click.version_option(__version__, "--version", message=f"hybrid-nas {__version__}")
     try:
         return version(group).main(prog_name=program().split()[-1], standalone_mode=False) or 0
@@ -68,14 +68,23 @@ def _out_of_memory(error: BaseException) -> bool:
 def _finished(error: click.ClickException) -> str:
     """click's message with the command's name before it and what is accepted behind it."""
     context = getattr(error, "ctx", None)
-    command = "" if context is None or context.parent is None else f"{context.info_name}: "
-    said = error.format_message().strip()
-    parameter = getattr(error, "param", None)
-    accepted = getattr(parameter, "help", None) or (parameter.metavar if isinstance(parameter, click.Argument) else None)
-    if isinstance(error, click.NoSuchCommand) and context is not None:
-        accepted = ", ".join(context.command.commands)
-    said = f"{said.rstrip('.')}; accepted: {accepted}." if accepted else said
-    return f"{command}{said[:1].lower()}{said[1:]} See {_name()} {command.rstrip(': ')}{' ' if command else ''}--help."
+    inside = context is not None and context.parent is not None
+    command = f"{context.info_name} " if inside else ""
+    said = error.format_message().strip().rstrip(".")
+    said = f"{command.strip()}{': ' if inside else ''}{said[:1].lower()}{said[1:]}"
+    accepted = _accepted(error)
+    end = f"; accepted: {accepted.rstrip('.')}." if accepted else "" if said.endswith("?") else "."
+    return f"{said}{end} See {_name()} {command}--help."
+
+
+def _accepted(error: click.ClickException) -> str:
+    """What the place of a mistake takes, where click does not say it."""
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        return getattr(error.param, "help", None) or f"a word for {error.param.human_readable_name}"
+    context = getattr(error, "ctx", None)
+    if context is not None and context.parent is None and not isinstance(error, click.NoSuchOption):
+        return ", ".join(context.command.commands)
+    return ""
 
 
 def _name() -> str:

@@ -11,7 +11,7 @@ import click
 from nas.commands.options import open_run
 
 
-@click.command("import-weights")
+@click.command("import-weights", short_help="Take over weights of the original code.")
 @click.argument("preset", metavar="PRESET")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--run", metavar="NAME", help="A folder under runs/ (default: import-PRESET).")

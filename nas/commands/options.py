@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 Command = Callable[..., Any]
-COUNT = click.IntRange(1, 2**63 - 1)
+COUNT = click.IntRange(1)
 
 
 def training_options(length_of: str) -> Callable[[Command], Command]:
@@ -43,7 +43,7 @@ def training_options(length_of: str) -> Callable[[Command], Command]:
         click.option("--run", metavar="NAME", help="A folder under runs/ (default: named after what is run)."),
         click.option("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)."),
         click.option("--loaders", metavar="N", type=click.IntRange(0, 1024), help="Processes or threads that decode images (default: the cores)."),
-        click.option("--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), help="Of everything random (default: 0)."),
+        click.option("--seed", metavar="N", type=click.IntRange(0), help="Of everything random (default: 0)."),
         click.option("--epochs", metavar="N", type=float, help=f"Length of {length_of}, instead of the recipe's."),
         click.option("--steps", metavar="N", type=COUNT, help="The same in steps."),
         click.option("--smoke", is_flag=True, help="A few steps and trials: seconds, for tests."),

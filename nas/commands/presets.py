@@ -7,7 +7,7 @@ import json as json_format
 import click
 
 
-@click.command()
+@click.command(short_help="List the published networks and their figures.")
 @click.option("--json", is_flag=True, help="Print a JSON list, one object for each network.")
 @click.option("--markdown", is_flag=True, help="Print the tables of docs/networks.md.")
 def presets(json: bool, markdown: bool) -> int:

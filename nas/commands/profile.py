@@ -11,7 +11,7 @@ import click
 from nas.commands.options import RUNS
 
 
-@click.command()
+@click.command(short_help="Count a network's parameters and multiply-adds.")
 @click.argument("file", metavar="FILE")
 @click.option("--json", is_flag=True, help="Print one JSON object.")
 def profile(file: str, json: bool) -> int:

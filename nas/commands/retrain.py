@@ -11,7 +11,7 @@ import click
 from nas.commands.options import length, open_run, short_name, stopped, training_options
 
 
-@click.command()
+@click.command(short_help="Train a network from scratch, and test it.")
 @click.argument("file", metavar="FILE")
 @training_options("the training")
 def retrain(file: str, **options: Any) -> int:

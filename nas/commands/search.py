@@ -46,7 +46,7 @@ class Job:
     latency_batch: int
 
 
-@click.command()
+@click.command(short_help="Search a network under a budget.")
 @click.option(
     "--budget", metavar="BUDGET", multiple=True, required=True, help="4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated."
 )

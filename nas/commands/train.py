@@ -10,7 +10,7 @@ import click
 from nas.commands.options import pasted, space_option, stopped, training_options
 
 
-@click.command()
+@click.command(short_help="Train the supernet alone.")
 @space_option
 @training_options("the supernet's training")
 def train(**options: Any) -> int:

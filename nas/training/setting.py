@@ -118,6 +118,8 @@ def open_setting(given: Given, stride: int, largest: int, begun_recipe: dict[str
     resolution = given.resolution or recipe.resolution or min(-(-source.resolution // stride) * stride, largest)
     if resolution > MAX_RESOLUTION:
         raise ValueError(f"--resolution: too large: got {resolution}; accepted: at most {MAX_RESOLUTION}. Take a smaller one.")
+    if given.seed is not None and given.seed >= 2**63:  # what torch takes
+        raise ValueError(f"--seed: out of range: got {given.seed}; accepted: whole numbers below 2**63.")
     return Setting(source, data, root, recipe, name, resolution, open_device(given.device), given.seed or 0, given.loaders)
 
 
