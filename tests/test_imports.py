@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # by those that are.
 ROOMS = [
     "nas",
+    "nas.machine",
     "nas.yaml_files",
     "nas.progress",
     "nas.pareto",
