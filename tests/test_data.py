@@ -200,7 +200,7 @@ def test_held_out_and_fit_are_disjoint_and_stratified(num_images: int, classes: 
 
 def test_held_out_images_are_the_same_for_every_run(digits: Data) -> None:
     np.random.seed(7)
-    again = open_data("digits").load(16, CPU, workers=0)
+    again = open_data("digits").load(16, CPU, loaders=0)
     assert np.array_equal(again._indices["held_out"], digits._indices["held_out"])
     # Golden: a change here moves images between training and selection in runs that exist.
     assert permutation(8, 1, 2, 3).tolist() == GOLDEN_ORDER
@@ -232,7 +232,7 @@ def test_test_split_is_not_opened_before_it_is_asked_for(tmp_path: Path) -> None
 @pytest.mark.parametrize("memory_limit", [2**30, 0], ids=["memory", "streaming"])
 def test_batches_are_a_function_of_seed_and_step(folder: Path, name: str, memory_limit: int) -> None:
     augmentation = AUGMENTATIONS[name]
-    data = open_data(str(folder)).load(16, CPU, memory_limit, workers=0)
+    data = open_data(str(folder)).load(16, CPU, 0, memory_limit)
     whole = take(data, 7, augmentation=augmentation, batch=4)
     torch.manual_seed(123)  # the state of the global generators is of no account
     assert equal(take(data, 3, start=4, augmentation=augmentation, batch=4), whole[4:])
@@ -243,7 +243,7 @@ def test_batches_are_a_function_of_seed_and_step(folder: Path, name: str, memory
 
 
 def test_streamed_batches_do_not_depend_on_the_number_of_workers(folder: Path) -> None:
-    here, there = (open_data(str(folder)).load(16, CPU, 0, workers) for workers in (0, 2))
+    here, there = (open_data(str(folder)).load(16, CPU, loaders, 0) for loaders in (0, 2))
     assert equal(take(there, 5, start=3, batch=4), take(here, 5, start=3, batch=4))
 
 
@@ -251,7 +251,7 @@ def test_streaming_equals_memory_in_evaluation_and_order(tmp_path: Path) -> None
     folder = write_folder(tmp_path)
     write_image(folder / "train" / "ant" / "000.png", 0, size=(31, 17))
     source = open_data(str(folder))
-    memory, streaming = source.load(8, CPU), source.load(8, CPU, memory_limit=0, workers=0)
+    memory, streaming = source.load(8, CPU), source.load(8, CPU, memory_limit=0, loaders=0)
     for split in ("fit", "held_out", "train", "test"):
         ours, theirs = (list(data.evaluation_batches(split, 3)) for data in (memory, streaming))
         assert equal(ours, theirs)
@@ -262,7 +262,7 @@ def test_streaming_equals_memory_in_evaluation_and_order(tmp_path: Path) -> None
 def test_held_out_images_of_a_streamed_set_are_decoded_once(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     source = open_data(str(folder))
-    data = source.load(12, CPU, memory_limit=10 * 3 * 12 * 12, workers=0)
+    data = source.load(12, CPU, loaders=0, memory_limit=10 * 3 * 12 * 12)
     assert data._pixels is None
     first = list(data.evaluation_batches("held_out", 3))
     for path in source._found.train.paths:
@@ -284,7 +284,7 @@ def test_an_epoch_shows_every_image_once_and_the_next_in_another_order(digits: D
 
 def test_batches_leave_the_global_generators_alone(folder: Path) -> None:
     for memory_limit in (2**30, 0):
-        data = open_data(str(folder)).load(16, CPU, memory_limit, workers=0)
+        data = open_data(str(folder)).load(16, CPU, 0, memory_limit)
         iterator = data.batches("fit", 4, 0, EVERYTHING)(0)
         seed_step(5, 6)
         expected = random.random(), np.random.rand(), torch.rand(()).item()
@@ -308,7 +308,7 @@ def test_a_constant_channel_gives_finite_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("memory_limit", [2**30, 0], ids=["memory", "streaming"])
 def test_grey_images_take_every_augmentation(tmp_path: Path, memory_limit: int) -> None:
-    data = open_data(str(write_folder(tmp_path, mode="L"))).load(16, CPU, memory_limit, workers=0)
+    data = open_data(str(write_folder(tmp_path, mode="L"))).load(16, CPU, 0, memory_limit)
     for x, _ in take(data, 12, batch=4):
         assert x.shape == (4, 1, 16, 16) and x.isfinite().all()
 
@@ -499,7 +499,7 @@ def test_a_broken_image_is_named(tmp_path: Path, memory_limit: int, workers: int
     broken.write_bytes(broken.read_bytes()[:150])
 
     def use() -> None:
-        list(open_data(str(folder)).load(12, CPU, memory_limit, workers).evaluation_batches("train", 4))
+        list(open_data(str(folder)).load(12, CPU, loaders, memory_limit).evaluation_batches("train", 4))
 
     assert line(use).startswith(f"{broken}: broken image: got ")
     broken.write_bytes(b"GIF")
