@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -36,10 +36,13 @@ from nas.quantities import Budget, format_quantity, parse_budgets
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import Run, now, provenance
 from nas.runs.interrupt import Interrupt
+from nas.searching.evaluating import alone, open_evaluator
 from nas.searching.optuna_study import open_study
-from nas.searching.ray_workers import Workers, check_workers, cores
-from nas.searching.search import Trial, check_budgets, choose_winner, largest_that_fits, usage
+from nas.searching.proposals import largest_that_fits, usage
+from nas.searching.ray_workers import check_workers
+from nas.searching.search import Instruments, SearchRequest, Trial, check_budgets, failures
 from nas.searching.search import search as search_loop
+from nas.searching.winner import choose_winner
 from nas.setting import RUNS, Setting, Stopped, architecture_file, make_setting, open_run, same_as_begun, shipped, short_name, with_length
 from nas.spaces.space import SearchSpace, Values
 from nas.spaces.supernet import Supernet
@@ -206,8 +209,8 @@ def search(
     binding, unlimited = check_budgets(job.space, cost, budgets)
     starts = _starting_points(job.space, binding, start or [])
     for each in unlimited:
-        measure = partial(_quantity, each.quantity)
-        most = format_quantity(each.quantity, measure(job.space.largest(measure)))
+        measure = partial(_quantity, each.quantity.name)
+        most = format_quantity(each.quantity.name, measure(job.space.largest(measure)))
         print(f"--budget {each.text} is no limit: the largest network of {job.space.name} has {most}.")
     with job.run.lock(), Interrupt() as interrupt:
         same_as_begun(job.run, "supernet", job.record())
@@ -218,7 +221,7 @@ def search(
             return _stopped(str(stopped), interrupt)
 
 
-def _starting_points(space: SearchSpace, budgets: list[Budget], asked: list[str]) -> dict[str, Values]:
+def _starting_points(space: SearchSpace, budgets: tuple[Budget, ...], asked: list[str]) -> dict[str, Values]:
     """What the first generation is to have, by name: the networks asked for, and the published ones that the space contains within budget.
 
     Raises:
@@ -242,7 +245,7 @@ def _starting_points(space: SearchSpace, budgets: list[Budget], asked: list[str]
     return starts
 
 
-def _published_baselines(job: SupernetJob, budgets: list[Budget], floor: float) -> Iterator[Preset]:
+def _published_baselines(job: SupernetJob, budgets: tuple[Budget, ...], floor: float) -> Iterator[Preset]:
     """The published networks that use as much of the budget as a winner does, and that the images of the run suit."""
     for preset in read_presets():
         with contextlib.suppress(ValueError), torch.device("meta"):  # a grid that its mixers cannot take
@@ -259,7 +262,7 @@ def _quantity(quantity: str, architecture: Architecture) -> float:
 def _search(
     job: SupernetJob,
     budgets: tuple[Budget, ...],
-    binding: list[Budget],
+    binding: tuple[Budget, ...],
     study_name: str,
     floor: float,
     starts: dict[str, Values],
@@ -276,7 +279,7 @@ def _search(
         "trials": wanted,
         "floor": floor,
         "starts": {name: job.space.decode(values).key for name, values in starts.items()},
-        **({"latency_batch": latency_batch} if any(b.quantity == "latency_ms" for b in budgets) else {}),
+        **({"latency_batch": latency_batch} if any(b.quantity.measured for b in budgets) else {}),
     }
     done = (run.recorded().get("searches") or {}).get(study_name, {})
     if winner_file.exists() and asked.items() <= done.items() and job.finished():
@@ -294,26 +297,22 @@ def _search(
         "floor": floor,
         "starts": asked["starts"],
         "weights": job.identity,
-        **({"latency": f"{setting.device}, batch {latency_batch}"} if any(b.quantity == "latency_ms" for b in budgets) else {}),
+        **({"latency": f"{setting.device}, batch {latency_batch}"} if any(b.quantity.measured for b in budgets) else {}),
     }
     held_out = setting.data.size("held_out")
     with contextlib.ExitStack() as stack:
         batches = list(setting.data.evaluation_batches("held_out", settings.batch_size))
-        evaluator, settle = _evaluator(job, supernet, batches, workers, stack)
-
-        def latency(architecture: Architecture) -> float:
-            settle()  # taken by itself
-            return measure_latency(architecture, setting.device, batch=latency_batch)
-
+        evaluator = stack.enter_context(open_evaluator(supernet, batches, setting.recipe, setting.device, workers))
+        latency = alone(evaluator, partial(measure_latency, device=setting.device, batch=latency_batch))
+        instruments = Instruments(cost, evaluator.evaluate, {"latency_ms": latency})
+        request = SearchRequest(binding, wanted, settings.population, sampler, setting.seed, floor, starts)
         study = stack.enter_context(
             open_study(
                 run.folder / "study.db",
                 study_name,
                 job.space.decisions,
-                sampler=sampler,
-                seed=setting.seed,
-                population=settings.population,
-                facts=facts,
+                request,
+                facts,
             )
         )
         print(
@@ -330,10 +329,9 @@ def _search(
                     progress.resume(evaluated - 1)
                 progress.advance(evaluated - progress.done, f"best {best.accuracy:.2%}" if best and best.accuracy is not None else None)
 
-        result = search_loop(
-            job.space, study, cost, binding, evaluator, trials=wanted, population=settings.population, seed=setting.seed, floor=floor, starts=starts,
-            measure_latency=latency, stop=lambda: interrupt.requested, report=report,
-        )  # fmt: skip
+        result = search_loop(job.space, study, request, instruments, lambda: interrupt.requested, report)
+        for reason, num in failures(result.trials).most_common():
+            print(f"{num} of {result.num_evaluated} evaluations failed: {reason}.")
         if result.ending == "stopped":
             raise Stopped(f"search stopped after {result.num_evaluated} of {wanted} evaluations")
         if result.ending == "exhausted":
@@ -346,7 +344,7 @@ def _search(
             seconds=result.seconds,
             evaluate_seconds=result.evaluate_seconds,
         )
-        winner = choose_winner(result.trials, binding, num_heldout=held_out, floor=floor, measure_latency=latency)
+        winner = choose_winner(result.trials, request, num_heldout=held_out, measure=instruments.measure)
     chosen = winner.trial
     found = {
         "accuracy_supernet": round(chosen.accuracy or 0.0, 4),
@@ -375,7 +373,7 @@ def _search(
             _write_architecture(
                 baselines / f"{name}.yaml",
                 job.space.decode(values),
-                None,
+                {},
                 {**entries, "found": {"pattern": name}},
                 "The largest network of one pattern of mixers within the budget, to hold a winner against.",
             )
@@ -383,21 +381,19 @@ def _search(
         _write_architecture(
             baselines / f"{preset.name}.yaml",
             preset.architecture.at(job.space.frame),
-            None,
+            {},
             {**entries, "found": {"preset": preset.name}},
             f"{preset.published.name}, a published network of the same budget, to hold a winner against.",
         )
-    _write_architecture(winner_file, chosen.architecture, winner.latency_ms, entries, "The winner of a search.")
+    _write_architecture(winner_file, chosen.architecture, winner.measured, entries, "The winner of a search.")
     run.record(searches={**(run.recorded().get("searches") or {}), study_name: {**asked, "finished": now()}})
     return _finish(job, winner_file, study_name, workers)
 
 
-def _write_architecture(path: Path, architecture: Architecture, latency_ms: float | None, entries: dict[str, Any], title: str) -> None:
+def _write_architecture(path: Path, architecture: Architecture, measured: Mapping[str, float], entries: dict[str, Any], title: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     made = provenance()
-    costs: dict[str, Any] = dict(cost(architecture)._asdict())
-    if latency_ms is not None:
-        costs["latency_ms"] = round(latency_ms, 3)
+    costs: dict[str, Any] = {**cost(architecture)._asdict(), **measured}
     write_yaml(
         path,
         {
@@ -411,43 +407,6 @@ def _write_architecture(path: Path, architecture: Architecture, latency_ms: floa
         },
         header=f"{title} Retrain it: python launch.py retrain {path}",
     )
-
-
-def _evaluator(
-    job: SupernetJob, supernet: Supernet, batches: list[Any], workers: int, stack: contextlib.ExitStack
-) -> tuple[Callable[[list[Architecture]], Iterator[float]], Callable[[], None]]:
-    """What gives the accuracies of sub-networks, and what to call before a latency is taken."""
-    setting = job.setting
-    if workers == 0:
-        one = partial(_accuracy, supernet, batches, setting.autocast)
-        return lambda architectures: (one(architecture) for architecture in architectures), lambda: None
-    payload = {
-        "space": job.trained_space,
-        "weights": {name: tensor.cpu().numpy() for name, tensor in supernet.state_dict().items()},
-        "batches": [(images.cpu().numpy(), targets.cpu().numpy()) for images, targets in batches],
-        "device": str(setting.device),
-        "recipe": setting.recipe,
-        "threads": max(1, cores() // workers),
-    }
-    gpus = 0.0 if setting.device.type == "cpu" else min(1.0, torch.cuda.device_count() / workers)
-    pool = stack.enter_context(Workers(workers, make_evaluator, payload, num_gpus=gpus))
-    return pool.evaluate, pool.settle
-
-
-def make_evaluator(payload: dict[str, Any]) -> Callable[[Architecture], float]:
-    """In a worker: the supernet and the held-out images, held once."""
-    torch.set_num_threads(payload["threads"])
-    device = torch.device("cuda" if payload["device"].startswith("cuda") else "cpu")  # Ray shows a worker its own GPUs alone
-    supernet = Supernet(payload["space"])
-    # Ray's arrays are read-only views of its store; torch wants its own.
-    supernet.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in payload["weights"].items()})
-    batches = [(torch.from_numpy(x.copy()).to(device), torch.from_numpy(y.copy()).to(device)) for x, y in payload["batches"]]
-    return partial(_accuracy, supernet.to(device).eval(), batches, lambda: payload["recipe"].autocast(device))
-
-
-def _accuracy(supernet: Supernet, batches: list[Any], autocast: Callable[[], Any], architecture: Architecture) -> float:
-    """Accuracy of the sub-network on the held-out images, with inherited weights."""
-    return evaluate(supernet.subnet(architecture.at(supernet.space.frame)), batches, autocast)
 
 
 def _finish(job: SupernetJob, winner_file: Path, study_name: str, workers: int) -> int:
@@ -598,7 +557,7 @@ def _retrain(
     result = {"test_accuracy": round(accuracy, 4), "test_images": data.size("test"), "steps": steps, "epochs": round(steps / per_epoch, 3)}
     run.log("result", **result)
     _write_architecture(
-        run.folder / "result.yaml", architecture, None,
+        run.folder / "result.yaml", architecture, {},
         {"result": result, "from": str(file), **setting.record(), "run": run.name, "device": str(setting.device)}, "A retrained network.",
     )  # fmt: skip
     run.record(finished=now())

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "nas",
     "nas.yaml_files",
+    "nas.machine",
     "nas.progress",
     "nas.pareto",
     "nas.quantities",
@@ -46,7 +47,9 @@ WITHOUT_TORCH = [
     "nas.pareto",
     "nas.quantities",
     "nas.networks.architecture",
+    "nas.searching.proposals",
     "nas.searching.search",
+    "nas.searching.winner",
     "nas.searching.optuna_study",
 ]
 
