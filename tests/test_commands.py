@@ -27,8 +27,8 @@ from command_line import refused, run, succeed
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from nas.networks.weight_files import load_weights
 from nas.machine import cores
+from nas.networks.weight_files import load_weights
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import Run
 from nas.runs.records import read_run

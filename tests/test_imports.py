@@ -15,6 +15,7 @@ ROOMS = [
     "nas",
     "nas.machine",
     "nas.yaml_files",
+    "nas.machine",
     "nas.progress",
     "nas.pareto",
     "nas.quantities",
@@ -43,7 +44,9 @@ WITHOUT_TORCH = [
     "nas.pareto",
     "nas.quantities",
     "nas.networks.architecture",
+    "nas.searching.proposals",
     "nas.searching.search",
+    "nas.searching.winner",
     "nas.searching.optuna_study",
 ]
 

@@ -92,7 +92,7 @@ def search(
         most = format_quantity(each.quantity.name, measure(space.largest(measure)))
         print(f"--budget {each.text} is no limit: the largest network of {space.name} has {most}.")
     starts = starting_networks(space, binding, start)
-    request = SearchRequest(tuple(binding), trials or settings.trials, settings.population, sampler, opened.setting.seed, floor, starts)
+    request = SearchRequest(binding, trials or settings.trials, settings.population, sampler, opened.setting.seed, floor, starts)
     with opened.run.lock(), Interrupt() as interrupt:
         opened.check_begun()
         study = _study_name(opened, request, budgets, start, options["latency_batch"])
@@ -131,9 +131,9 @@ def _searched(job: Job, stop: Callable[[], bool]) -> tuple[str, SearchRecord]:
     from nas.cost.latency import measure_latency
     from nas.progress import Progress
     from nas.runs.records import read_winner, winner_path
-    from nas.searching.evaluating import open_evaluator
+    from nas.searching.evaluating import alone, open_evaluator
     from nas.searching.optuna_study import open_study
-    from nas.searching.search import Instruments
+    from nas.searching.search import Instruments, failures
     from nas.searching.search import search as search_loop
     from nas.searching.winner import choose_winner
     from nas.training.report import Stopped
@@ -149,11 +149,7 @@ def _searched(job: Job, stop: Callable[[], bool]) -> tuple[str, SearchRecord]:
     with contextlib.ExitStack() as stack:
         batches = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
         evaluator = stack.enter_context(open_evaluator(supernet, batches, setting.recipe, setting.device, job.workers))
-
-        def latency(architecture: Architecture) -> float:
-            evaluator.settle()  # taken by itself
-            return measure_latency(architecture, setting.device, batch=job.latency_batch)
-
+        latency = alone(evaluator, partial(measure_latency, device=setting.device, batch=job.latency_batch))
         instruments = Instruments(cost, evaluator.evaluate, {"latency_ms": latency})
         study = stack.enter_context(open_study(run.folder / STUDY_FILE, job.study, space.decisions, request, _facts(job)))
         budgets = " and ".join(each.text for each in job.budgets)
@@ -162,6 +158,8 @@ def _searched(job: Job, stop: Callable[[], bool]) -> tuple[str, SearchRecord]:
             print(f"Starting with networks that the space contains: {', '.join(request.starts)}.")
         progress = stack.enter_context(Progress("search", request.trials, "evaluation"))
         result = search_loop(space, study, request, instruments, stop, partial(_show, progress))
+        for reason, count in failures(result.trials).most_common():
+            print(f"{count} of {result.num_evaluated} networks could not be evaluated: {reason}.")
         if result.ending == "stopped":
             raise Stopped(f"search stopped after {result.num_evaluated} of {request.trials} evaluations")
         if result.ending == "exhausted":
@@ -195,11 +193,12 @@ def _write(job: Job, result: Result, winner: Winner, held_out: int) -> SearchRec
     from nas.runs.folder import now
     from nas.runs.records import digest, read_search, winner_path, write_architecture
     from nas.searching.known_networks import baselines
+    from nas.searching.search import failures
 
     opened, run, chosen = job.supernet, job.supernet.run, winner.trial
     found = {
         "accuracy_supernet": round(chosen.objectives[0], 4), "standard_error": round(winner.standard_error, 4), "held_out_images": held_out,
-        "trial": chosen.number, "evaluations": result.num_evaluated, "failures": result.num_failed, "usage": round(winner.usage, 4),
+        "trial": chosen.number, "evaluations": result.num_evaluated, "failures": failures(result.trials).total(), "usage": round(winner.usage, 4),
         "floor": job.request.floor, "reason": winner.reason,
     }  # fmt: skip
     entries = {
@@ -212,7 +211,7 @@ def _write(job: Job, result: Result, winner: Winner, held_out: int) -> SearchRec
         path, counted = folder / f"{each.name}.yaml", {"costs": cost(each.architecture)._asdict()}
         write_architecture(path, each.architecture, {**counted, **entries, "found": each.found}, _header(each.title, path))
     path = winner_path(run, job.study)
-    costs = {**cost(chosen.architecture)._asdict(), **{name: round(value, 3) for name, value in winner.measured.items()}}
+    costs = {**cost(chosen.architecture)._asdict(), **winner.measured}
     write_architecture(path, chosen.architecture, {"costs": costs, **entries}, _header("The winner of a search.", path))
     done = {name: record.model_dump() for name, record in opened.recorded().searches.items()}
     run.record(searches={**done, job.study: {"trials": job.request.trials, "finished": now(), "winner": digest(path)}})
@@ -243,8 +242,6 @@ def _finish(opened: SupernetRun, study: str, record: SearchRecord) -> int:
         print(f"  {line}")
     costs = ", ".join(format_quantity(name, value) for name, value in record.costs.items())
     print(f"  {costs} at {architecture.frame.resolution} px, {architecture.frame.classes} classes")
-    if found.failures:
-        print(f"  {found.failures} of {found.evaluations} networks could not be evaluated; the study says why.")
     print(f"Written to {folder / 'best.yaml'} and {RUNS / 'best.yaml'}; baselines of the same budget in {folder / 'baselines' / study}/")
     print(f"Why:  {shlex.join(['optuna-dashboard', f'sqlite:///{folder / STUDY_FILE}'])}")
     print(f"Next: {pasted('retrain', RUNS / 'best.yaml')}")

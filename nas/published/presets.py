@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -163,6 +164,21 @@ def preset_path(name: str) -> Path:
         near = did_you_mean(re.sub("[^a-z0-9]", "_", name.lower()), known)  # of a published name, "AS-MLP-T", the file's
         raise ValueError(f"unknown preset {name!r}; known: the {len(known)} names that `python launch.py presets` prints.{near}")
     return FOLDER / f"{name}.yaml"
+
+
+def architecture_file(given: Path) -> Path:
+    """An architecture's file by its path, or by the name of a published network.
+
+    Raises:
+        ValueError: neither a path nor such a name.
+    """
+    if given.exists() or given.suffix in (".yaml", ".yml") or len(given.parts) > 1:
+        return given
+    try:
+        path = preset_path(str(given))
+    except ValueError as error:
+        raise ValueError(f"{given}: no such file, and {error}") from None
+    return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
 
 
 def read_preset(name: str) -> Preset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -23,10 +24,12 @@ from nas.networks.architecture import Architecture
 from nas.pareto import hypervolume
 from nas.quantities import parse_budgets
 from nas.searching.optuna_study import SAMPLERS, open_study
-from nas.searching.search import Result, check_budgets, search
-from tests.test_search import Recorder, ToySpace, accuracy_of, cost_of
+from nas.searching.search import Evaluation, Instruments, Result, SearchRequest, check_budgets, search
+from tests.test_search import MEASURE, MEASURED_BUDGETS, Recorder, ToySpace, accuracy_of, cost_of, memory, reason_of
 
-FACTS = {"space": "toy", "fingerprint": ToySpace.fingerprint, "budgets": ["4MMACs"], "floor": 0.8}
+__all__ = ["memory"]
+
+FACTS = {"space": "toy", "fingerprint": ToySpace.fingerprint}
 
 
 def run(
@@ -40,11 +43,11 @@ def run(
     **options: Any,
 ) -> Result:
     space = space or ToySpace()
-    budgets, _ = check_budgets(space, cost_of, parse_budgets(options.pop("budgets", ["4MMACs"])))
-    facts = options.pop("facts", FACTS)
-    evaluate = options.pop("evaluate", Recorder())
-    with open_study(path, "4MMACs", space.decisions, sampler=sampler, seed=seed, population=population, facts=facts) as study:
-        return search(space, study, cost_of, budgets, evaluate, trials=trials, population=population, seed=seed, **options)  # type: ignore[arg-type]
+    budgets, _ = check_budgets(space, cost_of, parse_budgets(options.pop("budgets", ["4MMACs"])))  # type: ignore[arg-type]
+    request = SearchRequest(budgets, trials, population, sampler, seed, **options.pop("request", {}))
+    instruments = Instruments(cost_of, options.pop("evaluate", Recorder()), options.pop("measure", {}))
+    with open_study(path, "4MMACs", space.decisions, request, options.pop("facts", FACTS)) as study:
+        return search(space, study, request, instruments, **options)  # type: ignore[arg-type]
 
 
 def stored_trials(path: Path, name: str = "4MMACs") -> list[Any]:
@@ -86,12 +89,12 @@ def test_killed_in_a_generation_and_continued_equals_uninterrupted(tmp_path: Pat
     script = textwrap.dedent("""
         import os, signal, sys
         from pathlib import Path
-        import tests.test_optuna_search as t
+        import tests.test_optuna_study as t
         def evaluate(architectures):
             for k, architecture in enumerate(architectures):
                 if k == int(sys.argv[2]):
                     os.kill(os.getpid(), signal.SIGKILL)
-                yield t.accuracy_of(architecture)
+                yield t.Evaluation(t.accuracy_of(architecture))
         t.run(Path(sys.argv[1]), evaluate=evaluate)
     """)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -113,8 +116,8 @@ def test_killed_while_the_file_is_made_leaves_one_that_opens(tmp_path: Path) -> 
 
 
 def test_ctrl_c_in_an_evaluation_leaves_a_study_that_goes_on(tmp_path: Path) -> None:
-    def interrupted(architectures: list[Architecture]) -> Iterator[float]:
-        yield from map(accuracy_of, architectures[:5])
+    def interrupted(architectures: list[Architecture]) -> Iterator[Evaluation]:
+        yield from Recorder()(architectures[:5])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -126,30 +129,30 @@ def test_ctrl_c_in_an_evaluation_leaves_a_study_that_goes_on(tmp_path: Path) -> 
     assert stored_trials(tmp_path / "a.db") == stored_trials(tmp_path / "b.db")
 
 
-def test_latency_is_taken_from_the_study_when_continued(tmp_path: Path) -> None:
-    timed: list[str] = []
-
-    def measure(architecture: Architecture) -> float:
-        timed.append(architecture.key)
-        return 1 + int(architecture.key, 16) % 1000 / 60
-
-    facts = {**FACTS, "budgets": ["4MMACs", "12ms"]}
-    given: dict[str, Any] = {"budgets": ["4MMACs", "12ms"], "facts": facts, "measure_latency": measure}
+@pytest.mark.usefixtures("memory")
+def test_what_was_measured_or_failed_is_taken_from_the_study_when_continued(tmp_path: Path) -> None:
+    calls: list[tuple[str, str]] = []
+    measure = {name: functools.partial(lambda name, a: (calls.append((name, a.key)), MEASURE[name](a))[1], name) for name in MEASURE}
+    recorder = Recorder(reason_of)
+    given: dict[str, Any] = {"budgets": MEASURED_BUDGETS, "measure": measure, "evaluate": recorder}
     whole = run(tmp_path / "a.db", **given)
-    once = list(timed)
-    timed.clear()
+    once = [*calls], [*recorder.seen]
+    calls.clear(), recorder.seen.clear()
     run(tmp_path / "b.db", trials=22, **given)
     parts = run(tmp_path / "b.db", **given)
-    assert timed == once and len(set(once)) == len(once)
-    assert [t.constraints for t in whole.trials] == [t.constraints for t in parts.trials]
+    assert (calls, recorder.seen) == once and len(set(calls)) == len(calls)
+    assert whole.trials == parts.trials
     assert stored_trials(tmp_path / "a.db") == stored_trials(tmp_path / "b.db")
-    assert any(t.latency_ms is not None and not t.feasible for t in whole.trials)
+    failed = [trial for trial in stored_trials(tmp_path / "a.db") if trial[1] == optuna.trial.TrialState.FAIL]
+    assert {user["failure"] for *_, user, _ in failed} == {"out of memory", "not finite"}
+    over = {name for trial in whole.trials for name, violation in trial.constraints.items() if violation > 0 and trial.evaluation}
+    assert over == set(MEASURE)
 
 
 def test_a_finished_study_is_repeated_without_evaluating(tmp_path: Path) -> None:
     first = run(tmp_path / "a.db")
 
-    def evaluate(architectures: list[Architecture]) -> Iterator[float]:
+    def evaluate(architectures: list[Architecture]) -> Iterator[Evaluation]:
         assert not architectures
         return iter([])
 
@@ -209,7 +212,8 @@ def test_stored_study_tells_its_story(tmp_path: Path) -> None:
     study = optuna.load_study(study_name="4MMACs", storage=storage)
     assert study.metric_names == ["accuracy", "macs"]
     assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
-    assert study.user_attrs == {**FACTS, "sampler": "nsga2", "seed": 0, "population": 15}
+    request = {"budgets": ["4MMACs"], "floor": 0.8, "starts": [], "sampler": "nsga2", "seed": 0, "population": 15}
+    assert study.user_attrs == {**FACTS, **request}
     for told, written in zip(result.trials, study.trials, strict=True):
         assert written.params == told.values
         assert list(written.params) == list(ToySpace().decisions)
@@ -251,23 +255,21 @@ def test_dashboard_still_needs_the_list() -> None:
 def test_several_studies_live_in_one_file(tmp_path: Path) -> None:
     space = ToySpace()
     for name in ("4MMACs", "8MMACs"):
-        budgets = parse_budgets([name])
-        with open_study(
-            tmp_path / "s.db", name, space.decisions, sampler="nsga2", seed=0, population=20, facts={"budgets": [name]}
-        ) as study:
-            search(space, study, cost_of, budgets, Recorder(), trials=10, population=20, seed=0)  # type: ignore[arg-type]
-    assert all(len(stored_trials(tmp_path / "s.db", name)) >= 10 for name in ("4MMACs", "8MMACs"))
+        request = SearchRequest(parse_budgets([name]), trials=5, population=10)
+        with open_study(tmp_path / "s.db", name, space.decisions, request, {}) as study:
+            search(space, study, request, Instruments(cost_of, Recorder()))  # type: ignore[arg-type]
+    assert all(len(stored_trials(tmp_path / "s.db", name)) >= 5 for name in ("4MMACs", "8MMACs"))
 
 
 def test_a_reader_does_not_disturb_the_writer(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
 
-    def evaluate(architectures: list[Architecture]) -> Iterator[float]:
+    def evaluate(architectures: list[Architecture]) -> Iterator[Evaluation]:
         for architecture in architectures:
             with contextlib.closing(sqlite3.connect(path, timeout=0)) as reader:
                 reader.execute("begin")
                 reader.execute("select count(*) from trials").fetchone()
-                yield accuracy_of(architecture)
+                yield Evaluation(accuracy_of(architecture))
 
     run(path, evaluate=evaluate, trials=15)
     assert len(stored_trials(path)) >= 15
@@ -281,14 +283,25 @@ def one_line(error: pytest.ExceptionInfo[ValueError]) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("change", [{"facts": {**FACTS, "fingerprint": "other"}}, {"sampler": "tpe"}, {"seed": 3}, {"population": 10}])
-def test_a_study_begun_otherwise_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
-    run(tmp_path / "a.db", trials=5)
-    before = stored_trials(tmp_path / "a.db")
-    with pytest.raises(ValueError, match="begun with another") as error:
-        run(tmp_path / "a.db", **change)
-    assert str(tmp_path / "a.db") in one_line(error)
-    assert stored_trials(tmp_path / "a.db") == before
+def test_a_study_of_something_else_is_refused_with_the_fact_that_differs(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    run(path, trials=5)
+    before = stored_trials(path)
+    values = {name: options[-1] for name, options in ToySpace().decisions.items()}
+    for fact, change in {
+        "fingerprint": {"facts": {**FACTS, "fingerprint": "other"}},
+        "sampler": {"sampler": "tpe"},
+        "seed": {"seed": 3},
+        "population": {"population": 10},
+        "budgets": {"budgets": ["4.1MMACs"]},
+        "floor": {"request": {"floor": 0.7}},
+        "starts": {"request": {"starts": {"mine": values}}},
+    }.items():
+        with pytest.raises(ValueError, match=f"of something else, by its '{fact}'") as error:
+            run(path, **change)  # type: ignore[arg-type]
+        assert str(path) in one_line(error) and "--run" not in one_line(error)
+    assert stored_trials(path) == before
+    assert run(path, trials=6).num_evaluated == 6  # more trials are the same study
 
 
 def test_unknown_sampler_is_refused(tmp_path: Path) -> None:
@@ -308,7 +321,7 @@ def test_a_damaged_study_is_named_and_left_as_it_is(damage: str, tmp_path: Path)
         "page": content[:4096] + b"\x07" * 8192 + content[12288:],
     }
     path.write_bytes(damaged[damage])
-    with pytest.raises(ValueError, match=r"a\.db: damaged: got .*Move it away") as error:
+    with pytest.raises(ValueError, match=r"a\.db: cannot be used: got .*move it away") as error:
         run(path)
     one_line(error)
     assert path.read_bytes() == damaged[damage]

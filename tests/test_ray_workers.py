@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.test_optuna_search import run, stored_trials
 
 from nas.networks.architecture import Architecture, Stage
 from nas.searching.ray_workers import Workers, cores
-from tests.test_optuna_search import run, stored_trials
 from tests.test_search import FRAME, accuracy_of
 
 NUM = min(2, cores())
