@@ -74,10 +74,10 @@ class SupernetRun:
             Stopped: interrupted; a checkpoint is there.
         """
         setting, space = self.setting, self.trained_space
+        steps, paths = supernet_steps(setting), len(paths_of_step(space, 0, 0))  # with data that cannot be used no run has begun
         torch.manual_seed(setting.seed)
         supernet = Supernet(space).to(setting.device)
         if not (self.finished() and load_supernet(supernet, setting, self.identity, self.run)):
-            steps, paths = supernet_steps(setting), len(paths_of_step(space, 0, 0))  # data that cannot be used is refused before a run begins
             begun = self.recorded().supernet or self.record()
             self.run.record(supernet=begun.model_dump(mode="json", exclude_none=True), smoke=self.smoke)
             print(
