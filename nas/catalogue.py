@@ -14,8 +14,7 @@ from nas.networks.architecture import describe, read_architecture
 from nas.networks.network import Network
 from nas.networks.weight_files import save_weights
 from nas.published.import_weights import convert, read_checkpoint
-from nas.published.page import as_markdown
-from nas.published.presets import as_table, read_preset, rows
+from nas.published.presets import as_markdown, as_table, read_preset, rows
 from nas.runs.folder import now
 from nas.setting import RUNS, architecture_file, open_run
 
