@@ -17,11 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 import pydantic
 import yaml
 
-try:
-    from yaml import CSafeLoader as _SafeLoader
-except ImportError:  # PyYAML built without libyaml: the same rules, slower
-    from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
-
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML without libyaml: the same rules, slower
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
 _LINE_WIDTH = 110
@@ -59,12 +55,11 @@ class _Loader(_SafeLoader):
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
+        seen: set[str] = set()
         for key, _ in node.value:
-            if key.tag != _TEXT:
-                raise yaml.MarkedYAMLError(problem=f"a key must be text: got {_short(key.value)}; put it in quotes", problem_mark=key.start_mark)
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"duplicate key {key.value!r}; keep one", problem_mark=key.start_mark)
+            if key.tag != _TEXT or key.value in seen:
+                what = "duplicate key" if key.tag == _TEXT else "a key must be text, or stand in quotes: got"
+                raise yaml.MarkedYAMLError(problem=f"{what} {_short(key.value)}", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
@@ -77,7 +72,7 @@ _Loader.yaml_implicit_resolvers = {}  # begin without those of YAML 1.1
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_BOOL = re.compile(r"(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$")
+_BOOL = re.compile(r"(?:[Yy]es|YES|[Nn]o|NO|[Tt]rue|TRUE|[Ff]alse|FALSE|[Oo]n|ON|[Oo]ff|OFF)$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, list("yYnNtTfFoO"))
 
 
@@ -138,16 +133,12 @@ def _refuse_events(text: str) -> None:
     """Refuses what the loader would follow blindly: aliases can grow to gigabytes, nesting overflows the stack."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        problem = None
-        if getattr(event, "anchor", None):
-            problem = f"anchors and aliases are not accepted: got {event.anchor!r}; write the value out"
-        elif getattr(event, "tag", None):
-            problem = f"tags are not accepted: got {event.tag!r}; write the plain value"
+        anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            problem = f"nested too deeply; accepted: at most {MAX_DEPTH} levels"
-        if problem:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        if anchor or tag or depth > MAX_DEPTH:
+            what = f"anchors and aliases are not accepted: got {anchor!r}" if anchor else f"tags are not accepted: got {tag!r}"
+            problem = what if anchor or tag else f"nested too deeply; accepted: at most {MAX_DEPTH} levels"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]  # of either parser
 
 
 # ------------------------------------------------------------------------------------------------------- writing
@@ -173,15 +164,12 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 
 def write_yaml(path: Path, data: Mapping[str, Any], header: str = "") -> None:
-    """Writes a mapping as YAML, atomically: a reader finds the old file or the new one, never a part.
+    """Writes a mapping as YAML, as `write_atomically` does.
 
     Args:
         path: where to; its folder is made.
         data: text, numbers, booleans, None, lists and mappings of these; the order of the keys is kept.
         header: lines to stand above the data as a comment.
-
-    Raises:
-        ValueError: one line, when the file cannot be written.
     """
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
     # default_flow_style None: what holds no list or mapping stands on one line
@@ -190,7 +178,7 @@ def write_yaml(path: Path, data: Mapping[str, Any], header: str = "") -> None:
 
 
 def write_atomically(path: Path, *parts: bytes | memoryview, previous: Path | None = None) -> None:
-    """Writes a file beside its place, syncs it, renames it into place and syncs the folder.
+    """Writes a file beside its place and renames it into place: a reader finds the old file or the new one, never a part.
 
     Args:
         path: where to; its folder is made.
@@ -211,10 +199,8 @@ def write_atomically(path: Path, *parts: bytes | memoryview, previous: Path | No
             os.replace(path, previous)
         os.replace(temporary, path)
         folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # or a power cut may undo the renames
-        finally:
-            os.close(folder)
+        os.fsync(folder)  # or a power cut may undo the renames
+        os.close(folder)
     except OSError as error:
         raise one_line_error(f"{path}: cannot be written: {error.strerror}. Make room or choose another place; nothing was lost.") from None
     finally:
@@ -223,11 +209,7 @@ def write_atomically(path: Path, *parts: bytes | memoryview, previous: Path | No
 
 
 def check_room(path: Path, num_bytes: int) -> None:
-    """Looks before writing: the errors of a disk that fills up under a write say less, and some writers leave half a file.
-
-    Raises:
-        ValueError: one line, when there is less room than `num_bytes` and a megabyte, or none can be had there.
-    """
+    """Refuses, by a ValueError of one line, where a disk has less room than a file needs and a megabyte: a write that fails says less."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free

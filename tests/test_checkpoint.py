@@ -75,7 +75,9 @@ def test_checkpoints_of_other_tools_and_earlier_releases_are_read_too(tmp_path: 
         pytest.param(lambda path: os.truncate(path, path.stat().st_size - 1), id="a byte short"),
         pytest.param(lambda path: flip(path, path.stat().st_size // 2), id="a bit of a weight"),
         pytest.param(lambda path: flip(path, 100), id="a bit of the pickle"),
-        pytest.param(lambda path: flip(path, path.read_bytes().index(b"PK\x01\x02") + 44), id="a bit of the directory"),  # where a record begins
+        pytest.param(
+            lambda path: flip(path, path.read_bytes().index(b"PK\x01\x02") + 44), id="a bit of the directory"
+        ),  # where a record begins
         pytest.param(lambda path: path.unlink(), id="removed"),
         pytest.param(lambda path: zipfile.ZipFile(path, "w").writestr("some.txt", "a zip of something else"), id="another zip"),
         pytest.param(lambda path: torch.save(torch.zeros(3), path), id="a tensor"),

@@ -28,7 +28,9 @@ def test_plain_names_are_folders_in_the_root_and_making_a_run_touches_nothing(tm
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/elsewhere", ".hidden", "-x", "a b", "a\n", "é", "x" * 65, "a\x00", "~root"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "/elsewhere", ".hidden", "-x", "a b", "a\n", "é", "x" * 65, "a\x00", "~root"]
+)
 def test_a_name_that_is_no_plain_file_name_is_refused(tmp_path: Path, name: str) -> None:
     with refused("--run", "accepted: 1 to 64 letters"):
         Run(name, tmp_path)
@@ -163,7 +165,9 @@ def test_cores_are_those_of_the_process_where_the_system_says_so(monkeypatch: py
     assert cores() == provenance()["host"]["cores"] == 6
 
 
-@pytest.mark.parametrize("text", ["format: recipe 1\n", "format: run 1\ninvocations: 3\n", "format: run 1\ninvocations: {a: 1}\n", "- 1\n", "format: ["])
+@pytest.mark.parametrize(
+    "text", ["format: recipe 1\n", "format: run 1\ninvocations: 3\n", "format: run 1\ninvocations: {a: 1}\n", "- 1\n", "format: ["]
+)
 def test_a_record_changed_by_hand_is_one_line_that_names_it(tmp_path: Path, text: str) -> None:
     Run("x", tmp_path).record()
     (tmp_path / "x" / "run.yaml").write_text(text)

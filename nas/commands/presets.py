@@ -12,8 +12,7 @@ import click
 @click.option("--markdown", is_flag=True, help="Print the tables of docs/networks.md.")
 def presets(json: bool, markdown: bool) -> int:
     """List the published networks with their counts and published figures."""
-    from nas.published.page import as_markdown
-    from nas.published.presets import as_table, rows
+    from nas.published.presets import as_markdown, as_table, rows
 
     if json and markdown:
         raise click.UsageError("--json and --markdown: got both; accepted: one of them")

@@ -42,11 +42,7 @@ class Run:
     """
 
     def __init__(self, name: str, root: Path = Path("runs")) -> None:
-        """Checks that the name is one folder in the root.
-
-        Raises:
-            ValueError: a name that is not a plain file name, that leaves the root through a link, or that is a file.
-        """
+        """Raises a ValueError for a name that is not a plain file name, that leaves the root through a link, or that is a file."""
         if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
             accepted = "1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit"
             raise one_line_error(f"--run: not a run name: got {name[:80]!r}; accepted: {accepted}. Choose another name.")
@@ -77,17 +73,17 @@ class Run:
                 path.write_text(f"process {os.getpid()} on {platform.node()} since {now()}: {_command()[:1000]}")
             except Timeout:
                 holder = path.read_text(errors="replace") or "another process"
-                raise one_line_error(f"{self.folder}: in use by {holder}. Wait for it, stop it, or choose another name with --run.") from None
+                raise one_line_error(
+                    f"{self.folder}: in use by {holder}. Wait for it, stop it, or choose another name with --run."
+                ) from None
             except OSError as error:
-                raise one_line_error(f"{path}: cannot be locked: {error.strerror}. Check the permissions; keep runs on a local disk.") from None
+                raise one_line_error(
+                    f"{path}: cannot be locked: {error.strerror}. Check the permissions; keep runs on a local disk."
+                ) from None
             yield
 
     def record(self, **entries: Any) -> None:
-        """Merges entries into ``run.yaml``; the first call of a process also adds its provenance to ``invocations``.
-
-        Args:
-            entries: plain values by name, such as ``seed=0`` or ``finished=now()``; an entry of the same name is replaced.
-        """
+        """Puts plain values by name into ``run.yaml``, in place of those before; the first call also adds to ``invocations`` who writes."""
         data = self.recorded() or {"format": FORMAT, "name": self.name}
         invocations = data.pop("invocations", [])
         if not self._invocation_recorded:
@@ -96,15 +92,13 @@ class Run:
         write_yaml(self.folder / "run.yaml", {**data, **entries, "invocations": invocations})
 
     def recorded(self) -> dict[str, Any]:
-        """What ``run.yaml`` holds; empty when there is none yet.
-
-        Raises:
-            ValueError: one line, when it is no file of a run.
-        """
+        """What ``run.yaml`` holds, empty when there is none yet; a ValueError of one line when it is no file of a run."""
         path = self.folder / "run.yaml"
         data = read_yaml(path, format=FORMAT) if path.exists() else {}
         if not isinstance(data.get("invocations", []), list):
-            raise one_line_error(f"{path}: invocations: got {data['invocations']!r}; accepted: a list. Delete the line: it is only a record.")
+            raise one_line_error(
+                f"{path}: invocations: got {data['invocations']!r}; accepted: a list. Delete the line: it is only a record."
+            )
         return data
 
     def log(self, kind: str, **numbers: Any) -> None:
@@ -121,7 +115,9 @@ class Run:
                         line = b"\n" + line
                 file.write(line)
         except OSError as error:
-            raise one_line_error(f"{path}: cannot be written: {error.strerror}. Make room, then run the same command to continue.") from None
+            raise one_line_error(
+                f"{path}: cannot be written: {error.strerror}. Make room, then run the same command to continue."
+            ) from None
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``, all or of one kind, in order; torn lines are left out. A resumed run repeats some steps."""
@@ -147,9 +143,9 @@ def provenance() -> dict[str, Any]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     host = {"name": platform.node(), "system": platform.platform(), "cpu": _cpu_model(), "cores": cores()}
-    found: dict[str, Any] = {"command": _command(), "started": now(), "versions": versions, "host": host}
     revision = _git_revision()
-    return {**found, "revision": revision} if revision else found
+    found = {"command": _command(), "started": now(), "versions": versions, "host": host}
+    return found | ({"revision": revision} if revision else {})
 
 
 def _command() -> str:
@@ -165,12 +161,14 @@ def _cpu_model() -> str:
 
 
 def _git_revision() -> str | None:
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # installed packages may lie in somebody else's repository
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
+        # Installed packages may lie in somebody else's repository.
+        for command in (
+            [*git, "ls-files", "--error-unmatch", __file__],
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        ):
+            found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return found or None
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
