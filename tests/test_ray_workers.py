@@ -114,7 +114,7 @@ def test_more_workers_than_cores_are_refused_before_anything_starts(num: int) ->
 
 def test_workers_that_can_never_start_are_refused_after_a_time(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "START_SECONDS", 1)
-    with pytest.raises(ValueError, match=r"^--workers: not started within 1 s: got ") as error:
+    with pytest.raises(ValueError, match=r"^--workers: not ready within 1 s: got ") as error:
         workers._build([workers._start()])  # every core is taken
     assert "\n" not in str(error.value)
 
