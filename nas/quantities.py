@@ -32,21 +32,15 @@ class Cost(NamedTuple):
 class Quantity:
     """Something that a network costs, to be limited by a budget: the less, the better.
 
-    Attributes:
-        name: its key in `QUANTITIES`; of an exact quantity also the field of `Cost`.
-        unit: what values and limits are kept in.
-        measured: False: exact, by arithmetic, known before a network runs. True: found out by running it, and never twice quite the same.
-        how: one sentence for help and reports: what is counted or measured.
-        scale: the units it is written in, ascending, each with its factor to `unit`.
-        spellings: further spellings of units -> the unit that they mean.
+    It is exact (arithmetic knows it before a network runs) or measured (found out by running the network, and never twice quite the same).
     """
 
-    name: str
-    unit: str
-    measured: bool
-    how: str
-    scale: tuple[tuple[str, Decimal], ...]
-    spellings: Mapping[str, str]
+    name: str  # its key in `QUANTITIES`; of an exact quantity also the field of `Cost`
+    unit: str  # what values and limits are kept in
+    measured: bool  # otherwise exact
+    how: str  # one sentence for help and reports: what is counted or measured
+    scale: tuple[tuple[str, Decimal], ...]  # the units it is written in, ascending, each with its factor to `unit`
+    spellings: Mapping[str, str]  # further spellings of units -> the unit that they mean
 
 
 def counted(name: str, unit: str, how: str, *words: str, measured: bool = False) -> Quantity:
@@ -71,17 +65,11 @@ QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _ALL}
 
 @dataclass(frozen=True)
 class Budget:
-    """An upper limit on one quantity.
-
-    Attributes:
-        quantity: what is limited.
-        limit: in the quantity's unit; positive and finite.
-        text: canonical print, equal for equal limits, fit for file names and for `parse_budget`: ``4.5GMACs``.
-    """
+    """An upper limit on one quantity."""
 
     quantity: Quantity
-    limit: float
-    text: str
+    limit: float  # in the quantity's unit; positive and finite
+    text: str  # canonical print, equal for equal limits, fit for file names and for `parse_budget`: ``4.5GMACs``
 
     def violation(self, value: float) -> float:
         """How far `value` is over the limit, as a share of the limit: 0.1 is 10% over, 0 or less is within."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,31 +20,24 @@ from nas.training.loop import evaluate
 from nas.training.recipe import Recipe
 
 
-class Evaluator(Protocol):
-    """Whoever evaluates the networks of a search."""
+class Evaluator:
+    """Evaluates networks one after the other in this process; `Workers` does the same beside each other."""
 
-    def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[Evaluation]:
-        """Evaluations, lazily and in the order of the architectures."""
-
-    def settle(self) -> None:
-        """Waits until nothing is at work any more."""
-
-
-class _ThisProcess:
     def __init__(self, evaluate_one: Callable[[Architecture], Evaluation]) -> None:
         self._evaluate_one = evaluate_one
 
     def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[Evaluation]:
+        """Evaluations, lazily and in the order of the architectures."""
         return map(self._evaluate_one, architectures)
 
     def settle(self) -> None:
-        pass
+        """Waits until nothing is at work: here nothing ever is."""
 
 
 @contextlib.contextmanager
 def open_evaluator(
     supernet: Supernet, batches: Sequence[tuple[Tensor, Tensor]], recipe: Recipe, device: torch.device, workers: int
-) -> Iterator[Evaluator]:
+) -> Iterator[Evaluator | Workers]:
     """Opens what evaluates sub-networks of the supernet.
 
     Args:
@@ -58,7 +51,7 @@ def open_evaluator(
         ValueError: the machine cannot take so many workers.
     """
     if not workers:
-        yield _ThisProcess(partial(evaluate_subnet, supernet, batches, partial(recipe.autocast, device)))
+        yield Evaluator(partial(evaluate_subnet, supernet, batches, partial(recipe.autocast, device)))
         return
     payload = {
         "space": supernet.space,
@@ -99,7 +92,7 @@ def evaluate_subnet(
     return Evaluation(accuracy) if torch.stack(finite).all() else Evaluation(failure="logits are not finite")
 
 
-def alone(evaluator: Evaluator, measure: Callable[[Architecture], float]) -> Callable[[Architecture], float]:
+def alone(evaluator: Evaluator | Workers, measure: Callable[[Architecture], float]) -> Callable[[Architecture], float]:
     """The measurement, taken while no worker of the evaluator is at work."""
 
     def measured(architecture: Architecture) -> float:

@@ -35,16 +35,11 @@ METRICS = ("accuracy", "macs")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def _tpe(seed: int, population: int) -> BaseSampler:
+SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {  # of (seed, population)
+    "nsga2": lambda seed, population: NSGAIISampler(seed=seed, population_size=max(2, population)),
     # constant_liar: the trials of a generation are asked for together, and without it they would crowd at one place. Independent
     # TPE, Optuna's default for several objectives, was both slower (290 against 45 ms a trial) and weaker.
-    with _without_experimental_warnings():
-        return TPESampler(seed=seed, multivariate=True, constant_liar=True)
-
-
-SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
-    "nsga2": lambda seed, population: NSGAIISampler(seed=seed, population_size=max(2, population)),
-    "tpe": _tpe,
+    "tpe": lambda seed, population: TPESampler(seed=seed, multivariate=True, constant_liar=True),
     "random": lambda seed, population: RandomSampler(seed=seed),
 }
 
@@ -74,7 +69,8 @@ def open_study(
         _check_file(path)
         storage = _connect(path)
     try:
-        with _readable_errors(path), _without_experimental_warnings():
+        with _readable_errors(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # metric names are
             study = optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
             trials = study.get_trials(deepcopy=False)
             if not trials:  # new, or killed while it was begun
@@ -267,11 +263,3 @@ def _readable_errors(place: object) -> Iterator[None]:
             f"{place}: cannot be used: got '{text}'; accepted: an SQLite study that can be written, by no newer Optuna. "
             "Check free space and permissions; where the file is damaged restore a copy, or move it away to begin anew."
         ) from error
-
-
-@contextlib.contextmanager
-def _without_experimental_warnings() -> Iterator[None]:
-    """Optuna calls metric names and multivariate TPE experimental; both are wanted."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield

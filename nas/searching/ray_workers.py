@@ -25,7 +25,7 @@ from nas.searching.search import Evaluation
 EvaluateOne = Callable[[Architecture], Evaluation]
 
 QUEUED = 2  # tasks handed to a worker at a time: with one it idles between two, 122 against 178 short tasks a second
-START_SECONDS = 600  # what workers may take to start; Ray itself would wait for ever for what the machine does not have
+START_SECONDS = 300  # what workers may take to start; Ray itself would wait for ever for what the machine does not have
 
 
 class _Worker:
@@ -60,19 +60,13 @@ class Workers:
         """Starts Ray on this machine alone, and the workers.
 
         Raises:
-            ValueError: more workers or GPUs than the machine has; asked of Ray, that would wait for ever.
+            ValueError: more workers than the machine has cores, or they do not start.
         """
         check_workers(self._num, least=1)
         _start_ray(self._num, _size(self._payload))
         import ray
 
         try:
-            gpus = ray.cluster_resources().get("GPU", 0)
-            if self._num * self._num_gpus > gpus + 1e-6:
-                raise ValueError(
-                    f"--workers: not enough GPUs: got {self._num} workers with {self._num_gpus:g} each; "
-                    f"accepted: {gpus:g} on this machine in all. Ask for fewer, or take --device cpu."
-                )
             self._payload = ray.put(self._payload)
             self._actors = [self._start() for _ in range(self._num)]
             self._queues = [deque() for _ in range(self._num)]
@@ -158,16 +152,17 @@ class Workers:
         """Waits until the actors have what they evaluate with.
 
         Raises:
-            ValueError: they take too long.
+            ValueError: they take too long, or end.
         """
         import ray
 
         try:
             _get([actor.build.remote(self._factory, self._payload) for actor in actors], START_SECONDS)
-        except ray.exceptions.GetTimeoutError:
+        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+            late = isinstance(error, ray.exceptions.GetTimeoutError)
+            why = f"not ready within {START_SECONDS:g} s" if late else "ended while they were built, most likely for want of memory"
             raise ValueError(
-                f"--workers: not started within {START_SECONDS:g} s: got {self._num} workers; accepted: as many as the machine has cores, GPUs "
-                "and memory for. Ask for fewer."
+                f"--workers: {why}: got {self._num} workers; accepted: as many as the machine has cores, GPUs and memory for. Ask for fewer."
             ) from None
 
 

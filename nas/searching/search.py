@@ -28,30 +28,21 @@ if TYPE_CHECKING:  # the space itself comes with torch
 
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize")  # of (accuracy, MACs)
 CostOf = Callable[[Architecture], Cost]
-Measure = Mapping[str, Callable[[Architecture], float]]  # by name of a measured quantity
+# By name of a measured quantity: its value for a network, in its unit, taken while nothing else of ours runs. `MemoryError`: it does not fit.
+Measure = Mapping[str, Callable[[Architecture], float]]
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What is searched for, and how.
+    """What is searched for, and how."""
 
-    Attributes:
-        budgets: limits that bind, as `check_budgets` gives them; at most one per quantity.
-        trials: distinct networks to evaluate in all, those of earlier sittings included.
-        population: trials of a generation, at least 2.
-        sampler: a name of `optuna_study.SAMPLERS`.
-        seed: of all that is sampled.
-        floor: share of the tightest budget that the first generation and the winner use at least, from 0 up to, not including, 1.
-        starts: networks by name that the first generation is to have, where they are within the budgets.
-    """
-
-    budgets: tuple[Budget, ...]
-    trials: int
-    population: int
-    sampler: str = "nsga2"
-    seed: int = 0
-    floor: float = 0.8  # below it a network leaves more than a fifth of what was granted unused
-    starts: Mapping[str, Values] = field(default_factory=dict)
+    budgets: tuple[Budget, ...]  # limits that bind, as `check_budgets` gives them; at most one per quantity
+    trials: int  # distinct networks to evaluate in all, those of earlier sittings included
+    population: int  # trials of a generation, at least 2
+    sampler: str = "nsga2"  # a name of `optuna_study.SAMPLERS`
+    seed: int = 0  # of all that is sampled
+    floor: float = 0.8  # share of the tightest budget, in [0, 1), that the first generation and the winner use at least
+    starts: Mapping[str, Values] = field(default_factory=dict)  # by name, for the first generation, where they are within the budgets
 
 
 @dataclass(frozen=True)
@@ -69,17 +60,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Instruments:
-    """What finds out about networks.
+    """What finds out about networks: what they cost by arithmetic, what they are worth, and what has to be measured."""
 
-    Attributes:
-        cost: in the space's frame, by arithmetic.
-        evaluate: evaluations of networks, lazily and in their order.
-        measure: for every measured quantity that a budget limits its value for a network, in the quantity's unit, taken while nothing else
-            of ours runs. Raises `MemoryError` where the network does not fit.
-    """
-
-    cost: CostOf
-    evaluate: Callable[[list[Architecture]], Iterator[Evaluation]]
+    cost: CostOf  # in the space's frame
+    evaluate: Callable[[list[Architecture]], Iterator[Evaluation]]  # lazily and in their order
     measure: Measure = field(default_factory=dict)
 
 
@@ -92,29 +76,17 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial.
+    """A trial with all that is known of it."""
 
-    Attributes:
-        number: place in the study, from 0.
-        values: an option for every decision.
-        architecture: what they decode to.
-        cost: in the space's frame.
-        constraints: per name of a budget's quantity value / limit - 1: above 0 is over budget. Measured ones only where they were measured.
-        origin: as in `Proposal`.
-        evaluation: None where an exact budget forbade it.
-        measured: values of measured quantities by name; empty where the network did not enter the front.
-        repeat_of: number of the trial that evaluated the same architecture.
-    """
-
-    number: int
-    values: Values
+    number: int  # place in the study, from 0
+    values: Values  # an option for every decision
     architecture: Architecture
-    cost: Cost
-    constraints: Mapping[str, float]
-    origin: str = ""
-    evaluation: Evaluation | None = None
-    measured: Mapping[str, float] = field(default_factory=dict)
-    repeat_of: int | None = None
+    cost: Cost  # in the space's frame
+    constraints: Mapping[str, float]  # by name of a limited quantity value / limit - 1: above 0 is over budget
+    origin: str = ""  # as in `Proposal`
+    evaluation: Evaluation | None = None  # None where an exact budget forbade it
+    measured: Mapping[str, float] = field(default_factory=dict)  # by name; empty where the network did not enter the front
+    repeat_of: int | None = None  # number of the trial that evaluated the same architecture
 
     @property
     def usage(self) -> float:
@@ -158,21 +130,13 @@ class Study(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """What a search leaves.
+    """What a search leaves."""
 
-    Attributes:
-        trials: all of them, in order of number.
-        ending: "trials" (as many networks evaluated as wanted), "exhausted" (nothing new to be found) or "stopped".
-        num_evaluated: distinct networks evaluated, those that failed and those of earlier sittings included.
-        seconds: duration of this sitting.
-        evaluate_seconds: the part of it spent waiting for evaluations and measurements.
-    """
-
-    trials: list[Trial]
-    ending: str
-    num_evaluated: int
-    seconds: float
-    evaluate_seconds: float
+    trials: list[Trial]  # all of them, in order of number
+    ending: Literal["trials", "exhausted", "stopped"]  # as many networks evaluated as wanted; nothing new to be found; asked to
+    num_evaluated: int  # distinct networks, those that failed and those of earlier sittings included
+    seconds: float  # duration of this sitting
+    evaluate_seconds: float  # the part of it spent waiting for evaluations and measurements
 
 
 def failures(trials: Iterable[Trial]) -> Counter[str]:
@@ -201,7 +165,7 @@ def search(
     finished: list[Trial] = []
     best: Trial | None = None
 
-    def result(ending: str) -> Result:
+    def result(ending: Literal["trials", "exhausted", "stopped"]) -> Result:
         return Result(finished, ending, len(known), time.perf_counter() - began, waited)
 
     for generation in itertools.count():

@@ -12,21 +12,13 @@ from nas.searching.search import Measure, SearchRequest, Trial, failures, measur
 
 @dataclass(frozen=True)
 class Winner:
-    """The network a search ends with.
+    """The network a search ends with."""
 
-    Attributes:
-        trial: of the study.
-        measured: the measured quantities that a budget limits, as measured again at the end.
-        usage: largest value / limit over the budgets, with these.
-        standard_error: of the most accurate candidate's accuracy.
-        reason: why this one, to be printed.
-    """
-
-    trial: Trial
-    measured: Mapping[str, float]
-    usage: float
-    standard_error: float
-    reason: str
+    trial: Trial  # of the study
+    measured: Mapping[str, float]  # by name the limited quantities that are measured, as measured again at the end
+    usage: float  # largest value / limit over the budgets, with these
+    standard_error: float  # of the most accurate candidate's accuracy
+    reason: str  # why this one, to be printed
 
 
 def standard_error(accuracy: float, num_heldout: int) -> float:
