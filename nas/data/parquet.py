@@ -47,8 +47,8 @@ class ParquetImages(Images):
 
     folder: Path
     shards: list[Shard]
-    _kept: dict[int, Any] = field(default_factory=dict)  # row group -> its encoded images; the last used is last
-    _limit: int = KEPT_BYTES
+    _kept: dict[int, Any] = field(default_factory=dict, repr=False)  # row group -> its encoded images; the last used is last
+    _whole: bool = False  # whether all row groups are kept
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": {}}  # a worker process that is not a fork reads for itself
@@ -107,7 +107,7 @@ class ParquetImages(Images):
     def prepare(self, memory: int) -> None:
         """Reads all row groups where they fit into `memory`: worker processes, which are forks, then share them."""
         if self._sizes.sum() <= memory:
-            self._limit = memory
+            self._whole = True
             for group in range(len(self._groups)):
                 self._read(group)
 
@@ -120,10 +120,10 @@ class ParquetImages(Images):
             return self._kept[group]
         shard, number = self._groups[group]
         # One thread: pyarrow's pool does not live on in a forked process. Not pq.read_table, which flattens the struct.
-        with _readable(shard.path), pq.ParquetFile(shard.path, metadata=shard.footer) as file:
+        with pq.ParquetFile(shard.path, metadata=shard.footer) as file:
             column = file.read_row_group(number, columns=[f"{shard.column}.bytes"], use_threads=False).column(0)
         self._kept[group] = encoded = pc.struct_field(column, "bytes")
-        while len(self._kept) > 2 and self._sizes[list(self._kept)].sum() > self._limit:
+        while not self._whole and len(self._kept) > 2 and self._sizes[list(self._kept)].sum() > KEPT_BYTES:
             self._kept.pop(next(iter(self._kept)))
         return encoded
 
