@@ -41,7 +41,7 @@ from nas.searching.ray_workers import Workers, check_workers, cores
 from nas.searching.search import Trial, check_budgets, choose_winner, largest_that_fits, usage
 from nas.searching.search import search as search_loop
 from nas.setting import RUNS, Setting, Stopped, architecture_file, make_setting, open_run, same_as_begun, shipped, short_name, with_length
-from nas.spaces.space import SearchSpace, Values
+from nas.spaces.decisions import SearchSpace, Values
 from nas.spaces.supernet import Supernet
 from nas.training.loop import Batches, Phase, evaluate
 from nas.training.loop import train as train_model

@@ -11,7 +11,8 @@ import pytest
 from tracing import trace
 
 from nas.cost import cost
-from nas.networks.architecture import FORM_DEFAULTS, OPTION_DEFAULTS, Architecture, Frame
+from nas.networks.architecture import FORM_DEFAULTS, Architecture, Frame
+from nas.networks.mixers import known_options
 from nas.networks.network import Network
 from nas.published import presets
 from nas.published.page import OWN_COUNTERS, TRANS_MS_S_BY_AREA, as_markdown
@@ -331,7 +332,7 @@ def test_a_file_is_canonical(name: str) -> None:
     assert data["architecture"] == written
     assert list(data["architecture"]) == list(written)
     for stage in data["architecture"]["stages"]:
-        assert all(stage[option] != default for option, default in OPTION_DEFAULTS.items() if option in stage)
+        assert all(stage[name] != option.default or option.required for name, option in known_options().items() if name in stage)
     assert all(data["architecture"][form] != default for form, default in FORM_DEFAULTS.items() if form in data["architecture"])
     assert data["published"] == PRESETS[name].published.model_dump(exclude_none=True)
 

@@ -237,10 +237,10 @@ def convert(system: str, architecture: Architecture, state: Mapping[str, Tensor]
         return where + names[ours] + part.removeprefix(ours)
 
     with torch.device("meta"):
-        layers = Network(architecture).layers
+        network = Network(architecture)
     wanted = {}  # by the original's name: ours, and what it is to be like; a shared mixer has a copy in each block
     for spec in layer_specs(architecture):
-        for name, like in layers[spec.weights].state_dict().items():
+        for name, like in network.get_submodule(spec.weights).state_dict().items():
             wanted[original(f"{spec.place}.{name}")] = (f"{spec.weights}.{name}", like)
     _check(system, {theirs: like for theirs, (_, like) in wanted.items()}, state, place)
 

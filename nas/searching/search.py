@@ -22,7 +22,7 @@ from nas.pareto import dominates
 from nas.quantities import Budget, Cost, format_quantity
 
 if TYPE_CHECKING:  # the space itself comes with torch
-    from nas.spaces.space import SearchSpace
+    from nas.spaces.decisions import SearchSpace
 
 Value = int | float | bool | str
 Values = Mapping[str, Value]
