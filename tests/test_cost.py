@@ -12,7 +12,7 @@ from nas.cost import cost, stage_costs
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.network import Network
 from nas.quantities import Cost
-from nas.spaces.space import SearchSpace
+from nas.spaces.decisions import SearchSpace
 
 HERE = Path(__file__).parent
 SPACE_FILES = [*sorted((HERE.parent / "search_spaces").glob("*.yaml")), *sorted((HERE / "spaces").glob("*.yaml"))]

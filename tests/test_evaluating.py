@@ -17,7 +17,8 @@ from nas.networks.architecture import Architecture, Frame
 from nas.searching import evaluating
 from nas.searching.evaluating import alone, evaluator_of, open_evaluator
 from nas.searching.search import Evaluation
-from nas.spaces.space import SearchSpace, SpaceFile
+from nas.spaces.decisions import SearchSpace
+from nas.spaces.schema import SpaceFile
 from nas.spaces.supernet import Supernet
 
 CPU = torch.device("cpu")

@@ -65,7 +65,7 @@ def original(system: str, architecture: Architecture) -> nn.Module:
             return MlpMixer(classes, frame.resolution, 3, patch, depths[0], width, **form)
         if system == "SPACH":
             functions = [[FUNCTIONS[mixer] for mixer in stage.mixers] for stage in stages]
-            heads = next((stage.heads for stage in stages if "attention" in stage.mixers), 1)
+            heads = next((stage.option("heads") for stage in stages if "attention" in stage.mixers), 1)
             options = {"shared": stages[-1].sharing, "conv4": architecture.stem == "conv4", "classes": classes}
             return Spach(frame.resolution, patch, width, functions, heads, stages[0].mlp_ratio, **options)
         if system == "AS-MLP":

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tracing import torch_macs, trace
 
 from nas.networks.architecture import Stage
-from nas.networks.layers import own_part
+from nas.networks.layers import own_slice
 from nas.networks.mixers import MIXERS, NAMES, NO_MIXER, options_of
 from nas.networks.mixers.as_shift import as_shift
 
@@ -225,13 +225,13 @@ def test_the_names_of_mixers_and_the_options_that_each_reads() -> None:
 def cut(narrow: nn.Module, large: nn.Module) -> None:
     with torch.no_grad():
         for parameter_name, parameter in narrow.named_parameters():
-            parameter.copy_(own_part(narrow, parameter_name, large.get_parameter(parameter_name)))
+            parameter.copy_(own_slice(narrow, parameter_name, large.get_parameter(parameter_name)))
 
 
 def keep_only_the_part_of(narrow: nn.Module, large: nn.Module) -> None:
-    """Sets every entry of the large mixer to zero that is not the narrow one's: which they are, a count through own_part tells."""
+    """Sets every entry of the large mixer to zero that is not the narrow one's: which they are, a count through own_slice tells."""
     for parameter_name, parameter in large.named_parameters():
-        places = own_part(narrow, parameter_name, torch.arange(parameter.numel()).reshape(parameter.shape))
+        places = own_slice(narrow, parameter_name, torch.arange(parameter.numel()).reshape(parameter.shape))
         assert places.unique().numel() == places.numel(), f"{parameter_name}: an entry is taken twice"
         kept = torch.zeros(parameter.numel(), dtype=torch.bool)
         kept[places.flatten()] = True
@@ -266,7 +266,7 @@ def test_of_a_mixer_of_its_own_size_all_is_taken(name: str) -> None:
     for options in samples(name):
         mixer, same = build(name, options=options), build(name, options=options, seed=5)
         for parameter_name, parameter in same.named_parameters():
-            assert own_part(mixer, parameter_name, parameter) is parameter
+            assert own_slice(mixer, parameter_name, parameter) is parameter
 
 
 def test_a_small_kernel_is_the_centre_of_a_large_one() -> None:

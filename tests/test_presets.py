@@ -12,7 +12,8 @@ from errors import refused
 from tracing import trace
 
 from nas.cost import cost
-from nas.networks.architecture import FORM_DEFAULTS, OPTION_DEFAULTS, Architecture, Frame
+from nas.networks.architecture import FORM_DEFAULTS, Architecture, Frame
+from nas.networks.mixers import known_options
 from nas.networks.network import Network
 from nas.published import presets
 from nas.published.presets import PAPERS, Figure, Published, preset_names, preset_path, read_preset, read_presets
@@ -354,7 +355,7 @@ def test_a_file_is_canonical(name: str) -> None:
     assert data["architecture"] == written
     assert list(data["architecture"]) == list(written)
     for stage in data["architecture"]["stages"]:
-        assert all(stage[option] != default for option, default in OPTION_DEFAULTS.items() if option in stage)
+        assert all(stage[name] != option.default or option.required for name, option in known_options().items() if name in stage)
     assert all(data["architecture"][form] != default for form, default in FORM_DEFAULTS.items() if form in data["architecture"])
     assert data["published"] == PRESETS[name].published.model_dump(exclude_none=True)
 

@@ -11,7 +11,7 @@ import pytest
 
 from nas.networks.architecture import Architecture
 from nas.networks.mixers import NO_MIXER
-from nas.spaces.space import SearchSpace
+from nas.spaces.decisions import SearchSpace
 from nas.training.paths import paths_of_step
 
 SPACE_FOLDER = Path(__file__).parents[1] / "search_spaces"

@@ -17,7 +17,7 @@ import pytest
 from nas.cost import cost
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.layers import layer_specs
-from nas.spaces.space import SearchSpace, with_frame
+from nas.spaces.decisions import SearchSpace
 
 SPACE_FILES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
 
@@ -124,9 +124,8 @@ def test_what_has_no_effect_is_left_out(write: Write) -> None:
     space = SearchSpace.read(write(stages__0__mixer=["conv", "attention", "s2_shift"]))
     kernel_unread = [stage_of(space, s0__b0__mixer="s2_shift", s0__kernel=kernel) for kernel in (3, 5)]
     assert kernel_unread[0] == kernel_unread[1]
-    assert kernel_unread[0].kernel is None
-    assert kernel_unread[0].head_width is None
-    assert stage_of(space, s0__b0__mixer="attention").head_width == 16
+    assert kernel_unread[0].options == ()
+    assert stage_of(space, s0__b0__mixer="attention").options == (("head_width", 16),)
 
     assert stage_of(space, s0__sharing=True) == stage_of(space, s0__sharing=False)  # one block shares with nobody
     assert stage_of(space, s0__b1__mixer="conv") == stage_of(space, s0__b1__mixer="s2_shift")  # cut off by the depth
@@ -324,7 +323,7 @@ def test_a_mistake_is_told_in_one_line_with_place_and_remedy(changes: dict[str, 
 
 def test_another_frame_is_checked_as_well(write: Write) -> None:
     space = SearchSpace.read(write())
-    assert with_frame(space, resolution=64, classes=3).frame == Frame(64, 3, 3)
-    assert with_frame(space, resolution=64).decisions == space.decisions
+    assert space.at(Frame(64, 3, 3)).frame == Frame(64, 3, 3)
+    assert space.at(Frame(64, 3, 10)).decisions == space.decisions
     with pytest.raises(ValueError, match=r"at resolution 24: stages\.1\.blocks\.0\.mixer\.permute.*3x3"):
-        with_frame(space, resolution=24)
+        space.at(Frame(24, 3, 10))

@@ -22,7 +22,7 @@ from nas.data import Augmentation, Data, open_data
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.network import Network
 from nas.runs.checkpoint import load_checkpoint
-from nas.spaces.space import SearchSpace
+from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.loop import Course, Watch, evaluate, train_model
 from nas.training.paths import paths_of_step

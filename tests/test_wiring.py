@@ -29,7 +29,7 @@ from tracing import trace
 from nas.data import Data, DataSource
 from nas.networks.network import Network, load_network
 from nas.networks.weight_files import load_weights
-from nas.spaces.space import SearchSpace
+from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.paths import paths_of_step
 from nas.yaml_files import read_yaml

@@ -3,11 +3,11 @@
 import sys
 from types import ModuleType
 
-from nas.cost.counts import cost, stage_costs
+from nas.cost.counts import cost, layer_cost, stage_costs
 from nas.networks.architecture import Architecture
 from nas.quantities import Cost
 
-__all__ = ["cost", "stage_costs"]
+__all__ = ["cost", "layer_cost", "stage_costs"]
 
 
 class _Room(ModuleType):

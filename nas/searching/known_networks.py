@@ -15,7 +15,8 @@ from nas.networks.network import Network
 from nas.published.presets import architecture_file, read_presets
 from nas.quantities import Budget
 from nas.searching.proposals import largest_that_fits, usage
-from nas.spaces.decisions import SearchSpace, Values
+from nas.spaces.decisions import SearchSpace
+from nas.spaces.schema import Values
 
 
 def starting_networks(space: SearchSpace, budgets: Sequence[Budget], asked: Iterable[str]) -> dict[str, Values]:

@@ -28,7 +28,7 @@ from nas.searching.proposals import Proposal
 from nas.searching.search import DIRECTIONS, Evaluation, SearchRequest, Stored, Trial
 
 if TYPE_CHECKING:  # the space itself comes with torch
-    from nas.spaces.space import Value
+    from nas.networks.mixers import Value
 
 METRICS = ("accuracy", "macs")
 # Optuna's own messages (a study was created, a trial finished) would stand between ours.

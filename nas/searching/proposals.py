@@ -12,7 +12,9 @@ from nas.networks.architecture import Architecture
 from nas.quantities import QUANTITIES, Budget, Cost
 
 if TYPE_CHECKING:  # the space itself comes with torch
-    from nas.spaces.space import SearchSpace, Value, Values
+    from nas.networks.mixers import Value
+    from nas.spaces.decisions import SearchSpace
+    from nas.spaces.schema import Values
 
 
 class Proposal(NamedTuple):

@@ -24,7 +24,8 @@ from nas.quantities import Budget, Cost, format_quantity
 from nas.searching.proposals import Band, Proposal, draw, exact_value, first_generation, largest_that_fits
 
 if TYPE_CHECKING:  # the space itself comes with torch
-    from nas.spaces.space import SearchSpace, Values
+    from nas.spaces.decisions import SearchSpace
+    from nas.spaces.schema import Values
 
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize")  # of (accuracy, MACs)
 CostOf = Callable[[Architecture], Cost]
