@@ -29,7 +29,9 @@ def setting() -> Setting:
     return replace(found, recipe=found.recipe.model_copy(update={"retrain": PHASE}))
 
 
-def trained(setting: Setting, folder: Path, *, fit: str = "fit", on: str | None = "held_out", seed: int = 1, until: int = 99) -> TrainingResult:
+def trained(
+    setting: Setting, folder: Path, *, fit: str = "fit", on: str | None = "held_out", seed: int = 1, until: int = 99
+) -> TrainingResult:
     """Trains in a folder; Ctrl-C comes after `until` steps."""
     run = Run(folder.name, folder.parent)
     run.folder.mkdir(parents=True, exist_ok=True)

@@ -68,10 +68,9 @@ def _out_of_memory(error: BaseException) -> bool:
 def _finished(error: click.ClickException) -> str:
     """click's message with the command's name before it and what is accepted behind it."""
     context = getattr(error, "ctx", None)
-    inside = context is not None and context.parent is not None
-    command = f"{context.info_name} " if inside else ""
+    command = f"{context.info_name} " if context is not None and context.parent is not None else ""
     said = error.format_message().strip().rstrip(".")
-    said = f"{command.strip()}{': ' if inside else ''}{said[:1].lower()}{said[1:]}"
+    said = f"{command.strip()}{': ' if command else ''}{said[:1].lower()}{said[1:]}"
     accepted = _accepted(error)
     end = f"; accepted: {accepted.rstrip('.')}." if accepted else "" if said.endswith("?") else "."
     return f"{said}{end} See {_name()} {command}--help."

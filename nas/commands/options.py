@@ -32,7 +32,9 @@ def training_options(length_of: str) -> Callable[[Command], Command]:
         ),
         click.option("--data-root", metavar="FOLDER", help="Where torchvision's data set is; nothing is downloaded."),
         click.option(
-            "--recipe", metavar="RECIPE", help="A name in recipes/ or a YAML file (default: digits for digits, cifar up to 64 px, else imagenet)."
+            "--recipe",
+            metavar="RECIPE",
+            help="A name in recipes/ or a YAML file (default: digits for digits, cifar up to 64 px, else imagenet).",
         ),
         click.option(
             "--resolution",
@@ -42,7 +44,9 @@ def training_options(length_of: str) -> Callable[[Command], Command]:
         ),
         click.option("--run", metavar="NAME", help="A folder under runs/ (default: named after what is run)."),
         click.option("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)."),
-        click.option("--loaders", metavar="N", type=click.IntRange(0, 1024), help="Processes or threads that decode images (default: the cores)."),
+        click.option(
+            "--loaders", metavar="N", type=click.IntRange(0, 1024), help="Processes or threads that decode images (default: the cores)."
+        ),
         click.option("--seed", metavar="N", type=click.IntRange(0), help="Of everything random (default: 0)."),
         click.option("--epochs", metavar="N", type=float, help=f"Length of {length_of}, instead of the recipe's."),
         click.option("--steps", metavar="N", type=COUNT, help="The same in steps."),
@@ -58,7 +62,9 @@ def training_options(length_of: str) -> Callable[[Command], Command]:
 
 
 def space_option(command: Command) -> Command:
-    return click.option("--space", metavar="SPACE", help="Search space: a name in search_spaces/ or a YAML file (default: hybrid).")(command)
+    return click.option("--space", metavar="SPACE", help="Search space: a name in search_spaces/ or a YAML file (default: hybrid).")(
+        command
+    )
 
 
 def length(epochs: float | None, steps: int | None) -> tuple[float | None, int | None]:

@@ -93,6 +93,7 @@ def _train(architecture: Any, setting: Any, run: Any, wanted: Any, stop: Any) ->
         print(f"  {line}")
     report = Report(run, "retrain", stop)
     trained = train_network(architecture, setting, fit="train", evaluate_on="test", seed=setting.seed, folder=run, report=report)
+    assert trained.accuracy is not None
     result = {
         "test_accuracy": round(trained.accuracy, 4), "test_images": trained.images,
         "steps": trained.steps, "epochs": round(trained.epochs, 3),

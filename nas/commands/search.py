@@ -50,8 +50,12 @@ class Job:
 @click.option(
     "--budget", metavar="BUDGET", multiple=True, required=True, help="4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated."
 )
-@click.option("--floor", metavar="SHARE", type=float, default=FLOOR, help="A winner uses at least this share of its tightest budget (default: 0.8).")
-@click.option("--start", metavar="NETWORK", multiple=True, help="An architecture file or a published network to begin with; may be repeated.")
+@click.option(
+    "--floor", metavar="SHARE", type=float, default=FLOOR, help="A winner uses at least this share of its tightest budget (default: 0.8)."
+)
+@click.option(
+    "--start", metavar="NETWORK", multiple=True, help="An architecture file or a published network to begin with; may be repeated."
+)
 @click.option("--trials", metavar="N", type=COUNT, help="Networks to evaluate, instead of the recipe's number; more continue a search.")
 @click.option(
     "--sampler",
@@ -60,7 +64,9 @@ class Job:
     type=click.Choice(["nsga2", "tpe", "random"]),
     help="nsga2, tpe or random (default: nsga2).",
 )
-@click.option("--workers", metavar="N", type=click.IntRange(0), default=0, help="Ray actors that evaluate; 0: in this process (default: 0).")
+@click.option(
+    "--workers", metavar="N", type=click.IntRange(0), default=0, help="Ray actors that evaluate; 0: in this process (default: 0)."
+)
 @click.option("--latency-batch", metavar="N", type=COUNT, default=1, help="Images in a timed pass (default: 1).")
 @space_option
 @training_options("the supernet's training")
@@ -97,7 +103,9 @@ def search(
         opened.check_begun()
         study = _study_name(opened, request, budgets, start, options["latency_batch"])
         try:
-            return _finish(opened, *_searched(Job(opened, request, budgets, study, workers, options["latency_batch"]), lambda: interrupt.requested))
+            return _finish(
+                opened, *_searched(Job(opened, request, budgets, study, workers, options["latency_batch"]), lambda: interrupt.requested)
+            )
         except Stopped as stop:
             return stopped(stop, interrupt)
 
@@ -108,7 +116,9 @@ def _counted(quantity: str, architecture: Architecture) -> float:
     return getattr(cost(architecture), quantity)
 
 
-def _study_name(opened: SupernetRun, request: SearchRequest, budgets: tuple[Budget, ...], asked: tuple[str, ...], latency_batch: int) -> str:
+def _study_name(
+    opened: SupernetRun, request: SearchRequest, budgets: tuple[Budget, ...], asked: tuple[str, ...], latency_batch: int
+) -> str:
     """Budgets and sampler; whatever else makes another study of it stands behind them as a few digits, where it is not the usual."""
     begun = (opened.recorded().supernet or opened.record()).recipe_content.get("search", {})
     now = opened.setting.recipe.search.model_dump(exclude={"trials"})
@@ -144,7 +154,9 @@ def _searched(job: Job, stop: Callable[[], bool]) -> tuple[str, SearchRecord]:
         print(f"This search is done ({winner_path(run, job.study)}); its result again:")
         return job.study, winner
     if setting.data == "digits":
-        print("The data are scikit-learn's digits: this shows the machine working; a ranking on them means little. --data gives a real one.")
+        print(
+            "The data are scikit-learn's digits: this shows the machine working; a ranking on them means little. --data gives a real one."
+        )
     supernet, held_out = opened.trained(stop), setting.images.size("held_out")
     with contextlib.ExitStack() as stack:
         batches = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
@@ -153,7 +165,10 @@ def _searched(job: Job, stop: Callable[[], bool]) -> tuple[str, SearchRecord]:
         instruments = Instruments(cost, evaluator.evaluate, {"latency_ms": latency})
         study = stack.enter_context(open_study(run.folder / STUDY_FILE, job.study, space.decisions, request, _facts(job)))
         budgets = " and ".join(each.text for each in job.budgets)
-        print(f"Searching {space.name} for {budgets}: {request.trials} networks on {held_out} held-out training images, study {job.study}.", flush=True)
+        print(
+            f"Searching {space.name} for {budgets}: {request.trials} networks on {held_out} held-out training images, study {job.study}.",
+            flush=True,
+        )
         if request.starts:
             print(f"Starting with networks that the space contains: {', '.join(request.starts)}.")
         progress = stack.enter_context(Progress("search", request.trials, "evaluation"))
@@ -172,7 +187,11 @@ def _searched(job: Job, stop: Callable[[], bool]) -> tuple[str, SearchRecord]:
 
 def _facts(job: Job) -> dict[str, Any]:
     """What has to be the same when the study is continued, besides the request."""
-    facts: dict[str, Any] = {"space": job.supernet.space.fingerprint, "budgets": [each.text for each in job.budgets], "floor": job.request.floor}
+    facts: dict[str, Any] = {
+        "space": job.supernet.space.fingerprint,
+        "budgets": [each.text for each in job.budgets],
+        "floor": job.request.floor,
+    }
     facts |= {"weights": job.supernet.identity}
     facts["starts"] = {name: job.supernet.space.decode(values).key for name, values in job.request.starts.items()}
     if any(each.quantity.measured for each in job.budgets):

@@ -87,7 +87,12 @@ class SupernetRun:
             )
             report = Report(self.run, "supernet", stop)
             train_supernet(
-                supernet, setting, self.identity, lambda step: [(path,) for path in paths_of_step(space, setting.seed, step)], self.run, report
+                supernet,
+                setting,
+                self.identity,
+                lambda step: [(path,) for path in paths_of_step(space, setting.seed, step)],
+                self.run,
+                report,
             )
             self.run.record(supernet_finished=now())
         return supernet.eval()

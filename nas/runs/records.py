@@ -258,7 +258,9 @@ def same_as_begun(run: Run, begun: Begun | None, wanted: Begun) -> None:
         if new.get(key) != old.get(key):
             what = _SAID.get(key, f"with another value of '{key}'")
             got, accepted = _shown(key, wanted, new), _shown(key, begun, old)
-            raise ValueError(f"{run.folder}: begun {what}: got {got}; accepted: {accepted}. Take that, or begin another run with --run NAME.")
+            raise ValueError(
+                f"{run.folder}: begun {what}: got {got}; accepted: {accepted}. Take that, or begin another run with --run NAME."
+            )
 
 
 _SAID = {"data_fingerprint": "with other images", "space_fingerprint": "with another space", "architecture": "with another architecture"}
@@ -279,7 +281,11 @@ def _flat(record: Begun) -> dict[str, Any]:
     plain = record.model_dump(mode="json", exclude=set(_NAMES))
     recipe = plain.pop("recipe_content", {})
     phase = {**plain.pop("phase", {}), **recipe.get("supernet", {})}
-    return {**plain, **({"bf16": recipe["bf16"]} if "bf16" in recipe else {}), **{key: value for key, value in phase.items() if value is not None}}
+    return {
+        **plain,
+        **({"bf16": recipe["bf16"]} if "bf16" in recipe else {}),
+        **{key: value for key, value in phase.items() if value is not None},
+    }
 
 
 class _advice:

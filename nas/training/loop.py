@@ -142,7 +142,9 @@ class _State:
         state = load_checkpoint(path) if path is not None else None
         if state is not None:
             if state["identity"] != identity:
-                raise ValueError(f"{path}: a checkpoint of something else: got {state['identity']}; accepted {identity}. Give another --run.")
+                raise ValueError(
+                    f"{path}: a checkpoint of something else: got {state['identity']}; accepted {identity}. Give another --run."
+                )
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
             self.done = int(state["step"])
