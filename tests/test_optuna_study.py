@@ -232,24 +232,27 @@ def test_stored_study_tells_its_story(tmp_path: Path) -> None:
     storage.engine.dispose()
 
 
-def test_dashboard_shows_what_is_over_budget_as_infeasible(tmp_path: Path) -> None:
+def test_dashboard_shows_what_is_over_budget_as_infeasible_and_why_others_failed(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    result = run(path)
+    result = run(path, evaluate=Recorder(reason_of))
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
     study = optuna.load_study(study_name="4MMACs", storage=storage)
     shown = [
         _serializer.serialize_frozen_trial(study._study_id, t, study._storage.get_study_system_attrs(study._study_id)) for t in study.trials
     ]
     for trial, item in zip(result.trials, shown, strict=True):
-        assert item["constraints"] and any(v > 0 for v in item["constraints"]) == (trial.accuracy is None)
-        over = {attribute["key"]: attribute["value"] for attribute in item["user_attrs"]}.get("over_budget")
-        assert over == (None if trial.accuracy is not None else f"macs by {trial.constraints['macs']:.1%}")
+        assert item["constraints"] and any(v > 0 for v in item["constraints"]) == (trial.evaluation is None)
+        attributes = {attribute["key"]: attribute["value"] for attribute in item["user_attrs"]}
+        assert attributes.get("over_budget") == (None if trial.evaluation else f"macs by {trial.constraints['macs']:.1%}")
+        assert attributes.get("failure") == (trial.evaluation.failure if trial.evaluation else None)
+        assert item["state"] == ("Pruned" if not trial.evaluation else "Fail" if trial.evaluation.failure else "Complete")
+    assert {item["state"] for item in shown} == {"Pruned", "Fail", "Complete"}
     storage.remove_session()
     storage.engine.dispose()
 
 
 def test_dashboard_still_needs_the_list() -> None:
-    """Fails when optuna-dashboard reads named constraints: then `_set_constraints` need not write the list any more."""
+    """Fails when optuna-dashboard reads named constraints: then `OptunaStudy.tell` need not write the list any more."""
     trial = optuna.create_trial(values=[0.5, 1.0], constraints={"macs": 0.25})
     assert _serializer.serialize_frozen_trial(0, trial, {})["constraints"] == []
 

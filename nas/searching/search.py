@@ -187,17 +187,14 @@ def search(
         # Tell, strictly in order of number: whichever worker is first, the study is the same.
         for trial in candidates:
             key, stored = trial.architecture.key, study.stored.get(trial.number)
-            if key in known:
-                first = known[key]
+            if first := known.get(key):
                 trial = dataclasses.replace(first, number=trial.number, values=trial.values, origin=trial.origin, repeat_of=first.number)
             elif trial.usage <= 1:
                 if len(known) >= request.trials or (stored is None and stop()):
                     return result("trials" if len(known) >= request.trials else "stopped")
                 waiting = time.perf_counter()
-                evaluation, measured = stored or _find_out(trial, evaluations, request.budgets, instruments.measure, known.values())
+                known[key] = trial = _find_out(trial, stored, evaluations, request.budgets, instruments.measure, known.values())
                 waited += time.perf_counter() - waiting
-                assert evaluation is not None, f"trial {trial.number} is within budget, and is stored as over it"
-                trial = known[key] = dataclasses.replace(trial, evaluation=evaluation).held_to(request.budgets, measured)
                 if trial.feasible and (best is None or trial.objectives[0] > best.objectives[0]):
                     best = trial
             study.tell(trial)
@@ -227,17 +224,24 @@ def _candidate(band: Band, budgets: Sequence[Budget], number: int, suggestion: P
 
 
 def _find_out(
-    trial: Trial, evaluations: Iterator[Evaluation], budgets: Sequence[Budget], measure: Measure, known: Iterable[Trial]
-) -> Stored:
-    """The next evaluation, and what is to be measured where the network would enter the front of the feasible ones so far."""
-    evaluation = next(evaluations)
-    accuracy = evaluation.accuracy
-    if accuracy is None or any(t.feasible and dominates(t.objectives, (accuracy, trial.cost.macs), DIRECTIONS) for t in known):
-        return Stored(evaluation, {})
+    trial: Trial,
+    stored: Stored | None,
+    evaluations: Iterator[Evaluation],
+    budgets: Sequence[Budget],
+    measure: Measure,
+    known: Iterable[Trial],
+) -> Trial:
+    """The trial with its evaluation, measured where it would enter the front of the feasible ones so far; as it is stored, if it is."""
+    if stored is not None:
+        assert stored.evaluation is not None, f"trial {trial.number} is within budget, and is stored as over it"
+        return dataclasses.replace(trial, evaluation=stored.evaluation).held_to(budgets, stored.measured)
+    evaluated = dataclasses.replace(trial, evaluation=next(evaluations))
+    if evaluated.accuracy is None or any(t.feasible and dominates(t.objectives, evaluated.objectives, DIRECTIONS) for t in known):
+        return evaluated
     try:
-        return Stored(evaluation, measured_values(trial.architecture, budgets, measure))
+        return evaluated.held_to(budgets, measured_values(trial.architecture, budgets, measure))
     except MemoryError:
-        return Stored(Evaluation(failure="out of memory when measured"), {})
+        return dataclasses.replace(trial, evaluation=Evaluation(failure="out of memory when measured"))
 
 
 def measured_values(architecture: Architecture, budgets: Sequence[Budget], measure: Measure) -> dict[str, float]:
