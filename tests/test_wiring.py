@@ -27,6 +27,7 @@ from torch import Tensor
 from tracing import trace
 
 from nas.data import Data, DataSource
+from nas.machine import cores
 from nas.networks.network import Network, load_network
 from nas.networks.weight_files import load_weights
 from nas.spaces.decisions import SearchSpace
@@ -105,7 +106,7 @@ def searched(inputs: Path) -> Searched:
     for path, content in test_images.items():
         path.write_bytes(content)
     (inputs / "winner.yaml").write_bytes((inputs / "runs/best.yaml").read_bytes())  # later searches write their own there
-    return Searched(inputs, seen, space_of_images(inputs), evaluated(inputs / "runs/found"))
+    return Searched(inputs, seen, space_of_images(inputs), evaluated(inputs, "found"))
 
 
 @contextlib.contextmanager
@@ -130,11 +131,11 @@ def space_of_images(folder: Path) -> SearchSpace:
     return space.at(type(space.frame)(SIDE, 1, CLASSES))
 
 
-def evaluated(run_folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """The trials of a run's only study whose networks were evaluated, each network once."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{run_folder / 'study.db'}")
+def evaluated(folder: Path, run_name: str) -> list[optuna.trial.FrozenTrial]:
+    """The trials of the last search whose networks were evaluated, each network once."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'runs' / run_name / 'study.db'}")
     try:
-        study = optuna.load_study(study_name=None, storage=storage)
+        study = optuna.load_study(study_name=read_yaml(folder / "runs/best.yaml")["study"], storage=storage)
         return [trial for trial in study.trials if trial.values and "repeat_of" not in trial.user_attrs]
     finally:
         storage.engine.dispose()
@@ -486,3 +487,43 @@ def test_profile_counts_what_retrain_builds(searched: Searched, retrained: Recor
     counted = json.loads(succeed("profile built.yaml --json", searched.folder))
     assert counted["params"] == sum(parameter.numel() for parameter in one.module.parameters())
     assert counted["macs"] == trace(lambda: Network(one.architecture), 1, 1, SIDE, SIDE).macs
+
+
+def test_workers_evaluate_the_same_supernet_and_rest_while_a_latency_is_taken(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by Ray itself: which of the tasks given to its workers are done when a timed pass begins."""
+    import ray
+    from ray.actor import ActorMethod
+
+    tasks: list[Any] = []
+    at_work: list[int] = []
+    real = ActorMethod.remote
+
+    def remote(self: Any, *given: Any, **named: Any) -> Any:
+        tasks.append(real(self, *given, **named))
+        return tasks[-1]
+
+    def before_pass(module: Any, images: Tensor) -> None:
+        if tasks:
+            at_work.append(len(ray.wait(tasks, num_returns=len(tasks), timeout=0)[1]))
+
+    monkeypatch.setattr(ActorMethod, "remote", remote)
+    slow = RECIPE.replace("batch_size: 12", "batch_size: 1")  # so that workers would still be at work
+    line = f"search {WITH} --budget 650kMACs --budget 10000s --trials 4 --seed 3 --run found --workers {min(2, cores())}"
+    (searched.folder / "plain.yaml").write_text(slow)
+    try:
+        with recording(before_pass=before_pass) as seen:
+            succeed(line, searched.folder)
+    finally:
+        (searched.folder / "plain.yaml").write_text(RECIPE)
+    assert not seen.steps and not seen.evaluations and len(tasks) >= 5
+    assert len(at_work) == len(seen.timed) > 0 and not any(at_work)
+    supernet = searched.seen.steps[-1].module.eval()
+    images = torch.stack([image for one in by_network(searched.seen.evaluations)[0] for image in one.images])
+    label_of = {number: label for number, (_, label) in read_files(searched.folder, "val").items()}
+    labels = torch.tensor([label_of[n] for one in by_network(searched.seen.evaluations)[0] for n in one.numbers])
+    found = evaluated(searched.folder, "found")
+    assert len(found) == 4
+    for trial in found:
+        with torch.no_grad():
+            right = supernet(images, searched.space.decode(trial.params)).argmax(1) == labels
+        assert trial.values[0] == pytest.approx(right.double().mean().item())
