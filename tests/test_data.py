@@ -42,9 +42,7 @@ def random_image(seed: int, size: tuple[int, int] = (12, 12), mode: str = "RGB")
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
 
 
-def write_folder(
-    folder: Path, splits: tuple[str, ...] = ("train", "val"), per_class: int = 10, mode: str = "RGB"
-) -> Path:
+def write_folder(folder: Path, splits: tuple[str, ...] = ("train", "val"), per_class: int = 10, mode: str = "RGB") -> Path:
     seeds = itertools.count()
     for split, name, number in itertools.product(splits, ("ant", "bee"), range(per_class)):
         write_image(folder / split / name / f"{number:03}.png", next(seeds), mode=mode)
@@ -82,16 +80,12 @@ def write_fashion_mnist(root: Path) -> Path:
     return root
 
 
-def take(
-    data: Data, count: int, start: int = 0, seed: int = 3, augmentation: Augmentation = EVERYTHING, batch: int = 8
-):
+def take(data: Data, count: int, start: int = 0, seed: int = 3, augmentation: Augmentation = EVERYTHING, batch: int = 8):
     return list(itertools.islice(data.batches("fit", batch, seed, augmentation)(start), count))
 
 
 def equal(ours: list[tuple[Tensor, Tensor]], theirs: list[tuple[Tensor, Tensor]]) -> bool:
-    return len(ours) == len(theirs) and all(
-        torch.equal(x, y) and torch.equal(s, t) for (x, s), (y, t) in zip(ours, theirs, strict=True)
-    )
+    return len(ours) == len(theirs) and all(torch.equal(x, y) and torch.equal(s, t) for (x, s), (y, t) in zip(ours, theirs, strict=True))
 
 
 def line(call, *arguments, **options) -> str:

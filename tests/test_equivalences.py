@@ -458,7 +458,9 @@ def test_no_other_mixer_commutes_with_permutations_of_tokens(name: str, options:
 
 @pytest.mark.parametrize(("width", "heads"), [(12, 3), (8, 2), (8, 8), (20, 1)])
 def test_the_number_and_the_width_of_heads_tell_the_same(width: int, heads: int) -> None:
-    by_number, by_width = (MIXERS["attention"].layer(width, (3, 4), **option) for option in ({"heads": heads}, {"head_width": width // heads}))
+    by_number, by_width = (
+        MIXERS["attention"].layer(width, (3, 4), **option) for option in ({"heads": heads}, {"head_width": width // heads})
+    )
     x = tokens(2, 3, 4, width)
     assert torch.equal(filled(by_number)(x), filled(by_width)(x))
     if heads > 1:

@@ -43,7 +43,9 @@ def test_plain_names_are_folders_in_the_root_and_making_a_run_touches_nothing(tm
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/elsewhere", ".hidden", "-x", "a b", "a\n", "é", "x" * 65, "a\x00", "~root"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "/elsewhere", ".hidden", "-x", "a b", "a\n", "é", "x" * 65, "a\x00", "~root"]
+)
 def test_a_name_that_is_no_plain_file_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="not a run name") as raised:
         Run(name, tmp_path)
