@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -159,6 +161,31 @@ def test_a_fresh_network_has_gradients_everywhere() -> None:
     network = Network(SMALL)
     network(torch.randn(4, 3, 32, 32)).square().sum().backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in network.parameters())
+
+
+def test_what_stands_at_a_name_is_what_runs() -> None:
+    """A head taken off, a copy, weights assigned: each leaves one network, not a mixture with the modules it was built of."""
+    torch.manual_seed(0)
+    network, images = Network(SMALL, drop_path=0.2).eval(), torch.randn(2, 3, 32, 32)
+    logits, head = network(images), network.head
+    features = copy.deepcopy(network)
+    features.head = torch.nn.Identity()
+    assert features(images).shape == (2, 4, 4, 64)
+    assert torch.equal(head(features(images)), logits)
+    assert not any(name.startswith("head") for name in features.state_dict())
+    network.get_submodule("stages.0.blocks.0.mixer").conv = torch.nn.Identity()
+    assert not torch.equal(network(images), logits)
+
+    other = Network(SMALL).eval()
+    again = copy.deepcopy(other)
+    again.load_state_dict({name: tensor + 0.1 for name, tensor in other.state_dict().items()}, assign=True)
+    other.load_state_dict({name: tensor + 0.1 for name, tensor in other.state_dict().items()})
+    assert torch.equal(again(images), other(images))
+    assert {id(parameter) for parameter in again.parameters()}.isdisjoint(map(id, other.parameters()))
+    half = copy.deepcopy(other).double()
+    torch.testing.assert_close(half(images.double()).float(), other(images), rtol=1e-3, atol=1e-4)  # float32 against float64
+    exported = torch.export.export(other, (images,)).module()
+    assert torch.equal(exported(images), other(images))
 
 
 def test_drop_path_rises_linearly_from_zero() -> None:

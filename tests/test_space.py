@@ -157,7 +157,7 @@ def test_a_scalar_is_fixed_and_a_list_of_one_is_too(write: Write) -> None:
 
 
 def test_one_mixer_per_stage(write: Write) -> None:
-    space = SearchSpace.read(write(mixer_per="stage"))
+    space = SearchSpace.read(write(mixer_per="stage", stages__0__cpe=True, stages__1__mlp_ratio=2, stages__1__cpe=True))
     assert [name for name in space.decisions if name.endswith("mixer")] == ["s0.mixer", "s1.mixer"]
     assert list(space.mixer_decisions) == ["s0.mixer", "s1.mixer"]
     for architecture in everything(space):
