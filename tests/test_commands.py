@@ -419,7 +419,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "search --budget infms": ("--budget", "infms"),
     "search --budget abc": ("--budget", "abc"),
     "search --budget ''": ("--budget", "''"),
-    "search --budget 4.5GMAX": ("--budget", "GMAX", "GMACs"),
+    "search --budget 4.5GMAX": ("--budget", "GMAX", "GMAC"),
     "search --budget 1GMACs --budget 2GFLOPs": ("--budget", "1GMACs", "2GMACs"),
     "search --budget 1kMACs": ("1kMACs", "tiny", "smallest"),
     # the run's name

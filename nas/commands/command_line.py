@@ -40,6 +40,9 @@ def run(commands: Iterable[click.Command]) -> int:
         return version(group).main(prog_name=program().split()[-1], standalone_mode=False) or 0
     except click.ClickException as error:
         _fail(_finished(error))
+    except (KeyboardInterrupt, click.Abort):
+        print(f"{_name()}: stopped; the same command continues.", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         if os.environ.get("NAS_TRACEBACK"):  # for whoever looks for a fault in the program
             raise
@@ -48,9 +51,6 @@ def run(commands: Iterable[click.Command]) -> int:
         if not _out_of_memory(error):
             raise
         _fail(f"out of memory: {str(error).split('. ')[0]}. Lower 'batch_size' in the recipe, or --resolution; the same command continues.")
-    except (KeyboardInterrupt, click.Abort):
-        print(f"{_name()}: stopped; the same command continues.", file=sys.stderr)
-        return 130
 
 
 def _let_threads_sleep() -> None:

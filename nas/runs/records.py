@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, StrictBool, StrictInt, StrictStr
 
 from nas.networks.architecture import FORMAT as ARCHITECTURE_FORMAT
-from nas.networks.architecture import MAX_RESOLUTION, Architecture
+from nas.networks.architecture import MAX_RESOLUTION, Architecture, read_architecture
 from nas.runs.folder import Run, now, provenance
-from nas.yaml_files import read_yaml, validate, write_yaml
+from nas.yaml_files import validate, write_yaml
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[StrictInt, Field(ge=0)]
@@ -120,7 +120,7 @@ class Found(_Entries):
 class SearchRecord(Begun):
     """A winner's file."""
 
-    architecture: Architecture
+    architecture: InstanceOf[Architecture]
     costs: dict[str, float]
     budgets: list[StrictStr]
     found: Found
@@ -142,7 +142,7 @@ class Result(_Entries):
 class TrainingRecord(Begun):
     """A result's file."""
 
-    architecture: Architecture
+    architecture: InstanceOf[Architecture]
     costs: dict[str, float]
     result: Result
     run: StrictStr
@@ -162,6 +162,11 @@ def read_record(run: Run) -> RunRecord:
         return validate(RunRecord, run.recorded(), str(path))
 
 
+def _entries(path: Path) -> dict[str, Any]:
+    architecture, entries = read_architecture(path)
+    return {**entries, "architecture": architecture}
+
+
 def read_search(path: Path) -> SearchRecord:
     """The winner of a search.
 
@@ -169,7 +174,7 @@ def read_search(path: Path) -> SearchRecord:
         ValueError: the file was damaged or changed by hand; one line.
     """
     with _advice("Delete it: the same search command writes it again from the study."):
-        return validate(SearchRecord, read_yaml(path, format=ARCHITECTURE_FORMAT), str(path))
+        return validate(SearchRecord, _entries(path), str(path))
 
 
 def read_training(path: Path) -> TrainingRecord:
@@ -179,7 +184,7 @@ def read_training(path: Path) -> TrainingRecord:
         ValueError: the file was damaged or changed by hand; one line.
     """
     with _advice("Delete it: the same retrain command writes it again from the last checkpoint."):
-        return validate(TrainingRecord, read_yaml(path, format=ARCHITECTURE_FORMAT), str(path))
+        return validate(TrainingRecord, _entries(path), str(path))
 
 
 def read_winner(run: Run, study: str) -> SearchRecord | None:
