@@ -43,9 +43,6 @@ def _short(value: object) -> str:
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
-# ------------------------------------------------------------------------------------------------------- reading
-
-
 class _Loader(_SafeLoader):
     """The safe loader without YAML 1.1's surprises.
 
@@ -95,7 +92,7 @@ def read_yaml(path: Path, *, format: str | None = None) -> dict[str, Any]:
             raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
             raise ValueError(f"got more than {MAX_BYTES} bytes; accepted: at most that")
-        text = raw.decode("utf-8-sig")  # an editor's byte-order mark is no content
+        text = raw.decode()
         _refuse_events(text)
         data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -139,9 +136,6 @@ def _refuse_events(text: str) -> None:
             what = f"anchors and aliases are not accepted: got {anchor!r}" if anchor else f"tags are not accepted: got {tag!r}"
             problem = what if anchor or tag else f"nested too deeply; accepted: at most {MAX_DEPTH} levels"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]  # of either parser
-
-
-# ------------------------------------------------------------------------------------------------------- writing
 
 
 class _Dumper(yaml.SafeDumper):
@@ -219,8 +213,6 @@ def check_room(path: Path, num_bytes: int) -> None:
         sizes = f"needs {num_bytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
         raise one_line_error(f"{path}: no room: {sizes}; what was there stays. Make room, then run the same command to continue.")
 
-
-# ---------------------------------------------------------------------------------------------------- validation
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, and of a dataclass inside one
 
