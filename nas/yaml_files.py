@@ -232,8 +232,8 @@ def validate(model: type[Model], data: object, place: str) -> Model:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
         mistakes = [(_path(data, each["loc"]), each) for each in error.errors(include_url=False)]
-    # A misspelt key is a missing one too, and every alternative of a union complains: a misspelling goes first, then what got deepest.
-    path, mistake = max(mistakes, key=lambda each: (each[1]["type"] in _UNKNOWN_KEY, len(each[0])))
+    # What got deepest into the data: every alternative of a union complains, and a misspelt key lies deeper than the missing one.
+    path, mistake = max(mistakes, key=lambda each: len(each[0]))
     kind, got = mistake["type"], mistake["input"]
     if kind in _UNKNOWN_KEY:
         *path, name = path
