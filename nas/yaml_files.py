@@ -240,7 +240,7 @@ def validate(model: type[Model], data: object, place: str) -> Model:
         known = _keys(model, path, "properties")
         problem = f"unknown key {name!r}; known: {', '.join(known)}.{did_you_mean(name, known)}"
     elif kind == "missing":
-        problem = f"missing key {mistake['loc'][-1]!r}; needed: {', '.join(_keys(model, path, 'required'))}. Add it."
+        problem = f"missing key {mistake['loc'][-1]!r}; needed: {', '.join(_keys(model, path, 'required')) or 'one more item'}. Add it."
     elif kind in ("value_error", "assertion_error"):
         problem = str(mistake["ctx"]["error"])  # the validator's own sentence is finished
     else:
@@ -274,6 +274,7 @@ def _keys(model: type[pydantic.BaseModel], path: Iterable[int | str], kind: str)
 
     found = alternatives(schema)
     for part in path:
-        inside = [each.get("items") if isinstance(part, int) else each.get("properties", {}).get(part) for each in found]
-        found = [inner for each in inside if each for inner in alternatives(each)]
+        named = [{part: each.get("additionalProperties")} | each.get("properties", {}) for each in found]
+        inside = [each.get("items") for each in found] if isinstance(part, int) else [each[part] for each in named]
+        found = [inner for each in inside if isinstance(each, dict) for inner in alternatives(each)]
     return [key for each in found for key in each.get(kind, ())]
