@@ -244,7 +244,7 @@ def validate(model: type[Model], data: object, place: str) -> Model:
     elif kind in ("value_error", "assertion_error"):
         problem = str(mistake["ctx"]["error"])  # the validator's own sentence is finished
     else:
-        messages = (re.sub("^Input should (be )?", "", each["msg"]) for where, each in mistakes if where == path)
+        messages = (re.sub("^Input should (be )?|, unable to .*", "", each["msg"]) for where, each in mistakes if where == path)
         accepted = " or ".join(dict.fromkeys(re.sub(r"(valid )?dictionary or .*", "mapping, `key: value`", each) for each in messages))
         near = did_you_mean(got, re.findall("'([^']*)'", accepted))
         problem = f"got {_short(got)}; accepted: {accepted}.{near}"
