@@ -43,9 +43,6 @@ def _short(value: object) -> str:
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
-# ------------------------------------------------------------------------------------------------------- reading
-
-
 class _Loader(_SafeLoader):
     """The safe loader without YAML 1.1's surprises.
 
@@ -95,7 +92,7 @@ def read_yaml(path: Path, *, format: str | None = None) -> dict[str, Any]:
             raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
             raise ValueError(f"got more than {MAX_BYTES} bytes; accepted: at most that")
-        text = raw.decode("utf-8-sig")  # an editor's byte-order mark is no content
+        text = raw.decode()
         _refuse_events(text)
         data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -139,9 +136,6 @@ def _refuse_events(text: str) -> None:
             what = f"anchors and aliases are not accepted: got {anchor!r}" if anchor else f"tags are not accepted: got {tag!r}"
             problem = what if anchor or tag else f"nested too deeply; accepted: at most {MAX_DEPTH} levels"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]  # of either parser
-
-
-# ------------------------------------------------------------------------------------------------------- writing
 
 
 class _Dumper(yaml.SafeDumper):
@@ -220,8 +214,6 @@ def check_room(path: Path, num_bytes: int) -> None:
         raise one_line_error(f"{path}: no room: {sizes}; what was there stays. Make room, then run the same command to continue.")
 
 
-# ---------------------------------------------------------------------------------------------------- validation
-
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, and of a dataclass inside one
 
 
@@ -240,19 +232,19 @@ def validate(model: type[Model], data: object, place: str) -> Model:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
         mistakes = [(_path(data, each["loc"]), each) for each in error.errors(include_url=False)]
-    # A misspelt key is a missing one too, and every alternative of a union complains: a misspelling goes first, then what got deepest.
-    path, mistake = max(mistakes, key=lambda each: (each[1]["type"] in _UNKNOWN_KEY, len(each[0])))
+    # What got deepest into the data: every alternative of a union complains, and a misspelt key lies deeper than the missing one.
+    path, mistake = max(mistakes, key=lambda each: len(each[0]))
     kind, got = mistake["type"], mistake["input"]
     if kind in _UNKNOWN_KEY:
         *path, name = path
         known = _keys(model, path, "properties")
         problem = f"unknown key {name!r}; known: {', '.join(known)}.{did_you_mean(name, known)}"
     elif kind == "missing":
-        problem = f"missing key {mistake['loc'][-1]!r}; needed: {', '.join(_keys(model, path, 'required'))}. Add it."
+        problem = f"missing key {mistake['loc'][-1]!r}; needed: {', '.join(_keys(model, path, 'required')) or 'one more item'}. Add it."
     elif kind in ("value_error", "assertion_error"):
         problem = str(mistake["ctx"]["error"])  # the validator's own sentence is finished
     else:
-        messages = (re.sub("^Input should (be )?", "", each["msg"]) for where, each in mistakes if where == path)
+        messages = (re.sub("^Input should (be )?|, unable to .*", "", each["msg"]) for where, each in mistakes if where == path)
         accepted = " or ".join(dict.fromkeys(re.sub(r"(valid )?dictionary or .*", "mapping, `key: value`", each) for each in messages))
         near = did_you_mean(got, re.findall("'([^']*)'", accepted))
         problem = f"got {_short(got)}; accepted: {accepted}.{near}"
@@ -282,6 +274,7 @@ def _keys(model: type[pydantic.BaseModel], path: Iterable[int | str], kind: str)
 
     found = alternatives(schema)
     for part in path:
-        inside = [each.get("items") if isinstance(part, int) else each.get("properties", {}).get(part) for each in found]
-        found = [inner for each in inside if each for inner in alternatives(each)]
+        named = [{part: each.get("additionalProperties")} | each.get("properties", {}) for each in found]
+        inside = [each.get("items") for each in found] if isinstance(part, int) else [each[part] for each in named]
+        found = [inner for each in inside if isinstance(each, dict) for inner in alternatives(each)]
     return [key for each in found for key in each.get(kind, ())]

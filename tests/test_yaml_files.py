@@ -274,6 +274,8 @@ class Space(Strict):
     stages: list[Stage]
     frame: Frame | None = None
     head: Head | None = None
+    span: tuple[float, float] = (0.0, 1.0)
+    frames: dict[str, Frame] = {}
 
     @pydantic.field_validator("name")
     @classmethod
@@ -296,7 +298,7 @@ GOOD = {"width": 64, "mixer": "conv"}
             "stages[0]",
             ["unknown key 'mixr'; known: width, mixer, kernel, ratio.", "'mixer'?"],
         ),
-        ({"stagse": [GOOD]}, "", ["unknown key 'stagse'; known: name, stages, frame, head.", "'stages'?"]),
+        ({"stagse": [GOOD]}, "", ["unknown key 'stagse'; known: name, stages, frame, head, span, frames.", "'stages'?"]),
         ({"stages": [GOOD], "frame": {"resolutoin": 3}}, "frame", ["unknown key 'resolutoin'; known: resolution.", "'resolution'?"]),
         ({"stages": [GOOD], "head": {"clases": 3}}, "head", ["unknown key 'clases'; known: classes, hidden.", "'classes'?"]),
         ({"stages": [GOOD], "head": {"hidden": None}}, "head", ["missing key 'classes'; needed: classes."]),
@@ -315,6 +317,12 @@ GOOD = {"width": 64, "mixer": "conv"}
         ({"stages": [3]}, "stages[0]", ["got 3", "a mapping"]),
         ({"stages": [GOOD], "head": 3}, "head", ["got 3", "a mapping"]),
         (None, "", ["got None", "a mapping"]),
+        ({"stages": [GOOD], "span": [0.5]}, "span", ["one more item"]),
+        (
+            {"stages": [GOOD], "frames": {"a": {"resolution": 3}, "b": {"resoluton": 3}}},
+            "frames.b",
+            ["known: resolution.", "'resolution'?"],
+        ),
     ],
 )
 def test_a_mistake_is_said_with_its_place_and_what_is_accepted(data: object, place: str, words: list[str]) -> None:

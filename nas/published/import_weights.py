@@ -28,9 +28,6 @@ WRAPPERS = ("model", "state_dict", "model_ema", "state_dict_ema")  # where train
 _ADVICE = "Save the weights alone: torch.save(model.state_dict(), FILE)."
 
 
-# ------------------------------------------------------------------------------------------------------- reading
-
-
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The state dict in a file of safetensors or of `torch.save`, by its content, not its suffix; no code in it is run.
 
@@ -81,8 +78,6 @@ def _listed(names: Iterable[object], most: int = 6) -> str:
     every = [str(name)[:100] for name in names]
     return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
-
-# --------------------------------------------------------------------------------------------------- other names
 
 # What each of them calls the parts of a network: those of stem and head as they are, those of a block or of a merging within it. The longest
 # of our names that fits counts; what follows it is the same.
@@ -142,9 +137,6 @@ PLACES: dict[str, Callable[[Depths, int, int | None], str]] = {
     "AS-MLP": lambda depths, i, j: f"layers.{i - 1}" if j is None else f"layers.{i}.blocks.{j}",  # the merging ends the stage before
     "ViP": _vip_place,
 }
-
-
-# ---------------------------------------------------------------------------------------------------- conversion
 
 
 def convert(system: str, architecture: Architecture, state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:

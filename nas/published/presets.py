@@ -51,28 +51,19 @@ PAPERS: dict[str, Paper] = {
 assert tuple(PAPERS) == get_args(System)
 
 
-# ---- one preset --------------------------------------------------------------------------------------------------------
-
-
 class Published(BaseModel):
     """What a paper prints of a network, None where it prints nothing.
 
     Digits count: 30 millions are 29.5 to 30.5, and 30.0 millions are 29.95 to 30.05.
-
-    Attributes:
-        params_M: parameters in millions.
-        params_with_head: whether the classifier is among them.
-        gflops: multiply-adds in billions.
-        top1: accuracy on ImageNet-1k in percent.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: Annotated[StrictStr, Field(min_length=1)]
     system: System
-    params_M: Printed | None = None
-    params_with_head: StrictBool | None = None
-    gflops: Printed | None = None
-    top1: Printed | None = None
+    params_M: Printed | None = None  # millions
+    params_with_head: StrictBool | None = None  # whether the classifier is among them
+    gflops: Printed | None = None  # billions of multiply-adds
+    top1: Printed | None = None  # accuracy on ImageNet-1k in percent
 
     @model_validator(mode="after")
     def _says_what_it_counts(self) -> Published:
@@ -134,23 +125,13 @@ class Preset:
         return tuple(figure for figure in self.figures if not figure.fits)
 
 
-class _Entry(BaseModel):
-    """Where a file has what was published."""
-
-    published: Published
-
-
 def preset_names() -> list[str]:
     """The names of all presets, in the order of the alphabet."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def preset_path(name: str) -> Path:
-    """The file of a preset.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
+    """The file of a preset; a ValueError with the nearest name when there is none of this one."""
     known = preset_names()
     if name not in known:
         near = did_you_mean(re.sub("[^a-z0-9]", "_", name.lower()), known)  # of a published name, "AS-MLP-T", the file's
@@ -174,14 +155,10 @@ def architecture_file(given: Path) -> Path:
 
 
 def read_preset(name: str) -> Preset:
-    """A published network by its name, `as_mlp_t`.
-
-    Raises:
-        ValueError: there is none of this name, or its file has an error.
-    """
+    """A published network by its name, `as_mlp_t`; a ValueError of one line when there is none, or its file has an error."""
     path = preset_path(name)
     architecture, data = read_architecture(path)
-    published = validate(_Entry, data, str(path)).published
+    published = validate(Published, data.get("published"), f"{path}: published")
     try:
         cost(architecture)
     except ValueError as error:  # a mixer that does not exist, say
@@ -195,8 +172,6 @@ def read_presets() -> tuple[Preset, ...]:
     presets = [read_preset(name) for name in preset_names()]
     return tuple(sorted(presets, key=lambda each: (list(PAPERS).index(each.published.system), *cost(each.architecture)[:2], each.name)))
 
-
-# ---- tables ------------------------------------------------------------------------------------------------------------
 
 _RIGHT = (False, True, True, False, False, True)  # whether a column of `_cells` stands to the right
 
