@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,18 +203,26 @@ def test_tar_files_are_the_same_images_as_folders(tmp_path: Path) -> None:
     assert line(open_data, str(packed)).startswith(f"{packed / 'train.tar'}: unreadable")
 
 
-def test_the_hubs_library_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    assert "pip install datasets" in line(open_data, "hfds/uoft-cs/cifar10")
+def test_sets_of_the_hub_are_the_parquet_files_that_its_library_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
 
+    folder = reshard(write_parquet_set(tmp_path), tmp_path / "snapshots" / "0123" / "data", 7, 3)
+    asked = []
 
-def test_the_hubs_library_gives_the_same_images(tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
-    hub = reshard(write_parquet_set(tmp_path), tmp_path / "hub" / "data", 7, 3)
-    ours, theirs = open_data(str(hub)), open_data(f"hfds/{hub}", tmp_path / "cache")
-    assert theirs.classes == ours.classes
-    for split in ("train", "held_out", "test"):
-        assert shown(theirs.load(12, CPU, 0, 0), split) == shown(ours.load(12, CPU), split)
+    def download(name: str, **options: object) -> str:
+        asked.append((name, options["repo_type"], options["cache_dir"]))
+        if name != "owner/insects":
+            raise OSError("404\nnot found")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    source, local = open_data("hfds/owner/insects", tmp_path / "cache"), open_data(str(folder))
+    assert (source.name, source.fingerprint) == ("insects", local.fingerprint)
+    assert shown(source.load(12, CPU), "test") == shown(local.load(12, CPU), "test")
+    assert asked == [("owner/insects", "dataset", tmp_path / "cache")]
+    assert open_data("hfds/owner/insects/data").classes == source.classes
+    assert "got 404 not found" in line(open_data, "hfds/owner/else")
+    assert "cannot be had" in line(open_data, "hfds/owner")
 
 
 def test_torchvisions_arrays_and_files_are_taken_whatever_they_are_called(tmp_path: Path) -> None:
