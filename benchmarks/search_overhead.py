@@ -25,7 +25,7 @@ from nas.progress import Progress
 from nas.quantities import parse_budgets
 from nas.searching.optuna_study import open_study
 from nas.searching.search import search
-from nas.spaces.space import SearchSpace
+from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.loop import evaluate
 

@@ -49,43 +49,36 @@ class Stem(nn.Module):
         return Cost(macs, params + norm_params(norm, width), activations)
 
 
-class Conv4Stem(nn.Module):
+class Conv4Stem(Stem):
     """SPACH's stem ("+"): convolutions 7x7 with stride 2, 3x3, 3x3, each with batch norm and ReLU, then patches of half the side.
 
     The only batch norm of the project. Every architecture sees the same images through it, so in a supernet its statistics are no mixture.
     """
 
     def __init__(self, channels: int, width: int, patch: int, grid: tuple[int, int], norm: str, eps: float) -> None:
-        super().__init__()
         if patch % 2:
             raise ValueError(
-                f"stem conv4: half of the patch is the stride of its first convolution: got patch {patch}; accepted even ones."
+                f"stem conv4: its first convolution halves the side and its patches do the rest: got patch {patch}; accepted even ones."
             )
+        super().__init__(CONV4_WIDTH, width, patch // 2, grid, norm, eps)
         self.conv1 = nn.Conv2d(channels, CONV4_WIDTH, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(CONV4_WIDTH)
         self.conv2 = nn.Conv2d(CONV4_WIDTH, CONV4_WIDTH, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(CONV4_WIDTH)
         self.conv3 = nn.Conv2d(CONV4_WIDTH, CONV4_WIDTH, 3, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(CONV4_WIDTH)
-        self.patch_embed = PatchConv(CONV4_WIDTH, width, patch // 2)
-        self.norm = NORMS[norm](width, eps)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(images_BCHW)))
         x = F.relu(self.bn2(self.conv2(x)))
-        x = F.relu(self.bn3(self.conv3(x)))
-        return self.norm(self.patch_embed(x.permute(0, 2, 3, 1)))
+        return super().forward(F.relu(self.bn3(self.conv3(x))))
 
     @staticmethod
     def cost(channels: int, width: int, patch: int, grid: tuple[int, int], norm: str, eps: float) -> Cost:
-        macs, params, activations = _patch_cost(CONV4_WIDTH, width, patch // 2, grid)
+        macs, params, activations = Stem.cost(CONV4_WIDTH, width, patch // 2, grid, norm, eps)
         taps = CONV4_WIDTH * (channels * 7**2 + 2 * CONV4_WIDTH * 3**2)
         positions = grid[0] * grid[1] * (patch // 2) ** 2
-        return Cost(
-            macs + positions * taps,
-            params + taps + 3 * 2 * CONV4_WIDTH + norm_params(norm, width),
-            activations + 3 * positions * CONV4_WIDTH,
-        )
+        return Cost(macs + positions * taps, params + taps + 3 * 2 * CONV4_WIDTH, activations + 3 * positions * CONV4_WIDTH)
 
 
 class Merge(nn.Module):
@@ -127,16 +120,11 @@ class GatherMerge(nn.Module):
         super().__init__()
         self.norm = GroupNorm1(4 * in_width)
         self.reduction = nn.Linear(4 * in_width, width, bias=False)
+        self.groups = {"norm.weight": (4,), "norm.bias": (4,), "reduction.weight": (1, 4)}
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         corners = [x_BHWC[:, h::2, w::2] for w in (0, 1) for h in (0, 1)]
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))
-
-    def take(self, name: str, shared: Tensor) -> Tensor:
-        """The first channels of each of the four neighbours."""
-        width, in_width = self.reduction.out_features, self.reduction.in_features // 4
-        part = shared.unflatten(-1, (4, -1))[..., :in_width].flatten(-2)
-        return part[:width] if name == "reduction.weight" else part
 
     @staticmethod
     def cost(in_width: int, width: int, grid: tuple[int, int]) -> Cost:
