@@ -301,6 +301,14 @@ def test_the_fingerprint_tells_arrays_apart(tmp_path: Path) -> None:
     assert again.fingerprint != first.fingerprint
 
 
+def test_cores_are_those_the_process_may_use_and_on_macos_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 8}, raising=False)
+    assert cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert cores() == 6
+
+
 def test_there_is_a_loader_for_every_core_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_data(str(write_folder(tmp_path)))
     pools, processes = [], []
