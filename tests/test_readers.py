@@ -1,6 +1,7 @@
 """Laws of the readers: every layout gives the same images, and what is wrong with one is said in a line."""
 
 import os
+import pickle
 import shutil
 import tarfile
 from pathlib import Path
@@ -37,6 +38,17 @@ PLAIN = Augmentation()
 def shown(data: Data, split: str) -> list[tuple[bytes, int]]:
     """Pixels and label of each image of a split, in order."""
     return [(x.numpy().tobytes(), int(target)) for x, target in data.evaluation_batches(split, 1)]
+
+
+def write_set(folder: Path, layout: str) -> Path:
+    if layout == "parquet":
+        return write_parquet_set(folder)
+    write_folder(folder)
+    for split in ("train", "val") if layout == "tar" else ():
+        with tarfile.open(folder / f"{split}.tar", "w") as archive:
+            archive.add(folder / split, arcname=".")
+        shutil.rmtree(folder / split)
+    return folder
 
 
 # Sources
@@ -117,6 +129,15 @@ def test_val_beside_test_is_held_out(tmp_path: Path, val: str) -> None:
     assert (two.size("train"), two.size("test")) == (8, 8)
 
 
+@pytest.mark.parametrize("layout", ["folder", "parquet", "tar"])
+def test_images_travel_to_processes_that_are_not_forks(tmp_path: Path, layout: str) -> None:
+    images = open_data(str(write_set(tmp_path, layout)))._found.train
+    images.prepare(2**30)
+    copy = pickle.loads(pickle.dumps(images))
+    assert np.array_equal(copy.labels, images.labels) and not getattr(copy, "_kept", {})  # what was read would be sent to each of them
+    assert copy.open(7).tobytes() == images.open(7).tobytes() and copy.place(7) == images.place(7)
+
+
 def test_every_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_folder(tmp_path)
     read, scandir = [], os.scandir
@@ -188,11 +209,7 @@ def test_a_broken_row_is_counted_from_the_beginning_of_its_file(tmp_path: Path) 
 
 
 def test_tar_files_are_the_same_images_as_folders(tmp_path: Path) -> None:
-    folder, packed = write_folder(tmp_path / "folder"), tmp_path / "packed"
-    packed.mkdir()
-    for split in ("train", "val"):
-        with tarfile.open(packed / f"{split}.tar", "w") as archive:
-            archive.add(folder / split, arcname=".")
+    folder, packed = write_folder(tmp_path / "folder"), write_set(tmp_path / "packed", "tar")
     data, source = open_data(str(folder)).load(12, CPU), open_data(str(packed))
     assert source.classes == data.classes
     for loaders in (0, 2):
@@ -241,12 +258,7 @@ def test_torchvisions_arrays_and_files_are_taken_whatever_they_are_called(tmp_pa
 
 @pytest.mark.parametrize("layout", ["folder", "parquet", "tar"])
 def test_the_fingerprint_is_of_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
-    made = {"folder": write_folder, "parquet": write_parquet_set, "tar": write_folder}[layout](tmp_path / "set")
-    if layout == "tar":
-        for split in ("train", "val"):
-            with tarfile.open(made / f"{split}.tar", "w") as archive:
-                archive.add(made / split, arcname=".")
-            shutil.rmtree(made / split)
+    made = write_set(tmp_path / "set", layout)
     monkeypatch.chdir(tmp_path)
     first = open_data(str(made)).fingerprint
     assert len(first) == 12 and int(first, 16) >= 0
@@ -351,6 +363,9 @@ def test_folders_without_a_data_set_are_refused(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "notes.txt").write_text("")
     assert "notes.txt" in line(open_data, str(tmp_path))
     assert "unreadable" in line(open_data, str(tmp_path / "notes.txt"))
+    write_image(tmp_path / "val" / "ant" / "0.png", 0)
+    assert "missing split" in line(open_data, str(tmp_path))
+    shutil.rmtree(tmp_path / "val")
     (tmp_path / "train").mkdir()
     assert "got no class folder" in line(open_data, str(tmp_path))
     write_image(tmp_path / "train" / "ant" / "0.png", 0)

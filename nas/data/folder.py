@@ -46,11 +46,11 @@ def open_folder(folder: Path) -> Found:
     Raises:
         ValueError: A folder that is missing, unreadable or empty, a class without images, or classes that differ.
     """
-    splits = [(split, entry) for entry in scan(folder) if (split := split_of(entry.name)) and entry.is_dir()]
-    classes = _classes(dict(splits)["train"]) if "train" in dict(splits) else ()
-    for _, entry in splits:
-        check_classes(entry.path, _classes(entry), classes)
-    return assemble(str(folder.resolve()), classes, [(split, _images(folder, entry, classes)) for split, entry in splits])
+    splits = [(split, entry, _classes(entry)) for entry in scan(folder) if (split := split_of(entry.name)) and entry.is_dir()]
+    classes = next((classes for split, _, classes in splits if split == "train"), ())
+    for _, entry, theirs in splits:
+        check_classes(entry.path, theirs, classes or theirs)
+    return assemble(str(folder.resolve()), classes, [(split, _images(folder, entry, theirs)) for split, entry, theirs in splits])
 
 
 def scan(folder: str | Path) -> list[os.DirEntry[str]]:

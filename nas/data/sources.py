@@ -1,7 +1,6 @@
 """Finds a data set by its name or folder."""
 
 import hashlib
-import os
 from functools import cached_property
 from pathlib import Path
 
@@ -90,10 +89,8 @@ def open_data(data: str, root: Path | None = None) -> DataSource:
                 "Give --data-root FOLDER."
             )
         return DataSource(open_torchvision(data, root.expanduser()))
-    if not data or os.sep in data or data.startswith((".", "~")):
-        raise ValueError(f"--data {data}: no such folder: got {data!r}; accepted: a folder with {LAYOUTS}. Correct the path.")
     raise ValueError(
-        f"--data {data}: unknown data set or folder: got {data!r}; accepted: digits, a folder with {LAYOUTS}, hfds/OWNER/NAME, or with "
+        f"--data {data}: no such folder, and no known data set: got {data!r}; accepted: digits, a folder with {LAYOUTS}, hfds/OWNER/NAME, or with "
         f"--data-root one of {', '.join(SETS)}.{did_you_mean(data, ('digits', *SETS)) or ' Correct the name or the path.'}"
     )
 
