@@ -126,6 +126,28 @@ def test_a_recipe_means_the_same_streamed_and_in_memory(tmp_path: Path, crop: st
         assert (x - y).abs().max() <= 1.01 / 255 / min(memory.std)
 
 
+@pytest.mark.parametrize("size", [(40, 24), (24, 40), (9, 17), (96, 96)])
+def test_evaluation_sees_the_centre_of_the_image_scaled_by_its_shorter_side(tmp_path: Path, size: tuple[int, int]) -> None:
+    folder = write_folder(tmp_path)
+    across, down = np.meshgrid(np.linspace(0, 200, size[0]), np.linspace(0, 50, size[1]))
+    image = Image.fromarray((across + down).astype(np.uint8)).convert("RGB")
+    image.save(folder / "train" / "ant" / "000.png")
+    data = open_data(str(folder)).load(12, CPU)
+    x = next(data.evaluation_batches("train", 1))[0][0].mul(data._scale).add(data._shift)
+    resized = v2.functional.resize(v2.functional.pil_to_tensor(image), [12], antialias=True)
+    centre = v2.functional.center_crop(resized, [12, 12])
+    assert (x - centre).abs().max() <= 6  # theirs crops at a whole pixel: half a step of the slope, and rounding
+
+
+def test_an_original_of_twice_the_side_is_not_taken_for_one_of_the_side(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    random_image(1, (24, 24)).save(folder / "train" / "ant" / "000.jpg", quality=95)  # the JPEG decoder can halve it by itself
+    source, augmentation = open_data(str(folder)), Augmentation(crop="resized", crop_scale=(0.1, 0.2))
+    assert source.resolution == 12
+    memory, streamed = (source.load(12, CPU, 0, limit).batches("train", 20, 0, augmentation)(0) for limit in (2**30, 0))
+    assert equal(list(itertools.islice(memory, 3)), list(itertools.islice(streamed, 3)))
+
+
 def test_resized_crops_are_boxes_of_the_original_image(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     slope = Image.fromarray(np.tile(np.arange(48, dtype=np.uint8) * 5, (12, 1)))  # brightness tells the column
@@ -343,6 +365,8 @@ def test_randaugment_applies_half_of_its_operations_at_the_magnitude_asked_for()
     assert sum(counts.values()) == len(groups), counts
     assert 0.45 < counts.pop("identity") / len(groups) < 0.62  # one half, and one in 14 of the other
     assert min(counts.values()) > 0, counts
+    thrice = augment(image.repeat(3200, 1, 1, 1), Augmentation(randaugment=(3, magnitude)), (0.4,) * 3, generator(12))[::8]
+    assert 0.08 < sum(torch.equal(each, image) for each in thrice) / len(thrice) < 0.25  # all three passed over
 
 
 def test_erasing_blanks_boxes_of_the_part_asked_for() -> None:

@@ -1,8 +1,8 @@
 """Laws of the readers: every layout gives the same images, and what is wrong with one is said in a line."""
 
 import os
+import pickle
 import shutil
-import sys
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +38,17 @@ PLAIN = Augmentation()
 def shown(data: Data, split: str) -> list[tuple[bytes, int]]:
     """Pixels and label of each image of a split, in order."""
     return [(x.numpy().tobytes(), int(target)) for x, target in data.evaluation_batches(split, 1)]
+
+
+def write_set(folder: Path, layout: str) -> Path:
+    if layout == "parquet":
+        return write_parquet_set(folder)
+    write_folder(folder)
+    for split in ("train", "val") if layout == "tar" else ():
+        with tarfile.open(folder / f"{split}.tar", "w") as archive:
+            archive.add(folder / split, arcname=".")
+        shutil.rmtree(folder / split)
+    return folder
 
 
 # Sources
@@ -118,6 +129,15 @@ def test_val_beside_test_is_held_out(tmp_path: Path, val: str) -> None:
     assert (two.size("train"), two.size("test")) == (8, 8)
 
 
+@pytest.mark.parametrize("layout", ["folder", "parquet", "tar"])
+def test_images_travel_to_processes_that_are_not_forks(tmp_path: Path, layout: str) -> None:
+    images = open_data(str(write_set(tmp_path, layout)))._found.train
+    images.prepare(2**30)
+    copy = pickle.loads(pickle.dumps(images))
+    assert np.array_equal(copy.labels, images.labels) and not getattr(copy, "_kept", {})  # what was read would be sent to each of them
+    assert copy.open(7).tobytes() == images.open(7).tobytes() and copy.place(7) == images.place(7)
+
+
 def test_every_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_folder(tmp_path)
     read, scandir = [], os.scandir
@@ -189,11 +209,7 @@ def test_a_broken_row_is_counted_from_the_beginning_of_its_file(tmp_path: Path) 
 
 
 def test_tar_files_are_the_same_images_as_folders(tmp_path: Path) -> None:
-    folder, packed = write_folder(tmp_path / "folder"), tmp_path / "packed"
-    packed.mkdir()
-    for split in ("train", "val"):
-        with tarfile.open(packed / f"{split}.tar", "w") as archive:
-            archive.add(folder / split, arcname=".")
+    folder, packed = write_folder(tmp_path / "folder"), write_set(tmp_path / "packed", "tar")
     data, source = open_data(str(folder)).load(12, CPU), open_data(str(packed))
     assert source.classes == data.classes
     for loaders in (0, 2):
@@ -204,18 +220,26 @@ def test_tar_files_are_the_same_images_as_folders(tmp_path: Path) -> None:
     assert line(open_data, str(packed)).startswith(f"{packed / 'train.tar'}: unreadable")
 
 
-def test_the_hubs_library_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    assert "pip install datasets" in line(open_data, "hfds/uoft-cs/cifar10")
+def test_sets_of_the_hub_are_the_parquet_files_that_its_library_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
 
+    folder = reshard(write_parquet_set(tmp_path), tmp_path / "snapshots" / "0123" / "data", 7, 3)
+    asked = []
 
-def test_the_hubs_library_gives_the_same_images(tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
-    hub = reshard(write_parquet_set(tmp_path), tmp_path / "hub" / "data", 7, 3)
-    ours, theirs = open_data(str(hub)), open_data(f"hfds/{hub}", tmp_path / "cache")
-    assert theirs.classes == ours.classes
-    for split in ("train", "held_out", "test"):
-        assert shown(theirs.load(12, CPU, 0, 0), split) == shown(ours.load(12, CPU), split)
+    def download(name: str, **options: object) -> str:
+        asked.append((name, options["repo_type"], options["cache_dir"]))
+        if name != "owner/insects":
+            raise OSError("404\nnot found")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    source, local = open_data("hfds/owner/insects", tmp_path / "cache"), open_data(str(folder))
+    assert (source.name, source.fingerprint) == ("insects", local.fingerprint)
+    assert shown(source.load(12, CPU), "test") == shown(local.load(12, CPU), "test")
+    assert asked == [("owner/insects", "dataset", tmp_path / "cache")]
+    assert open_data("hfds/owner/insects/data").classes == source.classes
+    assert "got 404 not found" in line(open_data, "hfds/owner/else")
+    assert "cannot be had" in line(open_data, "hfds/owner")
 
 
 def test_torchvisions_arrays_and_files_are_taken_whatever_they_are_called(tmp_path: Path) -> None:
@@ -234,12 +258,7 @@ def test_torchvisions_arrays_and_files_are_taken_whatever_they_are_called(tmp_pa
 
 @pytest.mark.parametrize("layout", ["folder", "parquet", "tar"])
 def test_the_fingerprint_is_of_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
-    made = {"folder": write_folder, "parquet": write_parquet_set, "tar": write_folder}[layout](tmp_path / "set")
-    if layout == "tar":
-        for split in ("train", "val"):
-            with tarfile.open(made / f"{split}.tar", "w") as archive:
-                archive.add(made / split, arcname=".")
-            shutil.rmtree(made / split)
+    made = write_set(tmp_path / "set", layout)
     monkeypatch.chdir(tmp_path)
     first = open_data(str(made)).fingerprint
     assert len(first) == 12 and int(first, 16) >= 0
@@ -294,6 +313,14 @@ def test_the_fingerprint_tells_arrays_apart(tmp_path: Path) -> None:
     assert again.fingerprint != first.fingerprint
 
 
+def test_cores_are_those_the_process_may_use_and_on_macos_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 8}, raising=False)
+    assert cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert cores() == 6
+
+
 def test_there_is_a_loader_for_every_core_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_data(str(write_folder(tmp_path)))
     pools, processes = [], []
@@ -336,6 +363,9 @@ def test_folders_without_a_data_set_are_refused(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "notes.txt").write_text("")
     assert "notes.txt" in line(open_data, str(tmp_path))
     assert "unreadable" in line(open_data, str(tmp_path / "notes.txt"))
+    write_image(tmp_path / "val" / "ant" / "0.png", 0)
+    assert "missing split" in line(open_data, str(tmp_path))
+    shutil.rmtree(tmp_path / "val")
     (tmp_path / "train").mkdir()
     assert "got no class folder" in line(open_data, str(tmp_path))
     write_image(tmp_path / "train" / "ant" / "0.png", 0)

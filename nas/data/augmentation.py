@@ -67,32 +67,27 @@ def augment(x: Tensor, augmentation: Augmentation, mean: tuple[float, ...], draw
     """Pads and crops, flips and applies RandAugment.
 
     Args:
-        x: uint8, [B, C, R, R]; boxes of the originals where the crop is `resized`, else their centre squares.
+        x: uint8, [B, C, R, R]; boxes of the originals where the crop is `resized`, else their centre squares. Not modified.
         augmentation: What to do.
         mean: Per channel, in 0..1: the colour that RandAugment fills with.
         draw: CPU generator of this batch.
-
-    Returns:
-        uint8, [B, C, R, R]; `x` itself is not modified.
     """
-    flip = torch.rand(len(x), generator=draw) < (0.5 if augmentation.flip else 0.0)
+    flip = (torch.rand(len(x), generator=draw) < (0.5 if augmentation.flip else 0.0)).to(x.device)
     pad = x.shape[-1] // PAD_DIVISOR if augmentation.crop == "pad" else 0
-    corners = torch.randint(2 * pad + 1, (len(x), 2), generator=draw)
-    if pad or augmentation.flip:
-        x = pad_crop(x, pad, corners.to(x.device), flip.to(x.device))
+    corners = torch.randint(2 * pad + 1, (len(x), 2), generator=draw).to(x.device)
+    if pad:
+        x = pad_crop(x, pad, corners, flip)
+    elif augmentation.flip:
+        x = torch.where(flip[:, None, None, None], x.flip(3), x)
     if augmentation.randaugment is not None:
         x = randaugment(x, *augmentation.randaugment, mean, int(torch.randint(2**31, (), generator=draw)))
     return x
 
 
 def pad_crop(x: Tensor, pad: int, corners: Tensor, flip: Tensor) -> Tensor:
-    """Pads x [B, C, R, R] with zeros, crops back to its side, and mirrors, all in one lookup.
+    """Pads [B, C, R, R] by `pad` zeros on every side, crops back to R, and mirrors, all in one lookup.
 
-    Args:
-        x: The images.
-        pad: Pixels on every side.
-        corners: Top and left of each crop in the padded image, [B, 2], 0 to 2 * pad.
-        flip: Which samples to mirror, bool [B].
+    `corners` are top and left of each crop in the padded image, [B, 2], 0 to 2 * pad; `flip` says which samples to mirror, bool [B].
     """
     steps = torch.arange(x.shape[-1], device=x.device)
     rows = corners[:, :1] + steps
@@ -103,11 +98,9 @@ def pad_crop(x: Tensor, pad: int, corners: Tensor, flip: Tensor) -> Tensor:
 
 
 def resized_crop(x: Tensor, boxes: Tensor) -> Tensor:
-    """Scales a box of each image up to the whole side (bilinear), as Pillow's `resize` does with one.
+    """Scales a box of each uint8 image [B, C, R, R] up to R (bilinear), as Pillow's `resize` does with one.
 
-    Args:
-        x: uint8, [B, C, R, R].
-        boxes: Top, left, height, width in parts of the side, [B, 4].
+    `boxes` are top, left, height and width in parts of R, [B, 4].
     """
     top, left, height, width = boxes.unbind(1)
     zero = torch.zeros_like(top)
@@ -139,14 +132,9 @@ def randaugment(x: Tensor, num_ops: int, magnitude: int, mean: tuple[float, ...]
 
 
 def erase(x: Tensor, probability: float, draw: torch.Generator) -> Tensor:
-    """Sets a box of some images to zero, the mean after normalisation: 2% to a third of the area.
+    """Sets a box, 2% to a third of the area, of some normalised images [B, C, R, R] to zero, which is the mean.
 
     Source: Z. Zhong et al., "Random Erasing Data Augmentation", arXiv:1708.04896.
-
-    Args:
-        x: Normalised, [B, C, R, R].
-        probability: That an image has a box erased.
-        draw: CPU generator of this batch.
     """
     chosen = torch.rand(len(x), generator=draw) < probability
     boxes = random_boxes(torch.rand(len(x), BOX_NUMBERS, generator=draw), (0.02, 1 / 3), (0.3, 1 / 0.3))
@@ -158,11 +146,7 @@ def erase(x: Tensor, probability: float, draw: torch.Generator) -> Tensor:
 
 
 def mix(x: Tensor, labels: Tensor, augmentation: Augmentation, num_classes: int, *key: int) -> tuple[Tensor, Tensor]:
-    """Applies mixup or cutmix to a batch of an even number of images, drawn by `key`.
-
-    Returns:
-        The images, and the class probabilities [B, num_classes], float.
-    """
+    """Applies mixup or cutmix to an even number of images, drawn by `key`; returns them and class probabilities [B, num_classes], float."""
     from timm.data import Mixup
 
     mixup = Mixup(augmentation.mixup, augmentation.cutmix, label_smoothing=0.0, num_classes=num_classes)

@@ -16,8 +16,9 @@ from nas.data.augmentation import BOX_NUMBERS, RESIZED_RATIO, Augmentation, augm
 from nas.data.decoding import Samples, decode, stream
 from nas.data.images import Images
 from nas.data.seeding import BOX, DRAW, MIX, ORDER, generator, permutation
-from nas.data.splits import Found, held_out_size, stratified
+from nas.data.splits import Found, stratified
 
+MAX_HELD_OUT = 5000  # a fifth of the training images is held out for selection, but no more
 MEASURED = 2000  # training images, the same in every run, that mean and standard deviation are taken from
 
 Batch = tuple[Tensor, Tensor]
@@ -31,12 +32,10 @@ class Data:
     `train`, both together; `test`, not decoded before it is asked for.
 
     Attributes:
-        name: Of the data set.
         classes: Name of each class, in the order of the labels.
         channels: 1 or 3.
         resolution: Side of the images in pixels.
-        mean: Per channel, in 0..1, of the training images (of a fixed sample of 2,000 where there are more).
-        std: Likewise.
+        mean: Per channel, in 0..1, of the training images (of a fixed sample of 2,000 where there are more); `std` likewise.
     """
 
     def __init__(self, found: Found, resolution: int, device: torch.device, loaders: int, memory_limit: int) -> None:
@@ -46,7 +45,8 @@ class Data:
         self._found, self._device, self._loaders, self._memory_limit = found, device, loaders, memory_limit
         labels = found.train.labels
         train = np.arange(len(labels))
-        fit, held_out = stratified(labels, held_out_size(len(labels))) if found.num_fit is None else np.split(train, [found.num_fit])
+        count = min(MAX_HELD_OUT, len(labels) // 5)
+        fit, held_out = stratified(labels, count) if found.num_fit is None else np.split(train, [found.num_fit])
         if not len(held_out):
             raise ValueError(
                 f"data {self.name}: too few training images to hold any out: got {len(labels)} in "
@@ -125,14 +125,7 @@ class Data:
         return batches_from
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """Yields a split in order, without augmentation, the last batch as short as it comes.
-
-        Returns:
-            x, float32, normalised, [B, C, R, R], and labels, int64 [B].
-
-        Raises:
-            ValueError: A broken image, named.
-        """
+        """Yields x and labels as `batches` does, but in order, without augmentation, the last batch as short as it comes."""
         index = self._indices[split]
         chosen = ((index[start : start + batch_size], None) for start in range(0, len(index), batch_size))
         for x, labels in self._crops(split, chosen):

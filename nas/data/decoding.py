@@ -4,7 +4,7 @@ Nothing is drawn at random here: what is wanted of each image comes with its ind
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,20 +28,12 @@ PREFETCHED = 4  # batches that each process prepares ahead
 Wanted = tuple[int, list[float] | None]
 
 
-def decode(
-    images: Images, indices: Sequence[int] | NDArray[np.int64], shape: tuple[int, int], threads: int, name: str
-) -> tuple[Tensor, bool]:
-    """Decodes images in a pool of threads (Pillow releases the interpreter while it decodes).
-
-    Args:
-        images: The split.
-        indices: Which images, in the order wanted.
-        shape: Channels (1 or 3), and side in pixels.
-        threads: Size of the pool, at least 1.
-        name: The data set's, for the progress that appears when this takes long.
+def decode(images: Images, indices: NDArray[np.int64], shape: tuple[int, int], threads: int, name: str) -> tuple[Tensor, bool]:
+    """Decodes images in a pool of threads (Pillow releases the interpreter while it decodes), with progress where it takes long.
 
     Returns:
-        uint8, [len(indices), channels, side, side], on the CPU; and whether every image had these sides by itself.
+        The images' centre squares, uint8, [len(indices), channels, side, side] for a shape of (channels, side), on the CPU; and whether
+        every image had these sides by itself.
 
     Raises:
         ValueError: A broken image, named: the first one in order.
@@ -53,9 +45,9 @@ def decode(
     def decode_chunk(start: int) -> tuple[int, bool]:
         stop, unscaled = min(start + CHUNK, len(rows)), True
         for row in range(start, stop):
-            image = picture(images, int(indices[row]), channels, draft=side)
+            image, size = picture(images, int(indices[row]), channels, draft=side)
             rows[row] = scaled(image, centre_square(image), side)
-            unscaled &= image.size == (side, side)
+            unscaled &= size == (side, side)
         return stop, unscaled
 
     begun, unscaled, progress = time.monotonic(), True, None
@@ -75,19 +67,12 @@ def decode(
 
 @dataclass
 class Samples(Dataset[Any]):
-    """Decodes one image at a time, in whichever process asks.
-
-    Attributes:
-        images: The split.
-        channels: 1 or 3.
-        resolution: Side in pixels.
-        scale: Least and greatest part of the area of a random box.
-    """
+    """Decodes one image at a time, in whichever process asks."""
 
     images: Images
     channels: int
     resolution: int
-    scale: tuple[float, float] = (1.0, 1.0)
+    scale: tuple[float, float]  # least and greatest part of the area that a random box takes
 
     def __getitem__(self, wanted: Wanted) -> tuple[Tensor, int] | ValueError:
         """Returns pixels and label; a broken image's error is returned, not raised.
@@ -97,11 +82,10 @@ class Samples(Dataset[Any]):
         index, numbers = wanted
         try:
             if numbers is None:
-                image = picture(self.images, index, self.channels, draft=self.resolution)
+                image, _ = picture(self.images, index, self.channels, draft=self.resolution)
                 box = centre_square(image)
             else:
-                image = picture(self.images, index, self.channels)
-                width, height = image.size
+                image, (width, height) = picture(self.images, index, self.channels)
                 drawn = random_boxes(torch.tensor([numbers]), self.scale, RESIZED_RATIO, width / height)
                 top, left, tall, wide = drawn[0].tolist()
                 # float32 may exceed the image by its last bit, which Pillow would refuse.
@@ -113,14 +97,10 @@ class Samples(Dataset[Any]):
 
 
 def stream(samples: Samples, batches: Iterable[list[Wanted]], processes: int, memory: int, pin: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields uint8 images [B, C, R, R] and labels [B] on the CPU, in the order of `batches`.
+    """Yields uint8 images [B, C, R, R] and labels [B] on the CPU, in the order of `batches`, which may be endless.
 
-    Args:
-        samples: What decodes an image.
-        batches: What is wanted in each batch; may be endless.
-        processes: Number of processes; 0 decodes in this one.
-        memory: Bytes that may be read beforehand for the processes to share.
-        pin: Whether the batches go to a GPU.
+    With 0 processes they are decoded in this one. Up to `memory` bytes may be read beforehand for the processes to share; `pin` is for
+    batches that go to a GPU.
 
     Raises:
         ValueError: A broken image, named.
@@ -142,10 +122,6 @@ def stream(samples: Samples, batches: Iterable[list[Wanted]], processes: int, me
         yield batch
 
 
-def _collate(samples: list[tuple[Tensor, int] | ValueError]) -> tuple[Tensor, Tensor] | ValueError:
-    good = []
-    for sample in samples:
-        if isinstance(sample, ValueError):
-            return sample
-        good.append(sample)
-    return torch.stack([x for x, _ in good]), torch.tensor([label for _, label in good])
+def _collate(samples: list[Any]) -> Any:
+    broken = [sample for sample in samples if isinstance(sample, ValueError)]
+    return broken[0] if broken else (torch.stack([x for x, _ in samples]), torch.tensor([label for _, label in samples]))

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +18,16 @@ EXTENSIONS = ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", "
 
 @dataclass(frozen=True)
 class FileImages(Images):
-    """Images that are files.
+    """Images that are files, with their sizes in bytes.
 
-    Attributes:
-        folder: What the names are relative to.
-        names: Path of each image, as bytes: a list of a million strings would be copied into every worker process, since Python writes to
-            each string that it reads (its reference count).
-        labels: Class of each image.
-        known_sizes: Bytes of each file, or None to ask when it matters.
+    The names below `folder` are an array of bytes: a list of a million strings would be copied into every worker process, since Python
+    writes to each string that it reads (its reference count).
     """
 
     folder: str
     names: NDArray[np.bytes_]
     labels: Labels
-    known_sizes: NDArray[np.int64] | None = None
-
-    @cached_property
-    def sizes(self) -> NDArray[np.int64]:
-        if self.known_sizes is not None:
-            return self.known_sizes
-        return np.array([os.stat(self.place(index)).st_size for index in range(len(self.names))], np.int64)
+    sizes: NDArray[np.int64]
 
     def open(self, index: int) -> Image.Image:
         return Image.open(self.place(index))
@@ -57,11 +46,11 @@ def open_folder(folder: Path) -> Found:
     Raises:
         ValueError: A folder that is missing, unreadable or empty, a class without images, or classes that differ.
     """
-    splits = [(split, entry) for entry in scan(folder) if (split := split_of(entry.name)) and entry.is_dir()]
-    classes = _classes(dict(splits)["train"]) if "train" in dict(splits) else ()
-    for _, entry in splits:
-        check_classes(entry.path, _classes(entry), classes)
-    return assemble(str(folder.resolve()), classes, [(split, _images(folder, entry, classes)) for split, entry in splits])
+    splits = [(split, entry, _classes(entry)) for entry in scan(folder) if (split := split_of(entry.name)) and entry.is_dir()]
+    classes = next((classes for split, _, classes in splits if split == "train"), ())
+    for _, entry, theirs in splits:
+        check_classes(entry.path, theirs, classes or theirs)
+    return assemble(str(folder.resolve()), classes, [(split, _images(folder, entry, theirs)) for split, entry, theirs in splits])
 
 
 def scan(folder: str | Path) -> list[os.DirEntry[str]]:

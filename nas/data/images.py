@@ -20,11 +20,7 @@ Box = tuple[float, float, float, float]
 
 
 class Images(ABC):
-    """The images of one split, undecoded.
-
-    Attributes:
-        labels: Class of each image, [N].
-    """
+    """The images of one split, undecoded, and the class of each."""
 
     labels: Labels
 
@@ -50,15 +46,9 @@ class Images(ABC):
 
 @dataclass(frozen=True)
 class ArrayImages(Images):
-    """Images that are arrays already.
+    """Images that are arrays already, grey or colour; `name` is what messages call them."""
 
-    Attributes:
-        pixels: uint8, grey [N, H, W] or colour [N, H, W, 3].
-        labels: Class of each image.
-        name: What to call them in a message.
-    """
-
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]  # [N, H, W] or [N, H, W, 3]
     labels: Labels
     name: str
 
@@ -96,8 +86,8 @@ def opened(encoded: bytes | None) -> Image.Image:
     return Image.open(io.BytesIO(encoded))
 
 
-def picture(images: Images, index: int, channels: int, draft: int | None = None) -> Image.Image:
-    """Decodes one image to 8 bits in one (grey) or three (RGB) channels.
+def picture(images: Images, index: int, channels: int, draft: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """Decodes one image to 8 bits in one (grey) or three (RGB) channels; returns also its own width and height.
 
     A `draft` is the side in pixels that will do: it lets the JPEG decoder skip detail that scaling would throw away.
 
@@ -106,6 +96,7 @@ def picture(images: Images, index: int, channels: int, draft: int | None = None)
     """
     try:
         with images.open(index) as image:
+            size = image.size
             if draft is not None:
                 image.draft(None, (draft, draft))
             if image.mode.startswith(("I", "F")):
@@ -113,7 +104,7 @@ def picture(images: Images, index: int, channels: int, draft: int | None = None)
                 raise ValueError(f"pixels of more than 8 bits (mode {image.mode})")
             if "transparency" in image.info:
                 image = image.convert("RGBA")
-            return image.convert("L" if channels == 1 else "RGB")
+            return image.convert("L" if channels == 1 else "RGB"), size
     except MemoryError:
         raise
     except Exception as error:  # a decoder that meets garbage may raise anything: OSError, SyntaxError, struct.error...
@@ -153,11 +144,7 @@ def one_line(error: Exception) -> str:
 
 
 def check_classes(place: str, got: Sequence[str], classes: Sequence[str]) -> None:
-    """Checks that two splits have the same classes.
-
-    Raises:
-        ValueError: They differ.
-    """
+    """Raises a ValueError where the classes of a split are not those of the training images."""
     if tuple(got) != tuple(classes):
         odd = sorted(set(got) ^ set(classes))[:1] or ["another order"]
         raise ValueError(
@@ -167,16 +154,11 @@ def check_classes(place: str, got: Sequence[str], classes: Sequence[str]) -> Non
 
 
 def check_labels(place: str, labels: Labels, classes: Sequence[str]) -> None:
-    """Checks that labels count classes from 0.
-
-    Raises:
-        ValueError: No label at all, or one outside 0..len(classes) - 1.
-    """
+    """Raises a ValueError where there is no label at all, or one outside 0..len(classes) - 1."""
     if not len(labels):
         raise ValueError(f"{place}: no images: got 0; accepted: at least one. Add images.")
     for extreme in (int(labels.min()), int(labels.max())):
         if not 0 <= extreme < len(classes):
             raise ValueError(
-                f"{place}: label outside the classes: got {extreme}; accepted 0 to {len(classes) - 1} "
-                f"({len(classes)} classes). Number the classes from 0 without gaps."
+                f"{place}: label outside the classes: got {extreme}; accepted 0 to {len(classes) - 1}. Number them from 0 without gaps."
             )

@@ -1,7 +1,7 @@
-"""Sets that a library knows: scikit-learn's digits, torchvision's by name, tar files by timm, the hub's by `datasets`.
+"""Sets that a library knows: scikit-learn's digits, torchvision's by name, tar files by timm, those of the Hugging Face hub.
 
-The libraries say which images there are and what they show. Opening one is left to timm and `datasets`, but not to
-torchvision: its files and arrays are read as any others, so that a broken one is named and their lists are not copied.
+torchvision says which images there are and what they show; its files and arrays are then read as any others, so that a broken one is named
+and no list of a million paths is copied into worker processes.
 """
 
 import os
@@ -15,25 +15,17 @@ from PIL import Image
 
 from nas.data.folder import FileImages
 from nas.data.images import ArrayImages, Images, Labels, check_classes, one_line, opened
-from nas.data.parquet import LABEL_COLUMNS
+from nas.data.parquet import open_parquet, parquet_files
 from nas.data.splits import Found, assemble, split_of, stratified
 
 HUB = "hfds/"  # timm's word for the hub's data sets
-_FLAG: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
-
-
-def _splits(train: str, test: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    return {"split": train}, {"split": test}
-
-
-# What torchvision calls the training and the test split of each classification set whose labels can be had without decoding every image.
-# timm's `torch/` names are eight of them.
-SETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    **dict.fromkeys(("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "USPS"), _FLAG),
-    **dict.fromkeys(("FGVCAircraft", "OxfordIIITPet"), _splits("trainval", "test")),
-    **dict.fromkeys(("ImageNet", "Imagenette"), _splits("train", "val")),
-    **dict.fromkeys(("Country211", "DTD", "Flowers102", "Food101", "GTSRB"), _splits("train", "test")),
-    **dict.fromkeys(("RenderedSST2", "STL10", "SVHN", "StanfordCars"), _splits("train", "test")),
+# What torchvision calls the training and the test split ("" where it asks whether `train`) of each classification set whose labels can be
+# had without decoding every image. timm's `torch/` names are eight of them.
+SETS = {
+    **dict.fromkeys(("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "USPS"), ""),
+    **dict.fromkeys(("FGVCAircraft", "OxfordIIITPet"), "trainval test"),
+    **dict.fromkeys(("ImageNet", "Imagenette"), "train val"),
+    **dict.fromkeys(("Country211", "DTD", "Flowers102", "Food101", "GTSRB", "RenderedSST2", "STL10", "SVHN", "StanfordCars"), "train test"),
 }
 
 
@@ -59,22 +51,22 @@ def open_torchvision(name: str, root: Path) -> Found:
     """
     from torchvision import datasets
 
-    splits = []
-    for options in SETS[name]:
+    options: list[dict[str, Any]] = [{"split": word} for word in SETS[name].split()] or [{"train": True}, {"train": False}]
+    quiet = {} if name == "ImageNet" else {"download": False}  # ImageNet alone does not know the word
+    sets, splits = [], []
+    for split, option in zip(("train", "test"), options, strict=True):
         try:
-            # ImageNet alone does not know the word.
-            splits.append(getattr(datasets, name)(str(root), **options, **({} if name == "ImageNet" else {"download": False})))
+            sets.append(getattr(datasets, name)(str(root), **option, **quiet))
+            splits.append((split, _from_torchvision(sets[-1], f"{name} in {root}")))
         except Exception as error:  # each data set has its own way to say that a file is missing or damaged
             reason = one_line(error).removesuffix(" You can use download=True to download it").rstrip(".")
             raise ValueError(
                 f"{root}: {name} cannot be opened: got {reason}; accepted: the unpacked files that torchvision keeps in --data-root. "
                 f"Run torchvision.datasets.{name}({str(root)!r}, download=True) once, or correct --data-root."
             ) from error
-    train, test = (_from_torchvision(split, f"{name} in {root}") for split in splits)
-    names = getattr(splits[0], "classes", None) or range(int(train.labels.max(initial=-1)) + 1)
+    names = getattr(sets[0], "classes", None) or range(int(splits[0][1].labels.max(initial=-1)) + 1)
     # ImageNet gives the synonyms of each class as a tuple.
-    classes = tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in names)
-    return assemble(name.lower(), classes, [("train", train), ("test", test)])
+    return assemble(name.lower(), tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in names), splits)
 
 
 def _from_torchvision(split: Any, place: str) -> ArrayImages | FileImages:
@@ -86,7 +78,8 @@ def _from_torchvision(split: Any, place: str) -> ArrayImages | FileImages:
         pixels = np.asarray(split.data)
         return ArrayImages(pixels.transpose(0, 2, 3, 1) if pixels.ndim == 4 and pixels.shape[1] == 3 else pixels, labels, place)
     paths = has.get("_image_files") or has.get("_images") or [path for path, _ in samples]
-    return FileImages(str(split.root), np.array([os.fsencode(os.path.relpath(path, split.root)) for path in paths]), labels)
+    names = np.array([os.fsencode(os.path.relpath(path, split.root)) for path in paths])
+    return FileImages(str(split.root), names, labels, np.array([os.stat(path).st_size for path in paths], np.int64))
 
 
 @dataclass(frozen=True)
@@ -135,63 +128,26 @@ def open_tar(folder: Path, files: list[Path]) -> Found:
     return assemble(str(folder.resolve()), classes, splits)
 
 
-@dataclass(frozen=True)
-class HubImages(Images):
-    """Rows of a `datasets.Dataset`, undecoded."""
-
-    rows: Any
-    column: str
-    labels: Labels
-    name: str
-
-    def open(self, index: int) -> Image.Image:
-        image = self.rows[int(index)][self.column]
-        return Image.open(image["path"]) if image["path"] and not image["bytes"] else opened(image["bytes"])
-
-    def place(self, index: int) -> str:
-        return f"{self.name}: row {index}"
-
-    def content(self) -> Iterator[bytes | memoryview]:
-        import pyarrow.compute as pc
-
-        for chunk in self.rows.data.column(self.column).chunks:
-            yield str(pc.binary_length(pc.struct_field(chunk, "bytes")).to_pylist()).encode()
-
-
 def open_hub(data: str, cache: Path | None) -> Found:
-    """Opens what `datasets.load_dataset` opens, and downloads by it what is not on the disk yet.
+    """Opens the Parquet files of a data set on the Hugging Face hub, `hfds/OWNER/NAME` or `hfds/OWNER/NAME/FOLDER`.
 
-    The library keeps an uncompressed copy on the disk where any image is found at once: for shuffled training on Parquet sets larger than
-    the memory. Not by timm's `hfds/` reader, which must be told each set's columns and splits.
-
-    Args:
-        data: `hfds/` and a name or folder.
-        cache: Where the library keeps its copies (`--data-root`); None for its own place.
+    They are downloaded once, to `cache` or the hub's own, by the library that timm downloads weights with. `datasets`, which timm's `hfds/`
+    wants, is not needed: what it would hand out is in these files.
 
     Raises:
-        ValueError: The library is not installed or cannot open it, or the set has no images with labels.
+        ValueError: It cannot be had, or has no Parquet files; and what `open_parquet` raises.
     """
-    name = data.removeprefix(HUB)
-    try:
-        import datasets
+    from huggingface_hub import snapshot_download
 
-        loaded = datasets.load_dataset(name, cache_dir=cache and str(cache))
-    except Exception as error:  # the library's own, the hub's, the network's
-        remedy = "Run `pip install datasets`." if isinstance(error, ImportError) else "Correct the name."
+    owner, name, *below = *data.removeprefix(HUB).split("/"), ""
+    try:
+        folder = snapshot_download(f"{owner}/{name}", repo_type="dataset", allow_patterns="*.parquet", cache_dir=cache)
+        files = parquet_files(Path(folder, *below))
+    except Exception as error:  # the hub's own, the network's, the disk's
         raise ValueError(
-            f"--data {data}: cannot be opened: got {one_line(error)}; accepted: what datasets.load_dataset opens. {remedy}"
+            f"--data {data}: cannot be had: got {one_line(error)}; accepted: hfds/OWNER/NAME of a data set on the hub, or what was downloaded "
+            "of it before. Correct the name or the connection."
         ) from error
-    features = next(iter(loaded.values())).features
-    images = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
-    labels = [key for key in (*LABEL_COLUMNS, *features) if isinstance(features.get(key), datasets.ClassLabel)]
-    if not images or not labels:
-        raise ValueError(
-            f"--data {data}: no images with labels: got {', '.join(features)}; accepted: a column of Image and one of ClassLabel. "
-            "Take another data set."
-        )
-    splits = [
-        (split, HubImages(rows.cast_column(images[0], datasets.Image(decode=False)), images[0], np.array(rows[labels[0]], np.int64), name))
-        for key, rows in loaded.items()
-        if (split := split_of(key))
-    ]
-    return assemble(name, tuple(features[labels[0]].names), splits)
+    if not files:
+        raise ValueError(f"--data {data}: no Parquet files: got a data set without train-*.parquet; accepted: one with. Take another.")
+    return open_parquet(Path(folder, *below), files, data)

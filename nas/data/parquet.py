@@ -2,14 +2,13 @@
 
 One column holds a struct of `bytes` (an encoded image file) and `path`, another the label; the class names are in the schema's
 `huggingface` metadata. The least that can be read is a row group: it is read when a row of it is wanted, and the last ones are kept. (The
-`datasets` library would copy the set to a cache of its own before the first image is seen; `hfds/` does that for who wants it.)
+`datasets` library would first copy the set, uncompressed, to a cache of its own.)
 """
 
 import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -68,12 +67,8 @@ class ParquetImages(Images):
 
     @cached_property
     def _sizes(self) -> NDArray[np.int64]:
-        """Bytes of the images of each row group."""
-        groups = [(shard, shard.footer.row_group(number)) for shard, number in self._groups]
-        columns = [(shard, [group.column(k) for k in range(group.num_columns)]) for shard, group in groups]
-        return np.array(
-            [sum(c.total_uncompressed_size for c in those if c.path_in_schema.startswith(f"{s.column}.")) for s, those in columns]
-        )
+        """Bytes of each row group."""
+        return np.array([shard.footer.row_group(number).total_byte_size for shard, number in self._groups])
 
     def open(self, index: int) -> Image.Image:
         group = int(np.searchsorted(self._ends, index, side="right"))
@@ -88,12 +83,10 @@ class ParquetImages(Images):
 
     def content(self) -> Iterator[bytes | memoryview]:
         for shard in self.shards:
-            yield str(shard.path.relative_to(self.folder)).encode()
-            with shard.path.open("rb") as file:  # the footer: where each column's pages lie, how long they are, least and greatest values
-                file.seek(-8, 2)
-                length = int.from_bytes(file.read(4), "little")
-                file.seek(-8 - length, 2)
-                yield file.read(length)
+            groups = [shard.footer.row_group(number) for number in range(shard.footer.num_row_groups)]
+            columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+            sizes = [(column.total_uncompressed_size, column.total_compressed_size) for column in columns]
+            yield f"{shard.path.relative_to(self.folder)} {sizes}".encode()
 
     def sample(self, count: int) -> NDArray[np.int64]:
         if len(self._ends) <= SAMPLED_GROUPS:
@@ -137,8 +130,8 @@ def parquet_files(folder: Path) -> list[Path]:
     found = [path for pattern in ("*.parquet", "*/*.parquet") for path in sorted(folder.glob(pattern)) if split_of(path.name)]
     files = [path for path in found if path.parent == found[0].parent]
     if len(files) < len(found) and found[0].parent != folder:
-        parents = sorted({path.parent.name for path in found})
-        raise ValueError(f"{folder}: several data sets: got {', '.join(parents)}; accepted: one. Name one of these folders.")
+        several = ", ".join(sorted({path.parent.name for path in found}))
+        raise ValueError(f"{folder}: several data sets: got {several}; accepted: one. Name one of these folders.")
     numbered = [match.groups() for path in files if (match := re.fullmatch(r"(.*)-\d+-of-(\d+)\.parquet", path.name))]
     for prefix, total in sorted(set(numbered)):
         if (there := numbered.count((prefix, total))) != int(total):
@@ -148,16 +141,23 @@ def parquet_files(folder: Path) -> list[Path]:
     return files
 
 
-def open_parquet(folder: Path, files: list[Path]) -> Found:
-    """Opens a data set of Parquet files: footers, labels and a few images.
+def open_parquet(folder: Path, files: list[Path], place: str = "") -> Found:
+    """Opens a data set of Parquet files: footers, labels and a few images. It is called after the folder, or after `place`.
 
     Raises:
         ValueError: A file that is not Parquet or has no image or label column, labels that are not 0..n-1, a class without images, or files
             whose classes differ.
     """
+    import pyarrow as pa
+
     shards: dict[str, list[Shard]] = {}
     for path in sorted(files, key=lambda path: split_of(path.name) != "train"):
-        shards.setdefault(str(split_of(path.name)), []).append(_open_file(path))
+        try:
+            shards.setdefault(str(split_of(path.name)), []).append(_open_file(path))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(
+                f"{path}: unreadable: got {one_line(error)}; accepted: a whole Parquet file. Write or copy it again."
+            ) from error
     everything = [shard for those in shards.values() for shard in those]
     counted = tuple(map(str, range(1 + max(int(shard.labels.max(initial=-1)) for shard in everything))))
     classes = everything[0].classes or counted
@@ -165,15 +165,14 @@ def open_parquet(folder: Path, files: list[Path]) -> Found:
         check_classes(str(shard.path), shard.classes or counted, classes)
         if len(shard.labels):
             check_labels(str(shard.path), shard.labels, classes)
-    return assemble(str(folder.resolve()), classes, [(split, ParquetImages(folder, those)) for split, those in shards.items()])
+    return assemble(place or str(folder.resolve()), classes, [(split, ParquetImages(folder, those)) for split, those in shards.items()])
 
 
 def _open_file(path: Path) -> Shard:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _readable(path):
-        file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path)
     schema = file.schema_arrow
     structs = [column for column in schema if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0]
     pictures = [column.name for column in structs if column.type.field("bytes").type in (pa.binary(), pa.large_binary())]
@@ -184,7 +183,7 @@ def _open_file(path: Path) -> Shard:
             f"{path}: no {'label' if pictures else 'image'} column: got {', '.join(schema.names)}; accepted: a struct of bytes and path, and "
             f"integers in one of {', '.join(LABEL_COLUMNS)}, as the datasets library writes them. Rename or add it."
         )
-    with _readable(path), file:
+    with file:
         labels = file.read(columns=labelled[:1], use_threads=False).column(0)
     if labels.null_count:
         raise ValueError(
@@ -201,14 +200,3 @@ def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> tuple[str,
     except (KeyError, TypeError, ValueError):
         return ()
     return tuple(map(str, names)) if isinstance(names, list) else ()
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns what pyarrow raises for a damaged or forbidden file into one line that names it."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: unreadable: got {one_line(error)}; accepted: a whole Parquet file. Write or copy it again.") from error

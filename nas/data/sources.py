@@ -1,8 +1,6 @@
 """Finds a data set by its name or folder."""
 
-import difflib
 import hashlib
-import os
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from nas.data.libraries import HUB, SETS, open_digits, open_hub, open_tar, open_
 from nas.data.parquet import open_parquet, parquet_files
 from nas.data.splits import Found, split_of
 from nas.machine import cores
+from nas.yaml_files import did_you_mean
 
 LAYOUTS = "train with val or test, each a folder (of one folder of images per class), Parquet files or tar files"
 
@@ -54,7 +53,7 @@ class DataSource:
         Args:
             resolution: Side of the square images in pixels.
             device: Where batches go, and where a small set is kept.
-            loaders: Threads that decode a small set; processes that stream a large one, 0 for none. None for one per core.
+            loaders: Threads that decode a small set, or processes that stream a large one (0: this process alone); None: the cores.
             memory_limit: Bytes of decoded uint8 pixels up to which a set is kept on `device`; of encoded ones up to which the row groups of
                 a Parquet set are.
 
@@ -84,25 +83,15 @@ def open_data(data: str, root: Path | None = None) -> DataSource:
     if data.startswith(HUB):
         return DataSource(open_hub(data, root))
     if data in SETS:
-        if root is None:
+        if root is None or not root.expanduser().is_dir():
             raise ValueError(
-                f"--data {data}: no --data-root: got a torchvision data set without its folder; accepted: the folder "
-                "that torchvision calls root. Add --data-root FOLDER."
+                f"--data {data}: no such folder as --data-root: got {root}; accepted: the folder that torchvision calls root. "
+                "Give --data-root FOLDER."
             )
-        root = root.expanduser()
-        if not root.is_dir():
-            raise ValueError(
-                f"--data-root {root}: no such folder: got a path that is not one; accepted: the folder that holds "
-                f"{data}. Correct --data-root."
-            )
-        return DataSource(open_torchvision(data, root))
-    if not data or os.sep in data or data.startswith((".", "~")):
-        raise ValueError(f"--data {data}: no such folder: got {data!r}; accepted: a folder with {LAYOUTS}. Correct the path.")
-    spellings = {name.lower(): name for name in ("digits", *SETS)}
-    near = difflib.get_close_matches(data.lower(), spellings, n=1)
+        return DataSource(open_torchvision(data, root.expanduser()))
     raise ValueError(
-        f"--data {data}: unknown data set or folder: got {data!r}; accepted: digits, a folder with {LAYOUTS}, hfds/NAME, or with "
-        f"--data-root one of {', '.join(SETS)}. " + (f"Did you mean {spellings[near[0]]!r}?" if near else "Correct the name or the path.")
+        f"--data {data}: no such folder, and no known data set: got {data!r}; accepted: digits, a folder with {LAYOUTS}, hfds/OWNER/NAME, or with "
+        f"--data-root one of {', '.join(SETS)}.{did_you_mean(data, ('digits', *SETS)) or ' Correct the name or the path.'}"
     )
 
 

@@ -11,29 +11,19 @@ from PIL import Image
 from nas.data.images import Images, Labels, check_labels, survey
 from nas.data.seeding import SPLIT, permutation
 
-MAX_HELD_OUT = 5000
 NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # what people write -> the split
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of a data set before anything is decoded.
+    """What is known of a data set before anything is decoded."""
 
-    Attributes:
-        name: Short and safe in a file name.
-        classes: Name of each class, in the order of the labels.
-        train: The training images, held-out ones included.
-        test: The test images.
-        survey: Channels (1 or 3) and side in pixels, from a fixed sample of the training images.
-        num_fit: The training images from this one on are held out by the layout itself; None to choose some.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    train: Images
+    name: str  # short and safe in a file name
+    classes: tuple[str, ...]  # in the order of the labels
+    train: Images  # held-out ones included
     test: Images
-    survey: tuple[int, int]
-    num_fit: int | None = None
+    survey: tuple[int, int]  # channels (1 or 3) and side in pixels, from a fixed sample of the training images
+    num_fit: int | None  # the training images from this one on are held out by the layout itself; None to choose some
 
 
 @dataclass(frozen=True)
@@ -72,15 +62,10 @@ def split_of(name: str) -> str | None:
 
 
 def assemble(place: str, classes: tuple[str, ...], splits: Sequence[tuple[str, Images]]) -> Found:
-    """Gives the splits of a data set their roles.
+    """Gives the splits of a data set, by name, their roles. `place` is for messages; its last part is the data set's name.
 
     Where `val` and `test` are both there, `test` is the test, and `val` the held-out images; else the one that is there is the test, and
     the images to hold out are chosen from `train`.
-
-    Args:
-        place: Folder or name, for messages; the last part of it is the data set's name.
-        classes: Name of each class.
-        splits: Name and images of each split.
 
     Raises:
         ValueError: No `train`, nothing beside it, one of them twice, labels that are no classes, or a class without images.
@@ -104,11 +89,6 @@ def assemble(place: str, classes: tuple[str, ...], splits: Sequence[tuple[str, I
         )
     name = place.rstrip("/").rpartition("/")[2]
     return Found(name, classes, train, images.get("test") or images["val"], survey(train), num_fit)
-
-
-def held_out_size(num_images: int) -> int:
-    """Returns how many training images are held out for selection: a fifth, at most 5,000."""
-    return min(MAX_HELD_OUT, num_images // 5)
 
 
 def stratified(labels: Labels, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
