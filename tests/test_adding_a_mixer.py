@@ -27,7 +27,7 @@ format: search space 1
 frame: {resolution: 16, channels: 3, classes: 4}
 patch: 2
 stages:
-  - {width: [32, 64], depth: [1, 2], mixer: [conv, toy_grouped], mlp_ratio: 1, group_width: [8, 16], sharing: [false, true]}
+  - {width: [32, 64], depth: [1, 2], mixer: [conv, toy_grouped], mlp_ratio: 1, group_width: [16, 32], sharing: [false, true]}
   - {width: 64, depth: 1, mixer: [attention, toy_pool, toy_grouped], mlp_ratio: 1}
 """
 
@@ -51,12 +51,12 @@ def drawn(space: SearchSpace, count: int = 60) -> list[Architecture]:
 
 
 def test_its_option_is_a_decision(space: SearchSpace) -> None:
-    assert space.decisions["s0.group_width"] == (8, 16)
+    assert space.decisions["s0.group_width"] == (16, 32)
     assert not any(name.startswith("s1.") and "mixer" not in name for name in space.decisions)
     for architecture in drawn(space):
         assert space.decode(space.encode(architecture)) == architecture
         read = "toy_grouped" in architecture.stages[0].mixers
-        assert architecture.stages[0].option("group_width") in ((8, 16) if read else (8,))
+        assert architecture.stages[0].option("group_width") in ((16, 32) if read else (8,))
     assert space.patterns()["toy_grouped"]["s0.b1.mixer"] == "toy_grouped"
 
 
@@ -79,7 +79,7 @@ def test_a_mistake_in_it_is_named_with_its_place(tmp_path: Path) -> None:
         "group_width: [8, 24]": ["stages.0.blocks.0.mixer.toy_grouped: toy_grouped: groups of 24"],
     }.items():
         path = tmp_path / "wrong.yaml"
-        path.write_text(SPACE.replace("group_width: [8, 16]", wrong))
+        path.write_text(SPACE.replace("group_width: [16, 32]", wrong))
         with pytest.raises(ValueError) as raised:
             SearchSpace.read(path)
         assert str(raised.value).startswith(f"{path}: ")
@@ -103,7 +103,7 @@ class Falling(Pool):
 
 def test_an_option_whose_cost_falls_is_refused_unless_it_is_declared_as_a_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "falling.yaml"
-    path.write_text(SPACE.replace("conv, toy_grouped]", "falling]").replace("group_width: [8, 16]", "window: [3, 5]"))
+    path.write_text(SPACE.replace("conv, toy_grouped]", "falling]").replace("group_width: [16, 32]", "window: [3, 5]"))
     window = TOYS["toy_pool"].options["window"]
     monkeypatch.delitem(MIXERS, "toy_pool")
     path.write_text(path.read_text().replace("toy_pool, ", ""))

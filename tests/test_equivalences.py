@@ -22,7 +22,7 @@ from tracing import trace
 from nas.cost import cost
 from nas.networks import mixers
 from nas.networks.architecture import Architecture, Frame, Stage
-from nas.networks.blocks import Branch, ChannelMLP, GatherMerge, NormedMerge, PatchConv, Stem
+from nas.networks.blocks import Branch, ChannelMLP, GatherMerge, Merge, PatchConv, Stem
 from nas.networks.layers import BlockSpecs, run
 from nas.networks.mixers import MIXERS
 from nas.networks.mixers.as_shift import as_shift
@@ -412,7 +412,7 @@ def test_merging_is_a_2x2_convolution_with_group_norm_before_or_after_it(width: 
     def normed(x_BHWC: Tensor) -> Tensor:
         return F.group_norm(x_BHWC.permute(0, 3, 1, 2), 1, eps=1e-5).permute(0, 2, 3, 1)
 
-    after, before = filled(NormedMerge(width, 6, grid)), filled(GatherMerge(width, 6, grid))
+    after, before = filled(Merge(width, 6, grid, normed=True)), filled(GatherMerge(width, 6, grid))
     y = normed(convolved(x, after.reduction.weight, stride=2)) * after.norm.weight + after.norm.bias
     assert close(after(x), y)
     kernel = torch.zeros(6, width, 2, 2, dtype=torch.float64)

@@ -106,7 +106,6 @@ class Architecture:
     to its default, so that equal networks are equal.
     """
 
-    __pydantic_config__ = _NO_OTHER_KEYS
     frame: Frame
     patch: Patch
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=16)]

@@ -82,35 +82,20 @@ class Conv4Stem(Stem):
 
 
 class Merge(nn.Module):
-    """Patch merging between stages: convolution 2x2 with stride 2 and bias, no norm (ViP's form); `grid` is the one it makes."""
+    """Patch merging between stages, onto `grid`: convolution 2x2 with stride 2, either with bias (ViP's) or `normed`: then group norm (SPACH's)."""
 
-    def __init__(self, in_width: int, width: int, grid: tuple[int, int]) -> None:
+    def __init__(self, in_width: int, width: int, grid: tuple[int, int], normed: bool = False) -> None:
         super().__init__()
-        self.reduction = PatchConv(in_width, width, 2)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        return self.reduction(x_BHWC)
-
-    @staticmethod
-    def cost(in_width: int, width: int, grid: tuple[int, int]) -> Cost:
-        return _patch_cost(in_width, width, 2, grid)
-
-
-class NormedMerge(nn.Module):
-    """SPACH's patch merging: convolution 2x2 with stride 2, without bias, then group norm."""
-
-    def __init__(self, in_width: int, width: int, grid: tuple[int, int]) -> None:
-        super().__init__()
-        self.reduction = PatchConv(in_width, width, 2, bias=False)
-        self.norm = GroupNorm1(width)
+        self.reduction = PatchConv(in_width, width, 2, bias=not normed)
+        self.norm = GroupNorm1(width) if normed else nn.Identity()
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         return self.norm(self.reduction(x_BHWC))
 
     @staticmethod
-    def cost(in_width: int, width: int, grid: tuple[int, int]) -> Cost:
+    def cost(in_width: int, width: int, grid: tuple[int, int], normed: bool = False) -> Cost:
         macs, params, activations = _patch_cost(in_width, width, 2, grid)
-        return Cost(macs, params - width + norm_params("group_norm", width), activations)
+        return Cost(macs, params - width + norm_params("group_norm", width) if normed else params, activations)
 
 
 class GatherMerge(nn.Module):
@@ -132,10 +117,6 @@ class GatherMerge(nn.Module):
         return Cost(macs, params - width + norm_params("group_norm", 4 * in_width), activations)
 
 
-def _layer_scale(width: int, init: float | None) -> nn.Parameter | None:
-    return None if init is None else nn.Parameter(torch.full((width,), init))
-
-
 def _scaled(scale: nn.Parameter | None, x: Tensor) -> Tensor:
     return x if scale is None else scale * x
 
@@ -150,7 +131,7 @@ class Branch(nn.Module):
     def __init__(self, width: int, norm: str, eps: float, scale: float | None) -> None:
         super().__init__()
         self.norm = NORMS[norm](width, eps)
-        self.scale = _layer_scale(width, scale)
+        self.scale = None if scale is None else nn.Parameter(torch.full((width,), scale))
         self.drop_path: nn.Module = nn.Identity()  # Network puts timm's DropPath here
 
     def forward(self, x_BHWC: Tensor, mixer: Callable[[Tensor], Tensor], cpe: Callable[[Tensor], Tensor] | None) -> Tensor:
@@ -170,7 +151,7 @@ class ChannelMLP(nn.Module):
         self.norm = NORMS[norm](width, eps)
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
-        self.scale = _layer_scale(width, scale)
+        self.scale = None if scale is None else nn.Parameter(torch.full((width,), scale))
         self.drop_path: nn.Module = nn.Identity()
 
     def forward(self, x_BHWC: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from nas.networks.architecture import Architecture
-from nas.networks.blocks import Branch, ChannelMLP, Conv4Stem, GatherMerge, Head, Merge, NormedMerge, Stem
+from nas.networks.blocks import Branch, ChannelMLP, Conv4Stem, GatherMerge, Head, Merge, Stem
 from nas.networks.mixers import MIXERS, NO_MIXER, Value, check_mixer, options_of
 
 CPE_KERNEL = 3
 
 STEMS: dict[str, Any] = {"patch": Stem, "conv4": Conv4Stem}
-MERGES: dict[str, Any] = {"conv": Merge, "conv_norm": NormedMerge, "gather": GatherMerge}
+MERGES: dict[str, tuple[Any, dict[str, bool]]] = {"conv": (Merge, {}), "conv_norm": (Merge, {"normed": True}), "gather": (GatherMerge, {})}
 # A supernet keeps the weights of these forms of stem, merging and norm apart from those of the usual form at the same place.
 KEPT_APART = {"conv4", "conv_norm", "gather", "group_norm", "affine"}
 
@@ -84,39 +84,24 @@ def _spec(layer: Any, place: str, weights: str | None = None, forms: tuple[str, 
     return LayerSpec(layer, tuple(settings.items()), place, weights, "_".join([weights, *(form for form in forms if form in KEPT_APART)]))
 
 
-def channel_mlp_hidden(width: int, mlp_ratio: float) -> int:
-    """Hidden channels of a channel MLP; rounded to the nearest integer."""
-    return max(1, round(width * mlp_ratio))
-
-
-class _Dressing(NamedTuple):
-    """What an architecture says of the branches of all its blocks; a layer scale is where it begins, None where there is none."""
-
-    norm: str
-    eps: float
-    mixer_scale: float | None
-    mlp_scale: float | None
-
-
 @functools.lru_cache(maxsize=100_000)
 def _block(
-    i: int, j: int, mixer: str, settings: tuple[Any, ...], options: Settings, dressing: _Dressing, grid: tuple[int, int]
+    i: int, j: int, mixer: str, settings: tuple[Any, ...], options: Settings, dressing: tuple[Any, ...], grid: tuple[int, int]
 ) -> BlockSpecs:
     """Block j of stage i. Cached, since a space has few distinct blocks and a search writes out many architectures."""
-    width, mlp_ratio, has_cpe, sharing = settings
-    place, forms = f"stages.{i}.blocks.{j}", (dressing.norm,)
-    norm: dict[str, Any] = {"norm": dressing.norm, "eps": dressing.eps}
+    (width, mlp_ratio, has_cpe, sharing), (kind, eps, mixer_scale, mlp_scale) = settings, dressing
+    place, forms, norm = f"stages.{i}.blocks.{j}", (kind,), {"norm": kind, "eps": eps}
     branch = mixing = None
     if mixer != NO_MIXER:
         check_mixer(mixer, f"stages[{i}].mixers[{j}]")
         own: dict[str, Any] = _own_options(mixer, dict(options), f"stages[{i}]")
-        branch = _spec(Branch, f"{place}.branch.{mixer}", forms=forms, width=width, **norm, scale=dressing.mixer_scale)
+        branch = _spec(Branch, f"{place}.branch.{mixer}", forms=forms, width=width, **norm, scale=mixer_scale)
         weights = f"stages.{i}.shared.{mixer}" if sharing else None
         mixing = _spec(MIXERS[mixer].layer, f"{place}.mixer.{mixer}", weights, width=width, grid=grid, **own)
     # conditional position encoding is a depthwise convolution of the block's input: SPACH's conv mixer and its CPE are one module
     cpe = _spec(MIXERS["conv"].layer, f"{place}.cpe", width=width, grid=grid, kernel=CPE_KERNEL) if has_cpe else None
-    hidden = channel_mlp_hidden(width, mlp_ratio)
-    mlp = _spec(ChannelMLP, f"{place}.mlp", forms=forms, width=width, hidden=hidden, grid=grid, **norm, scale=dressing.mlp_scale)
+    hidden = max(1, round(width * mlp_ratio))
+    mlp = _spec(ChannelMLP, f"{place}.mlp", forms=forms, width=width, hidden=hidden, grid=grid, **norm, scale=mlp_scale)
     return BlockSpecs(branch, mixing, cpe, mlp)
 
 
@@ -144,7 +129,8 @@ def outline(architecture: Architecture) -> Outline:
             f"(patches of {patch}, {len(architecture.stages)} stages). Take {-(-frame.resolution // stride) * stride}."
         )
     scaled, init = architecture.layer_scale, architecture.layer_scale_init
-    dressing = _Dressing(architecture.norm, eps, init if scaled != "none" else None, init if scaled == "both" else None)
+    # of the branches of all blocks: their norm, its eps, and where the scales of the mixer's and the MLP's begin; None: there is no scale
+    dressing = (architecture.norm, eps, init if scaled != "none" else None, init if scaled == "both" else None)
     side, width = frame.resolution // patch, architecture.stages[0].width
     stem, norm = architecture.stem, architecture.stem_norm
     shape = {"channels": frame.channels, "width": width, "patch": patch, "grid": (side, side)}
@@ -152,8 +138,9 @@ def outline(architecture: Architecture) -> Outline:
     for i, stage in enumerate(architecture.stages):
         grid = (side >> i, side >> i)
         if i:
-            merge = architecture.merge
-            layers.append(_spec(MERGES[merge], f"stages.{i}.merge", forms=(merge,), in_width=width, width=stage.width, grid=grid))
+            merge, normed = MERGES[architecture.merge]
+            forms = (architecture.merge,)
+            layers.append(_spec(merge, f"stages.{i}.merge", forms=forms, in_width=width, width=stage.width, grid=grid, **normed))
         if stage.sharing and len(set(stage.mixers)) > 1:
             got = ", ".join(stage.mixers)
             raise ValueError(f"stages[{i}].sharing: one mixer serves all blocks: got {got}. Name the same mixer for each block.")

@@ -17,7 +17,7 @@ from typing import Any
 
 from nas.networks.architecture import FORM_DEFAULTS, Architecture, Frame, Stage
 from nas.networks.layers import LayerSpec
-from nas.networks.mixers import NO_MIXER, Value, known_options, mixer_names, options_of
+from nas.networks.mixers import MIXERS, NO_MIXER, Value, known_options, mixer_names, options_of
 from nas.spaces import geometry
 from nas.spaces.schema import FORMAT, SpaceFile, Values, decisions_of, mixer_decision_names, space_file
 from nas.yaml_files import read_yaml
@@ -121,9 +121,9 @@ class SearchSpace:
 
     def _stage_values(self, i: int, stage: Stage) -> dict[str, Value]:
         """What a stage says, by the names of decisions; decisions that it says nothing of are left out."""
-        fields = {"depth": stage.depth} | {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}
-        fields |= {name: value for name in known_options() if (value := stage.option(name)) is not None}
-        values = {f"s{i}.{field}": value for field, value in fields.items()}
+        read = {name for mixer in stage.mixers if mixer in MIXERS for name in options_of(mixer)}
+        fields = {**stage.to_dict(), "depth": stage.depth, **{name: stage.option(name) for name in read}}
+        values = {f"s{i}.{field}": value for field, value in fields.items() if value is not None}
         # one name may serve all blocks, and where they share, the first block's does
         return values | dict(zip(self._mixer_names[i], stage.mixers[:1] if stage.sharing else stage.mixers, strict=False))
 
@@ -140,8 +140,7 @@ class SearchSpace:
     # ---- extremes and patterns -------------------------------------------------------------------------------------
 
     def smallest(self, measure: Callable[[Architecture], float]) -> Architecture:
-        """The architecture with the smallest measure, where the measure is a cost: it grows with every width, depth, ratio
-        and kernel, and adds up over stages."""
+        """The architecture with the smallest measure, which is a cost: it grows with every size, and adds up over stages."""
         return geometry.extreme(self._free, self.decode, measure, sign=1)
 
     def largest(self, measure: Callable[[Architecture], float]) -> Architecture:

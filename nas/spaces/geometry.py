@@ -64,25 +64,19 @@ def check(decisions: Decisions, decode: Decode, patterns: Patterns, largest: Map
     Raises:
         ValueError: a mixer cannot take a width or grid, or its channels do not lie within the largest's; the message begins with the place.
     """
-    whole = {home: dict(_on_meta(spec).named_parameters()) for home, spec in largest.items()}
-    checked = set()
-    for spec in _layers(decisions, decode, patterns):
-        pair = spec.shape, largest[spec.home].shape
-        if pair in checked:
-            continue
-        checked.add(pair)
-        module = _on_meta(spec)
-        try:
-            for name, _ in module.named_parameters():
-                own_slice(module, name, whole[spec.home][name])
-        except ValueError as error:
-            raise ValueError(f"{spec.place}: {error}") from None
-    _check_order(decisions, decode, patterns)
-
-
-def _on_meta(spec: LayerSpec) -> torch.nn.Module:
     with torch.device("meta"):
-        return spec.build()
+        whole = {home: dict(spec.build().named_parameters()) for home, spec in largest.items()}
+        distinct: dict[Any, LayerSpec] = {}
+        for spec in _layers(decisions, decode, patterns):
+            distinct.setdefault((spec.shape, largest[spec.home].shape), spec)
+        for spec in distinct.values():
+            module = spec.build()
+            try:
+                for name, _ in module.named_parameters():
+                    own_slice(module, name, whole[spec.home][name])
+            except ValueError as error:
+                raise ValueError(f"{spec.place}: {error}") from None
+    _check_order(decisions, decode, patterns)
 
 
 def _layers(decisions: Decisions, decode: Decode, patterns: Patterns) -> Iterator[LayerSpec]:

@@ -21,12 +21,8 @@ Values = Mapping[str, Value]  # an option for every decision, by name
 T = TypeVar("T")
 Choice = Annotated[list[T], BeforeValidator(lambda given: given if isinstance(given, list) else [given])]
 _FORM_TYPES = {form: get_type_hints(Architecture, include_extras=True)[form] for form in FORM_DEFAULTS}
-# Forms that all networks of a space have in common.
-FIXED_FORMS = {
-    "stem": "the statistics of a batch norm that runs for some networks only would be those of a mixture",
-    "norm_eps": "networks that differ in nothing else share all weights",
-    "layer_scale_init": "networks that differ in nothing else share all weights",
-}
+# Not searched: a batch norm that ran for some networks only would have the statistics of a mixture, and the others are no part of the weights.
+FIXED_FORMS = ("stem", "norm_eps", "layer_scale_init")
 
 
 def _choice(of: Any) -> Any:
@@ -103,8 +99,7 @@ def decisions_of(file: SpaceFile, place: str) -> dict[str, Decision]:
         options = getattr(file, form)
         table[form] = _decision(None, form, options, place, _words(kind), ascending=False)
         if form in FIXED_FORMS and len(options) > 1:
-            got = ", ".join(map(str, options))
-            raise ValueError(f"{place}: {form}: fixed, not searched: got {got}; accepted: one of them, for {FIXED_FORMS[form]}.")
+            raise ValueError(f"{place}: {form}: fixed, not searched: got {', '.join(map(str, options))}; accepted: one of them.")
         if form == "merge" and len(file.stages) == 1:  # nothing is merged
             table[form] = Decision(None, form, (FORM_DEFAULTS[form],), ascending=False)
     for i, stage in enumerate(file.stages):
