@@ -29,6 +29,7 @@ from tests.test_search import MEASURE, MEASURED_BUDGETS, Recorder, ToySpace, acc
 
 __all__ = ["memory"]
 
+SMALL = ToySpace(stages=1)  # writing a trial takes time by the number of its parameters
 FACTS = {"space": "toy", "fingerprint": ToySpace.fingerprint}
 
 
@@ -39,11 +40,10 @@ def run(
     population: int = 10,
     sampler: str = "nsga2",
     seed: int = 0,
-    space: ToySpace | None = None,
+    space: ToySpace = SMALL,
     **options: Any,
 ) -> Result:
     """A search that leaves a study in the file; without one, in memory, five times as fast."""
-    space = space or ToySpace()
     budgets, _ = check_budgets(space, cost_of, parse_budgets(options.pop("budgets", ["4MMACs"])))  # type: ignore[arg-type]
     request = SearchRequest(budgets, trials, population, sampler, seed, **options.pop("request", {}))
     instruments = Instruments(cost_of, options.pop("evaluate", Recorder()), options.pop("measure", {}))
@@ -140,7 +140,7 @@ def test_what_was_measured_or_failed_is_taken_from_the_study_when_continued(tmp_
     calls: list[tuple[str, str]] = []
     measure = {name: functools.partial(lambda name, a: (calls.append((name, a.key)), MEASURE[name](a))[1], name) for name in MEASURE}
     recorder = Recorder(reason_of)
-    given: dict[str, Any] = {"budgets": MEASURED_BUDGETS, "measure": measure, "evaluate": recorder}
+    given: dict[str, Any] = {"budgets": MEASURED_BUDGETS, "measure": measure, "evaluate": recorder, "space": ToySpace()}
     whole = run(tmp_path / "a.db", **given)
     once = [*calls], [*recorder.seen]
     calls.clear(), recorder.seen.clear()
@@ -171,7 +171,7 @@ def test_a_finished_study_is_repeated_without_evaluating(tmp_path: Path) -> None
 
 def test_each_generation_breeds_from_the_one_before_though_some_are_pruned(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    result = run(path, trials=30)
+    result = run(path, trials=30, space=ToySpace())
     trials = stored_trials(path)
     pruned = [t for t in trials if t[1] == optuna.trial.TrialState.PRUNED]
     assert 0 < len(pruned) < len(result.trials) / 2
@@ -218,7 +218,7 @@ def test_stored_study_tells_its_story(tmp_path: Path) -> None:
     assert study.user_attrs == {**FACTS, **request}
     for trial, written in zip(result.trials, study.trials, strict=True):
         assert written.params == trial.values
-        assert list(written.params) == list(ToySpace().decisions)
+        assert list(written.params) == list(SMALL.decisions)
         assert written.user_attrs["arch_key"] == trial.architecture.key
         assert written.user_attrs["macs_m"] == pytest.approx(trial.cost.macs / 1e6, abs=1e-3)
         assert written.constraints["macs"] == trial.constraints["macs"]
@@ -292,7 +292,7 @@ def test_a_study_of_something_else_is_refused_with_the_fact_that_differs(tmp_pat
     path = tmp_path / "a.db"
     run(path, trials=5)
     before = stored_trials(path)
-    values = {name: options[-1] for name, options in ToySpace().decisions.items()}
+    values = {name: options[-1] for name, options in SMALL.decisions.items()}
     for fact, change in {
         "fingerprint": {"facts": {**FACTS, "fingerprint": "other"}},
         "sampler": {"sampler": "tpe"},
