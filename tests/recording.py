@@ -86,6 +86,7 @@ class Pass:
     training: bool
     autocast: bool
     threads: int
+    random_seed: int  # of what torch's own generator draws from, drop path say
 
     @property
     def numbers(self) -> list[int | None]:
@@ -181,7 +182,19 @@ def recording(
             autocast, threads = torch.is_autocast_enabled(images.device.type), torch.get_num_threads()
             read = [read_number(image) for image in images]
             architecture = architecture_of(self, *others, **named)
-            seen.add(Pass(self, architecture, images.detach().clone(), logits.detach().clone(), read, self.training, autocast, threads))
+            seen.add(
+                Pass(
+                    self,
+                    architecture,
+                    images.detach().clone(),
+                    logits.detach().clone(),
+                    read,
+                    self.training,
+                    autocast,
+                    threads,
+                    torch.initial_seed(),
+                )
+            )
             return logits
 
         return forward

@@ -327,11 +327,13 @@ def test_the_saved_weights_give_the_printed_accuracy_by_hand(searched: Searched,
     weights = searched.folder / "runs/final/weights.safetensors"
     _, metadata = load_weights(weights)
     (mean,), (std,) = json.loads(metadata["mean"]), json.loads(metadata["std"])
-    files = read_files(searched.folder, "test")
-    images = torch.stack([(pixels[None] - mean) / std for pixels, _ in files.values()]).float()
-    labels = torch.tensor([label for _, label in files.values()])
-    with torch.no_grad():
-        right = int((load_network(weights)(images).argmax(1) == labels).sum())
+    tested = {n: row for one in retrained.evaluations for n, row in zip(one.numbers, one.logits, strict=True)}
+    network, right = load_network(weights), 0
+    for number, (pixels, label) in read_files(searched.folder, "test").items():
+        with torch.no_grad():
+            (logits,) = network(((pixels - mean) / std).float()[None, None])
+        torch.testing.assert_close(logits, tested[number], atol=1e-4, rtol=1e-4)
+        right += int(logits.argmax()) == label
     assert read_yaml(searched.folder / "runs/final/result.yaml")["result"]["test_accuracy"] == pytest.approx(right / len(TEST), abs=1e-4)
     assert json.loads(metadata["classes"]) == ["0", "1", "2", "3"]
 
@@ -395,13 +397,15 @@ class Begun(NamedTuple):
     images: list[list[int | None]]
     paths: list[list[str]]
     shares: list[Tensor]
+    random_seeds: list[int]
 
 
 def begun(line: str, folder: Path) -> Begun:
     with recording() as seen:
         succeed(line, folder)
     paths = [[one.architecture.key for one in step.passes] for step in seen.steps]
-    return Begun(seen.initial, [step.numbers for step in seen.steps], paths, [step.losses[0][0] for step in seen.steps])
+    seeds = [step.passes[0].random_seed for step in seen.steps]
+    return Begun(seen.initial, [step.numbers for step in seen.steps], paths, [step.losses[0][0] for step in seen.steps], seeds)
 
 
 @pytest.mark.parametrize("line", [f"train {WITH}", "retrain winner.yaml --data images --recipe plain.yaml --device cpu"])
@@ -410,6 +414,7 @@ def test_a_seed_repeats_and_another_is_another(line: str, searched: Searched) ->
     folder = searched.folder
     one, same, other = (begun(f"{line} --steps 2 --seed {seed} --run {line[:2]}{k}", folder) for k, seed in enumerate((1, 1, 2)))
     assert weights_equal(one.initial, same.initial) and one.images == same.images and one.paths == same.paths
+    assert one.random_seeds == same.random_seeds and len({*one.random_seeds, *other.random_seeds}) == 4, "each step has its own"
     assert all(torch.equal(*pair) for pair in zip(one.shares, same.shares, strict=True))
     assert not weights_equal(one.initial, other.initial) and one.images != other.images
     assert one.paths != other.paths or line.startswith("retrain")
@@ -432,6 +437,7 @@ def test_a_continued_training_receives_what_an_uninterrupted_one_does(line: str,
     assert len(first.steps) == 2 and len(steps) == len(whole.steps)
     for step, expected in zip(steps, whole.steps, strict=True):
         assert (step.numbers, step.lr) == (expected.numbers, expected.lr)
+        assert step.passes[0].random_seed == expected.passes[0].random_seed
         assert all(torch.equal(one.images, other.images) for one, other in zip(step.passes, expected.passes, strict=True))
         assert [one.architecture for one in step.passes] == [one.architecture for one in expected.passes]
         assert all(torch.equal(one[0], other[0]) for one, other in zip(step.losses, expected.losses, strict=True))
