@@ -338,7 +338,7 @@ def test_ctrl_c_before_work_begins_is_one_line(folder: Path, monkeypatch: pytest
 
     monkeypatch.setattr("nas.training.setting.open_data", pressed)
     outcome = run(SEARCH, folder)
-    assert outcome.status == 130 and outcome.err == "launch.py: stopped; the same command continues.\n"
+    assert outcome.status == 130 and outcome.err.strip() == "launch.py: stopped; the same command continues."
     assert not (folder / "runs").exists()
 
 
