@@ -8,14 +8,7 @@ Each command is a file in nas/commands/: its options, and what it does.
 
 import sys
 
-from nas.commands import COMMANDS
-from nas.commands.command_line import run
-
-
-def main() -> int:
-    """Runs one command; the exit status."""
-    return run(COMMANDS)
-
+from nas.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

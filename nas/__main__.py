@@ -2,14 +2,7 @@
 
 import sys
 
-from nas.commands import COMMANDS
-from nas.commands.command_line import run
-
-
-def main() -> int:
-    """Runs one command; the exit status."""
-    return run(COMMANDS)
-
+from nas.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,8 +9,10 @@ A winner and a result are architecture files too: `retrain` takes them, and what
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,24 +46,14 @@ class Begun(_Entries):
 class SupernetRecord(Begun):
     """With what a run's supernet began; `recipe_content` is the whole recipe, since the file may change meanwhile."""
 
-    data: StrictStr
-    data_fingerprint: StrictStr
-    recipe: StrictStr
-    resolution: Resolution
-    seed: Count
     space: StrictStr
     space_fingerprint: StrictStr
     recipe_content: dict[str, Any]
 
 
 class NetworkRecord(Begun):
-    """With what the training of one network began."""
+    """With what the training of one network began; `architecture` is its key, `found_at` its file."""
 
-    data: StrictStr
-    data_fingerprint: StrictStr
-    recipe: StrictStr
-    resolution: Resolution
-    seed: Count
     architecture: StrictStr
     bf16: StrictStr
     phase: dict[str, Any]
@@ -98,21 +90,15 @@ class RunRecord(_Entries):
 
 
 class Found(_Entries):
-    """How a search came to its winner.
+    """How a search came to its winner."""
 
-    Attributes:
-        accuracy_supernet: share of the held-out images, with the supernet's weights.
-        standard_error: of that share.
-        usage: share of the tightest budget; 0 without one.
-    """
-
-    accuracy_supernet: Share
+    accuracy_supernet: Share  # of the held-out images, with the supernet's weights
     standard_error: Share
     held_out_images: Count
     trial: Count
     evaluations: Count
     failures: Count = 0
-    usage: Annotated[float, Field(ge=0)]
+    usage: Annotated[float, Field(ge=0)]  # share of the tightest budget; 0 without one
     floor: Share
     reason: StrictStr
 
@@ -151,14 +137,19 @@ class TrainingRecord(Begun):
 # ---- reading -----------------------------------------------------------------------------------------------------------
 
 
-def read_record(run: Run) -> RunRecord:
-    """What run.yaml says; all empty when there is none yet.
+@contextlib.contextmanager
+def _saying(advice: str) -> Iterator[None]:
+    """Adds to an error of reading whether the file can be made again."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error} {advice}") from None
 
-    Raises:
-        ValueError: it was damaged or changed by hand; one line.
-    """
+
+def read_record(run: Run) -> RunRecord:
+    """What run.yaml says; all empty when there is none yet. A file damaged or changed by hand is a ValueError, here and below."""
     path = run.folder / "run.yaml"
-    with _advice("It cannot be made again: restore it from a copy, or begin another run with --run."):
+    with _saying("It cannot be made again: restore it from a copy, or begin another run with --run."):
         return validate(RunRecord, run.recorded(), str(path))
 
 
@@ -168,31 +159,19 @@ def _entries(path: Path) -> dict[str, Any]:
 
 
 def read_search(path: Path) -> SearchRecord:
-    """The winner of a search.
-
-    Raises:
-        ValueError: the file was damaged or changed by hand; one line.
-    """
-    with _advice("Delete it: the same search command writes it again from the study."):
+    """The winner of a search, by its file."""
+    with _saying("Delete it: the same search command writes it again from the study."):
         return validate(SearchRecord, _entries(path), str(path))
 
 
 def read_training(path: Path) -> TrainingRecord:
-    """The result of training one network.
-
-    Raises:
-        ValueError: the file was damaged or changed by hand; one line.
-    """
-    with _advice("Delete it: the same retrain command writes it again from the last checkpoint."):
+    """The result of training one network, by its file."""
+    with _saying("Delete it: the same retrain command writes it again from the last checkpoint."):
         return validate(TrainingRecord, _entries(path), str(path))
 
 
 def read_winner(run: Run, study: str) -> SearchRecord | None:
-    """The winner of a finished search, None where the search or its file is not there.
-
-    Raises:
-        ValueError: the file is not as the search wrote it.
-    """
+    """The winner of a finished search; None where the search or its file is not there. It has to be as the search wrote it."""
     path, record = winner_path(run, study), read_record(run).searches.get(study)
     if record is None or not path.exists():
         return None
@@ -204,19 +183,12 @@ def read_winner(run: Run, study: str) -> SearchRecord | None:
 
 @dataclass(frozen=True)
 class RunStory:
-    """All that a run's records say.
+    """All that a run's records say."""
 
-    Attributes:
-        record: run.yaml.
-        searches: the winners by study.
-        training: result.yaml, if the run trained one network to its end.
-        metrics: the lines of metrics.jsonl.
-    """
-
-    record: RunRecord
-    searches: dict[str, SearchRecord] = field(default_factory=dict)
-    training: TrainingRecord | None = None
-    metrics: list[dict[str, Any]] = field(default_factory=list)
+    record: RunRecord  # run.yaml
+    searches: dict[str, SearchRecord]  # the winners by study
+    training: TrainingRecord | None  # result.yaml, if the run trained one network to its end
+    metrics: list[dict[str, Any]]  # the lines of metrics.jsonl
 
 
 def read_run(folder: Path) -> RunStory:
@@ -291,17 +263,3 @@ def _flat(record: Begun) -> dict[str, Any]:
         **({"bf16": recipe["bf16"]} if "bf16" in recipe else {}),
         **{key: value for key, value in phase.items() if value is not None},
     }
-
-
-class _advice:
-    """Adds to an error of reading whether the file can be made again."""
-
-    def __init__(self, advice: str) -> None:
-        self.advice = advice
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError):
-            raise ValueError(f"{error} {self.advice}") from None

@@ -24,25 +24,16 @@ DIGITS = "digits"
 
 @dataclass(frozen=True)
 class Given:
-    """What the user said of a setting; None where nothing was said.
+    """What the user said of a setting; None where nothing was said."""
 
-    Attributes:
-        data: digits, a folder, or the name of a torchvision data set, which is in `data_root`.
-        recipe: a name in recipes/, or a YAML file.
-        resolution: side of the images in training, in pixels.
-        device: auto, cpu, cuda or cuda:N.
-        loaders: processes or threads that decode images.
-        smoke: a few steps and trials.
-    """
-
-    data: str | None = None
+    data: str | None = None  # digits, a folder, or the name of a torchvision data set, which is in `data_root`
     data_root: str | None = None
-    recipe: str | None = None
-    resolution: int | None = None
-    device: str = "auto"
+    recipe: str | None = None  # a name in recipes/, or a YAML file
+    resolution: int | None = None  # side of the images in training, in pixels
+    device: str = "auto"  # or cpu, cuda, cuda:N
     seed: int | None = None
-    loaders: int | None = None
-    smoke: bool = False
+    loaders: int | None = None  # processes or threads that decode images
+    smoke: bool = False  # a few steps and trials
 
     def or_else(self, begun: Begun) -> Given:
         """What was not said is as it was when the run, or the search that found the network, began."""
