@@ -45,7 +45,9 @@ WITHOUT_TORCH = [
     "nas.progress",
     "nas.pareto",
     "nas.quantities",
+    "nas.networks.mixers",
     "nas.networks.architecture",
+    "nas.spaces.schema",
     "nas.searching.search",
     "nas.searching.optuna_study",
 ]

@@ -20,12 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from nas.networks.architecture import Architecture
 from nas.pareto import dominates
 from nas.quantities import Budget, Cost, format_quantity
+from nas.spaces.schema import Value, Values
 
 if TYPE_CHECKING:  # the space itself comes with torch
     from nas.spaces.decisions import SearchSpace
-
-Value = int | float | bool | str
-Values = Mapping[str, Value]
 
 FLOOR = 0.8  # of the tightest budget: below it a network leaves more than a fifth of what was granted unused
 DIRECTIONS = ("maximize", "minimize")  # of (accuracy, MACs)
