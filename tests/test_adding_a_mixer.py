@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from nas.networks.architecture import Architecture, Stage, describe, read_archit
 from nas.networks.mixers import MIXERS, Mixer, Option
 from nas.networks.network import Network
 from nas.quantities import Cost, parse_budgets
-from nas.searching.search import Asked, Trial, search
+from nas.searching.proposals import Proposal
+from nas.searching.search import Evaluation, Instruments, SearchRequest, Stored, Trial, search
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.yaml_files import write_yaml
@@ -113,17 +115,13 @@ def test_an_option_whose_cost_falls_is_refused_unless_it_is_declared_as_a_kind(t
 
 
 class Remembering:
-    """A study that asks what arithmetic proposes, and for the rest at random."""
+    """A study that suggests what arithmetic proposes, and the rest at random."""
 
     def __init__(self, space: SearchSpace) -> None:
-        self.space, self.stored, self.number, self.rng = space, {}, 0, random.Random(0)
+        self.space, self.stored, self.rng = space, dict[int, Stored](), random.Random(0)
 
-    def ask(self, generation: int, proposals: list, num: int) -> list[Asked]:
-        wanted = [(each.values, each.origin) for each in proposals] + [
-            (self.space.random(self.rng), "") for _ in range(num - len(proposals))
-        ]
-        self.number += len(wanted)
-        return [Asked(self.number - len(wanted) + k, values, origin) for k, (values, origin) in enumerate(wanted)]
+    def ask(self, generation: int, proposals: Sequence[Proposal], num: int) -> list[Proposal]:
+        return [*proposals, *(Proposal(self.space.random(self.rng), "") for _ in range(num - len(proposals)))]
 
     def tell(self, trial: Trial) -> None:
         pass
@@ -132,10 +130,10 @@ class Remembering:
 def test_a_search_finds_it(space: SearchSpace) -> None:
     """Where accuracy is the number of toy mixers, the best network within the budget is made of them."""
 
-    def evaluate(networks: list[Architecture]):
-        return (sum(mixer == "toy_grouped" for stage in network.stages for mixer in stage.mixers) / 4 for network in networks)
+    def evaluate(networks: list[Architecture]) -> Iterator[Evaluation]:
+        return (Evaluation(sum(mixer == "toy_grouped" for stage in network.stages for mixer in stage.mixers) / 4) for network in networks)
 
-    (budget,) = parse_budgets(["3MMACs"])
-    result = search(space, Remembering(space), cost, [budget], evaluate, trials=40, population=10, seed=0)
-    best = max((trial for trial in result.trials if trial.feasible), key=lambda trial: trial.accuracy)
+    request = SearchRequest(parse_budgets(["3MMACs"]), trials=40, population=10)
+    result = search(space, Remembering(space), request, Instruments(cost, evaluate))
+    best = max((trial for trial in result.trials if trial.feasible), key=lambda trial: trial.objectives[0])
     assert {mixer for stage in best.architecture.stages for mixer in stage.mixers} == {"toy_grouped"}

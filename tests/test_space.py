@@ -270,7 +270,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "unknown key of a stage": ({"stages__1__widht": 3}, ["stages[1]", "'widht'", "known: width", "Did you mean 'width'?"]),
     "unknown key": ({"mixer_pre": "block"}, ["'mixer_pre'", "known: format", "Did you mean 'mixer_per'?"]),
-    "unknown word": ({"mixer_per": "blocks"}, ["mixer_per", "'blocks'", "known: block, stage", "Did you mean 'block'?"]),
+    "unknown word": ({"mixer_per": "blocks"}, ["mixer_per", "'blocks'", "'block' or 'stage'", "Did you mean 'block'?"]),
     "missing key": ({"stages__0__width": None}, ["stages[0]", "missing key 'width'", "needed: width, depth, mixer, mlp_ratio"]),
     "text for a number": ({"stages__0__width": "32"}, ["stages[0].width", "'32'", "integer"]),
     "switch for a number": ({"stages__0__depth": [1, True]}, ["stages[0].depth[1]", "True", "integer"]),
@@ -284,7 +284,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "depth zero": ({"stages__0__depth": 0}, ["stages[0].depth", "got 0", "1"]),
     "no stages": ({"stages": []}, ["stages", "[]", "at least 1"]),
     "frame": ({"frame__classes": None}, ["frame", "missing key 'classes'", "needed: resolution, channels, classes"]),
-    "another file": ({"format": "architecture 1"}, ["format", "architecture file", "`format: search space 1`"]),
+    "another file": ({"format": "architecture 1"}, ["format", "'architecture 1'", "'search space 1'"]),
     "heads that do not divide": (
         {"stages__1__head_width": 12},
         ["at resolution 32", "stages.1.blocks.0.mixer.attention", "heads of 12", "width 128", "multiples of 12"],

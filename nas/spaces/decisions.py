@@ -59,7 +59,16 @@ class SearchSpace:
     @staticmethod
     def read(path: Path) -> SearchSpace:
         """Reads and checks a space file."""
-        return SearchSpace(space_file(read_yaml(path, format=FORMAT), str(path)), path.stem, str(path))
+        return SearchSpace.from_data(read_yaml(path, format=FORMAT), path.stem, str(path))
+
+    @staticmethod
+    def from_data(data: object, name: str, place: str) -> SearchSpace:
+        """The space of what a space file holds; `place` begins the messages."""
+        return SearchSpace(space_file(data, place), name, place)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The class of the file's model is made for the mixers that there are: another process makes its own.
+        return SearchSpace.from_data, (self._file.model_dump(mode="json", exclude_none=True), self.name, self._place)
 
     def at(self, frame: Frame) -> SearchSpace:
         """The same space for other images or classes; checks that its mixers take them."""
