@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.networks.architecture import Architecture
-from nas.networks.layers import BlockSpecs, LayerSpec, layer_specs, outline, run
+from nas.networks.layers import BlockSpecs, layer_specs, outline, run
 from nas.networks.weight_files import load_weights
 
 
@@ -66,10 +66,7 @@ class Network(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Images [B, channels, resolution, resolution] to logits [B, classes]."""
-        return run(self.outline, self._call, images_BCHW)
-
-    def _call(self, spec: LayerSpec, *inputs: object) -> Tensor:
-        return attached(self, spec.weights)(*inputs)
+        return run(self.outline, lambda spec, *inputs: attached(self, spec.weights)(*inputs), images_BCHW)
 
 
 def load_network(path: Path | str) -> Network:

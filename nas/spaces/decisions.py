@@ -49,8 +49,7 @@ class SearchSpace:
         self._mixer_names = [mixer_decision_names(file, i) for i in range(len(file.stages))]
         self.decisions: dict[str, tuple[Value, ...]] = {name: decision.options for name, decision in self._free.items()}
         self.mixer_decisions = {name: decision.options for name, decision in self._free.items() if decision.field == "mixer"}
-        options = [(name, decision.options) for name, decision in self._table.items()]
-        content = [dataclasses.astuple(file.frame), file.patch, options]
+        content = [dataclasses.astuple(file.frame), file.patch, [(name, decision.options) for name, decision in self._table.items()]]
         self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
         try:
             geometry.check(self._table, self.decode, self.patterns(), self.largest_layers)
@@ -73,9 +72,7 @@ class SearchSpace:
 
     def at(self, frame: Frame) -> SearchSpace:
         """The same space for other images or classes; checks that its mixers take them."""
-        if frame == self.frame:
-            return self
-        return SearchSpace(self._file.model_copy(update={"frame": frame}), self.name, self._place)
+        return self if frame == self.frame else SearchSpace(self._file.model_copy(update={"frame": frame}), self.name, self._place)
 
     def random(self, rng: random.Random) -> dict[str, Value]:
         """An option for every decision, uniformly."""
