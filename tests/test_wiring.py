@@ -28,6 +28,7 @@ from tracing import trace
 
 from nas.data import Data, DataSource
 from nas.machine import cores
+from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.network import Network, load_network
 from nas.networks.weight_files import load_weights
 from nas.spaces.decisions import SearchSpace
@@ -128,7 +129,7 @@ def retrained(searched: Searched) -> Recording:
 
 def space_of_images(folder: Path) -> SearchSpace:
     space = SearchSpace.read(folder / "tiny.yaml")
-    return space.at(type(space.frame)(SIDE, 1, CLASSES))
+    return space.at(Frame(SIDE, 1, CLASSES))
 
 
 def evaluated(folder: Path, run_name: str) -> list[optuna.trial.FrozenTrial]:
@@ -329,6 +330,7 @@ def test_the_saved_weights_give_the_printed_accuracy_by_hand(searched: Searched,
     (mean,), (std,) = json.loads(metadata["mean"]), json.loads(metadata["std"])
     tested = {n: row for one in retrained.evaluations for n, row in zip(one.numbers, one.logits, strict=True)}
     network, right = load_network(weights), 0
+    assert not any(module.training for module in network.modules())
     for number, (pixels, label) in read_files(searched.folder, "test").items():
         with torch.no_grad():
             (logits,) = network(((pixels - mean) / std).float()[None, None])
@@ -493,6 +495,12 @@ def test_profile_counts_what_retrain_builds(searched: Searched, retrained: Recor
     counted = json.loads(succeed("profile built.yaml --json", searched.folder))
     assert counted["params"] == sum(parameter.numel() for parameter in one.module.parameters())
     assert counted["macs"] == trace(lambda: Network(one.architecture), 1, 1, SIDE, SIDE).macs
+
+
+def test_the_hidden_width_of_a_channel_mlp_is_the_nearest_whole_number() -> None:
+    stage = Stage(10, ("conv",), 1.19, kernel=3)
+    network = Network(Architecture(Frame(8, 1, 2), 4, (stage,)))
+    assert [tuple(value.shape) for name, value in network.named_parameters() if name.endswith("mlp.fc1.weight")] == [(12, 10)]
 
 
 def test_workers_evaluate_the_same_supernet_and_rest_while_a_latency_is_taken(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from nas import __version__
+from nas.machine import program
 
 HELP = """Find, under a budget, the image network whose mix of token mixers is best, and train it from scratch.
 
@@ -20,14 +20,6 @@ HELP = """Find, under a budget, the image network whose mix of token mixers is b
 
 FLOPs are counted as the papers count them: a multiply-add is one, so 4.5GFLOPs and 4.5GMACs are the same budget. With no --data the images
 are scikit-learn's digits: that shows the machine working; --data gives a ranking that means something."""
-
-
-def program() -> str:
-    """How this program was started, to be pasted before a command: `python launch.py`, `python -m nas` or `hybrid-nas`."""
-    called = Path(sys.argv[0])
-    if called.name == "__main__.py":
-        return "python -m nas"
-    return f"python {called}" if called.suffix == ".py" else called.name
 
 
 def run(commands: Iterable[click.Command]) -> int:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-from nas.commands.options import open_run
-
 
 @click.command("import-weights", short_help="Take over weights of the original code.")
 @click.argument("preset", metavar="PRESET")
@@ -24,12 +22,12 @@ def import_weights(preset: str, file: Path, run: str | None) -> int:
     from nas.networks.weight_files import save_weights
     from nas.published.import_weights import convert, read_checkpoint
     from nas.published.presets import read_preset
-    from nas.runs.folder import now
+    from nas.runs.folder import Run, default_name, now
     from nas.runs.records import ImportRecord, read_record
 
     network = read_preset(preset)
     weights = convert(network.published.system, network.architecture, read_checkpoint(file), str(file))
-    folder = open_run(run, ["import", preset], None, smoke=False)
+    folder = Run(default_name("import", preset) if run is None else run)
     target = folder.folder / "weights.safetensors"
     source = ImportRecord(preset=preset, file=str(file), sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     with folder.lock():

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-from nas.commands.options import RUNS
-
 
 @click.command(short_help="Count a network's parameters and multiply-adds.")
 @click.argument("file", metavar="FILE")
@@ -25,6 +23,7 @@ def profile(file: str, json: bool) -> int:
     from nas.networks.architecture import describe, read_architecture
     from nas.networks.network import Network
     from nas.published.presets import architecture_file
+    from nas.runs.folder import RUNS
 
     folders = [folder for folder in (Path(file), RUNS / file) if (folder / "best.yaml").exists() or folder.is_dir()]
     path = folders[0] / "best.yaml" if folders else architecture_file(Path(file))

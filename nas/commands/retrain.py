@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nas.commands.options import length, open_run, short_name, stopped, training_options
+from nas.commands.options import stopped, training_options
 
 
 @click.command(short_help="Train a network from scratch, and test it.")
@@ -24,6 +24,7 @@ def retrain(file: str, **options: Any) -> int:
     from nas.networks.architecture import read_architecture
     from nas.networks.network import Network
     from nas.published.presets import architecture_file
+    from nas.runs.folder import Run, default_name
     from nas.runs.interrupt import Interrupt
     from nas.runs.records import Begun, NetworkRecord, read_record, read_training, same_as_begun
     from nas.training.report import Stopped
@@ -33,16 +34,16 @@ def retrain(file: str, **options: Any) -> int:
     path = architecture_file(Path(file))
     architecture, entries = read_architecture(path)
     found = validate(Begun, entries, str(path))
-    given = Given(**{name: options[name] for name in Given.__dataclass_fields__})
+    given = Given.of(options)
     whole = given.or_else(found.model_copy(update={"seed": None})) if given.data is None else given  # the seed is this training's own
     setting = open_setting(whole, architecture.stride, architecture.frame.resolution)
     if given.data is None and found.data_fingerprint not in (None, setting.source.fingerprint):
         print(f"The images of {setting.data} are not those that the network was found with: files were changed, added or removed.")
     with torch.device("meta"):
         Network(architecture.at(setting.frame))  # geometry at the resolution trained at, before anything is loaded
-    parts = ["retrain", architecture.key, setting.source.name, short_name(setting.recipe_name), str(setting.seed)]
-    run = open_run(options["run"], parts, given.resolution, given.smoke)
-    epochs, steps = length(options["epochs"], options["steps"])
+    unusual = [f"{given.resolution}px"] * (given.resolution is not None) + ["smoke"] * given.smoke
+    name = default_name("retrain", architecture.key, setting.source.name, setting.recipe_name, setting.seed, *unusual)
+    run, epochs, steps = Run(name if options["run"] is None else options["run"]), options["epochs"], options["steps"]
     with run.lock(), Interrupt() as interrupt:
         begun = read_record(run).retrain
         if epochs is None and steps is None and begun:  # a run keeps the length that it was begun with

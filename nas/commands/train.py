@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nas.commands.options import pasted, space_option, stopped, training_options
+from nas.commands.options import space_option, stopped, training_options
 
 
 @click.command(short_help="Train the supernet alone.")
@@ -15,13 +15,15 @@ from nas.commands.options import pasted, space_option, stopped, training_options
 @training_options("the supernet's training")
 def train(**options: Any) -> int:
     """Train the supernet alone."""
-    from nas.commands.supernet_run import open_supernet_run
     from nas.cost import cost
+    from nas.machine import pasted
     from nas.quantities import parse_budgets
     from nas.runs.interrupt import Interrupt
+    from nas.searching.supernet_run import open_supernet_run
     from nas.training.report import Stopped
+    from nas.training.setting import Given
 
-    opened = open_supernet_run(options)
+    opened = open_supernet_run(Given.of(options), *(options[name] for name in ("space", "run", "epochs", "steps")))
     with opened.run.lock(), Interrupt() as interrupt:
         opened.check_begun()
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -30,6 +31,7 @@ from nas.machine import cores
 from nas.yaml_files import one_line_error, read_yaml, write_yaml
 
 FORMAT = "run 1"
+RUNS = Path("runs")  # where runs are, from where a command is started
 _PACKAGES = ("torch", "torchvision", "timm", "optuna", "ray", "numpy")
 
 
@@ -41,7 +43,7 @@ class Run:
         folder: its path.
     """
 
-    def __init__(self, name: str, root: Path = Path("runs")) -> None:
+    def __init__(self, name: str, root: Path = RUNS) -> None:
         """Raises a ValueError for a name that is not a plain file name, that leaves the root through a link, or that is a file."""
         if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
             accepted = "1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit"
@@ -129,6 +131,15 @@ class Run:
                 if isinstance(line, dict) and kind in (None, line.get("kind")):
                     lines.append(line)
         return lines
+
+
+def default_name(*parts: str | int) -> str:
+    """The name of a run that nobody named, after what is run: data sets, spaces and recipes by their file's or folder's name."""
+    plain = [Path(str(part)) for part in parts]
+    name = "-".join(part.stem if part.suffix in (".yaml", ".yml") else part.name for part in plain)
+    safe = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_" for letter in name).lstrip("._-")
+    # Cut, a name would lose its recipe and seed, and two runs would become one.
+    return safe if len(safe) <= 64 else f"{safe[:55]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def now() -> str:

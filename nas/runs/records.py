@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, StrictInt, StrictStr
 
 from nas.networks.architecture import FORMAT as ARCHITECTURE_FORMAT
 from nas.networks.architecture import MAX_RESOLUTION, Architecture, read_architecture
@@ -86,7 +86,6 @@ class RunRecord(_Entries):
     retrain: NetworkRecord | None = None
     imported: Annotated[ImportRecord | None, Field(alias="import")] = None
     finished: StrictStr | None = None
-    smoke: StrictBool = False
 
 
 class Found(_Entries):

@@ -49,7 +49,15 @@ class Phase(BaseModel):
         return self
 
     def with_length(self, epochs: float | None, steps: int | None) -> Phase:
-        """The phase with another length; with neither, the phase as it is."""
+        """The phase with another length; with neither, the phase as it is.
+
+        Raises:
+            ValueError: both, or not a length.
+        """
+        if epochs is not None and steps is not None:
+            raise ValueError("--steps: not with --epochs: got both; accepted: one of them.")
+        if epochs is not None and not 0 < epochs < 1e6:
+            raise ValueError(f"--epochs: out of range: got {epochs}; accepted: more than 0.")
         return self if epochs is None and steps is None else self.model_copy(update={"epochs": epochs, "steps": steps})
 
     def learning_rate(self, step: int, steps: int) -> float:

@@ -35,6 +35,11 @@ class Given:
     loaders: int | None = None  # processes or threads that decode images
     smoke: bool = False  # a few steps and trials
 
+    @staticmethod
+    def of(options: dict[str, Any]) -> Given:
+        """Of the options of a command line, by name."""
+        return Given(**{name: options[name] for name in Given.__dataclass_fields__})
+
     def or_else(self, begun: Begun) -> Given:
         """What was not said is as it was when the run, or the search that found the network, began."""
         found: dict[str, Any] = {name: getattr(begun, name) for name in ("resolution", "seed") if getattr(self, name) is None}

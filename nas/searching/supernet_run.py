@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 
-from nas.commands.options import length, open_run, short_name
-from nas.runs.folder import Run, now
+from nas.runs.folder import Run, default_name, now
 from nas.runs.records import RunRecord, SupernetRecord, read_record, same_as_begun
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.paths import paths_of_step
 from nas.training.report import Report
-from nas.training.setting import Given, Setting, open_setting, shipped
+from nas.training.setting import DIGITS, Given, Setting, open_setting, shipped
 from nas.training.train_supernet import load_supernet, supernet_steps, train_supernet
 
 SPACE = "hybrid"
@@ -35,7 +33,6 @@ class SupernetRun:
     space_name: str
     setting: Setting
     run: Run
-    smoke: bool
 
     @cached_property
     def trained_space(self) -> SearchSpace:
@@ -79,7 +76,11 @@ class SupernetRun:
         supernet = Supernet(space).to(setting.device)
         if not (self.finished() and load_supernet(supernet, setting, self.identity, self.run)):
             begun = self.recorded().supernet or self.record()
-            self.run.record(supernet=begun.model_dump(mode="json", exclude_none=True), smoke=self.smoke)
+            if setting.data == DIGITS:
+                print(
+                    "The data are scikit-learn's digits: this shows the machine working; a ranking on them means little. --data gives a real one."
+                )
+            self.run.record(supernet=begun.model_dump(mode="json", exclude_none=True))
             print(
                 f"Training the supernet: {space.name}, {setting.images.size('fit')} images at {setting.resolution} px, {steps} steps of "
                 f"{setting.recipe.supernet.batch_size} images, {paths} paths each, on {setting.device}.",
@@ -98,32 +99,32 @@ class SupernetRun:
         return supernet.eval()
 
 
-def open_supernet_run(options: dict[str, Any]) -> SupernetRun:
-    """The supernet's run of the command line; what it leaves open is as the run of that name was begun.
+def open_supernet_run(given: Given, space_name: str | None, name: str | None, epochs: float | None, steps: int | None) -> SupernetRun:
+    """The supernet's run of a command line.
 
     Args:
-        options: those of `training_options` and `space_option`, by name.
+        given: what was said of the setting.
+        space_name: a name in search_spaces/ or a YAML file.
+        name: the run's; what a run of that name was begun with counts where nothing else is said.
+        epochs: length of the training, or `steps`; with neither, the recipe's, or what the run was begun with.
 
     Raises:
         ValueError: an option, the space, the data or the recipe cannot be used; one line.
     """
-    given = Given(**{name: options[name] for name in Given.__dataclass_fields__})
-    epochs, steps = length(options["epochs"], options["steps"])
-    run = open_run(options["run"], [], None, False) if options["run"] is not None else None
+    run = Run(name) if name is not None else None
     begun = read_record(run).supernet if run else None
-    space_name = options["space"] or (begun.space if begun else SPACE)
     content = begun.recipe_content if begun and given.recipe is None and not given.smoke else None
-    given = given.or_else(begun) if begun else given
+    said, given = given, given.or_else(begun) if begun else given
+    space_name = space_name or (begun.space if begun else SPACE)
     space = SearchSpace.read(shipped("search_spaces", space_name, "--space"))
     setting = open_setting(given, space.stride, space.frame.resolution, content)
     if run is None:
-        parts = [space.name, setting.source.name, short_name(setting.recipe_name), str(setting.seed)]
-        run = open_run(None, parts, given.resolution, given.smoke)
+        unusual = [f"{said.resolution}px"] * (said.resolution is not None) + ["smoke"] * said.smoke
+        run = Run(default_name(space.name, setting.source.name, setting.recipe_name, setting.seed, *unusual))
         begun = read_record(run).supernet
-    phase = setting.recipe.supernet
     if epochs is None and steps is None and begun:  # a run keeps the length that it was begun with
-        epochs, steps = (begun.recipe_content.get("supernet", {}).get(name) for name in ("epochs", "steps"))
-    recipe = setting.recipe.model_copy(update={"supernet": phase.with_length(epochs, steps)})
-    opened = SupernetRun(space, space_name, replace(setting, recipe=recipe), run, given.smoke)
+        epochs, steps = (begun.recipe_content.get("supernet", {}).get(length) for length in ("epochs", "steps"))
+    recipe = setting.recipe.model_copy(update={"supernet": setting.recipe.supernet.with_length(epochs, steps)})
+    opened = SupernetRun(space, space_name, replace(setting, recipe=recipe), run)
     _ = opened.trained_space  # its geometry at the resolution trained at
     return opened
