@@ -25,6 +25,7 @@ from nas.searching.search import Instruments, Result, SearchRequest, Trial, fail
 from nas.searching.supernet_run import SupernetRun
 from nas.searching.winner import Winner, choose_winner
 from nas.training.report import Stopped
+from nas.training.setting import DIGITS
 
 STUDY_FILE = "study.db"
 
@@ -76,6 +77,8 @@ class SearchRun:
         if done and done.trials == request.trials and self.supernet.finished() and (winner := read_winner(run, self.study)):
             print(f"This search is done ({path}); its result again:")
             return winner
+        if self.supernet.setting.data == DIGITS:
+            print("The data are scikit-learn's digits: this shows the machine working; a ranking means little. --data gives a real one.")
         setting, space, supernet = self.supernet.setting, self.supernet.space, self.supernet.trained(stop)
         held_out = setting.images.size("held_out")
         with contextlib.ExitStack() as stack:

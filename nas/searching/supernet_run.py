@@ -14,7 +14,7 @@ from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.paths import paths_of_step
 from nas.training.report import Report
-from nas.training.setting import DIGITS, Given, Setting, open_setting, shipped
+from nas.training.setting import Given, Setting, open_setting, shipped
 from nas.training.train_supernet import load_supernet, supernet_steps, train_supernet
 
 SPACE = "hybrid"
@@ -76,10 +76,6 @@ class SupernetRun:
         supernet = Supernet(space).to(setting.device)
         if not (self.finished() and load_supernet(supernet, setting, self.identity, self.run)):
             begun = self.recorded().supernet or self.record()
-            if setting.data == DIGITS:
-                print(
-                    "The data are scikit-learn's digits: this shows the machine working; a ranking on them means little. --data gives a real one."
-                )
             self.run.record(supernet=begun.model_dump(mode="json", exclude_none=True))
             print(
                 f"Training the supernet: {space.name}, {setting.images.size('fit')} images at {setting.resolution} px, {steps} steps of "
