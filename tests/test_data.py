@@ -375,7 +375,7 @@ def test_erasing_blanks_boxes_of_the_part_asked_for() -> None:
     assert torch.equal(erased[:, 0], erased[:, 1])
     share = erased.mean((1, 2, 3))
     assert 0.4 < (share > 0).float().mean() < 0.6
-    assert share.max() < 0.45 and x.min() == 1
+    assert 0.25 < share.max() < 0.45 and x.min() == 1
 
 
 @pytest.mark.parametrize("mixup, cutmix", [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])

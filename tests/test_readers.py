@@ -195,6 +195,14 @@ def test_shards_with_validation_hold_it_out_and_missing_ones_are_counted(tmp_pat
     assert "got data, other" in line(open_data, str(hub))
 
 
+def test_a_test_split_without_labels_is_none(tmp_path: Path) -> None:
+    names = ["ant", "bee"]
+    for split, labels in (("train", [0, 1] * 10), ("validation", [0, 1, 1]), ("test", [-1, -1])):
+        write_parquet(tmp_path / f"{split}.parquet", labels, names)
+    data = open_data(str(tmp_path)).load(12, CPU)
+    assert (data.size("train"), data.size("test")) == (20, 3)
+
+
 def test_a_broken_row_is_counted_from_the_beginning_of_its_file(tmp_path: Path) -> None:
     hub = reshard(write_parquet_set(tmp_path), tmp_path / "hub" / "data", 7, 3)
     path = hub / "data" / "train-00001-of-00003.parquet"

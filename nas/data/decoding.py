@@ -23,9 +23,7 @@ from nas.progress import Progress
 CHUNK = 256  # images a thread decodes between two reports
 QUIET_SECONDS = 10  # before the progress is shown
 PREFETCHED = 4  # batches that each process prepares ahead
-
-# An image's index, and the random numbers that choose a box of it; None for its whole centre square.
-Wanted = tuple[int, list[float] | None]
+Wanted = tuple[int, list[float] | None]  # an image's index, and the random numbers of a box of it; None for its centre square
 
 
 def decode(images: Images, indices: NDArray[np.int64], shape: tuple[int, int], threads: int, name: str) -> tuple[Tensor, bool]:
@@ -75,10 +73,7 @@ class Samples(Dataset[Any]):
     scale: tuple[float, float]  # least and greatest part of the area that a random box takes
 
     def __getitem__(self, wanted: Wanted) -> tuple[Tensor, int] | ValueError:
-        """Returns pixels and label; a broken image's error is returned, not raised.
-
-        A DataLoader would wrap a raised error in the worker's traceback, many lines long.
-        """
+        """Returns pixels and label, or a broken image's error: raised, the DataLoader would wrap it in the worker's long traceback."""
         index, numbers = wanted
         try:
             if numbers is None:

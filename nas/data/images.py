@@ -15,8 +15,7 @@ from nas.data.seeding import SPLIT, permutation
 SURVEYED = 32  # images whose headers say the channels and the resolution of a set
 
 Labels = NDArray[np.int64]
-# Left, top, right and bottom of a part of an image, in pixels; need not be whole numbers.
-Box = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, which need not be whole
 
 
 class Images(ABC):

@@ -84,11 +84,7 @@ def _from_torchvision(split: Any, place: str) -> ArrayImages | FileImages:
 
 @dataclass(frozen=True)
 class TarImages(Images):
-    """Images that timm finds in tar files.
-
-    Not in the order of the file: `webdataset`, which timm's `wds/` uses, reads from front to back, so that a batch would not be a function
-    of seed and step, and no image could be held out.
-    """
+    """Images that timm finds in a tar file. (Its `wds/` reads from front to back: no image could be held out, no batch be of a seed and step.)"""
 
     reader: Any
     labels: Labels

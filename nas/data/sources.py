@@ -28,10 +28,8 @@ class DataSource:
     """
 
     def __init__(self, found: Found) -> None:
-        self.name = found.name
-        self.classes = found.classes
+        self.name, self.classes, self._found = found.name, found.classes, found
         self.channels, self.resolution = found.survey
-        self._found = found
 
     @cached_property
     def fingerprint(self) -> str:

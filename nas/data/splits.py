@@ -54,10 +54,7 @@ class JoinedImages(Images):
 
 
 def split_of(name: str) -> str | None:
-    """Returns the split that a file or folder belongs to by the first word of its name, or None.
-
-    `train`, `train.parquet` and `train-00000-of-00012.parquet` are all of `train`; `validation` is `val`.
-    """
+    """Returns the split of a file or folder by the first word of its name (`train-00000-of-00012.parquet`: `train`), or None."""
     return NAMES.get(re.split(r"[-_.]", name, maxsplit=1)[0])
 
 
