@@ -180,8 +180,7 @@ def _entry(mixers: tuple[Mixer, ...]) -> type[BaseModel]:
 
 def describe(architecture: Architecture) -> Iterator[str]:
     """An architecture for people: a line for its forms where they are not the usual ones, and one line for each stage."""
-    forms = [f"{name} {value}" for name, value in architecture.to_dict().items() if name in FORM_DEFAULTS]
-    if forms:
+    if forms := [f"{name} {value}" for name, value in architecture.to_dict().items() if name in FORM_DEFAULTS]:
         yield ", ".join(forms)
     for i, stage in enumerate(architecture.stages):
         runs = [(mixer, len(list(blocks))) for mixer, blocks in itertools.groupby(stage.mixers)]

@@ -154,10 +154,8 @@ def outline(architecture: Architecture) -> Outline:
 
 def layer_specs(architecture: Architecture) -> tuple[LayerSpec, ...]:
     """The same, flat: one entry per layer."""
-    flat: list[LayerSpec] = []
-    for layer in outline(architecture):
-        flat.extend(spec for spec in layer if spec is not None) if isinstance(layer, BlockSpecs) else flat.append(layer)
-    return tuple(flat)
+    layers = (layer if isinstance(layer, BlockSpecs) else (layer,) for layer in outline(architecture))
+    return tuple(spec for each in layers for spec in each if spec is not None)
 
 
 def run(layers: Outline, call: Callable[..., Tensor], images_BCHW: Tensor) -> Tensor:
