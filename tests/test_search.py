@@ -395,6 +395,19 @@ def test_first_generation_is_distinct_in_budget_and_holds_the_seeds() -> None:
             assert proposal.values == largest_that_fits(space, space.patterns()[proposal.origin], used)
 
 
+def test_a_search_begins_with_its_starts_and_draws_by_its_seed() -> None:
+    space, drawn = ToySpace(), []
+    values = [{name: options[k] for name, options in space.decisions.items()} for k in (1, -1)]
+    assert band_of(space, "4MMACs").used(values[0]) <= 1 < band_of(space, "4MMACs").used(values[1])
+    for seed in (0, 0, 1):
+        study = RandomStudy(space)
+        run(space, "4MMACs", trials=3, study=study, request={"seed": seed, "starts": {"mine": values[0], "too large": values[1]}})
+        assert study.generations[0][0] == Proposal(values[0], "mine")
+        assert "too large" not in {proposal.origin for proposal in study.generations[0]}
+        drawn.append([proposal.values for proposal in study.generations[0] if proposal.origin == "drawn"])
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_impossible_budget_is_refused_with_the_smallest_cost() -> None:
     space = ToySpace()
     with pytest.raises(ValueError, match=r"^--budget 1kMACs: .*got 1kMACs; accepted: .* kMACs, its smallest, or more\. Raise") as error:
