@@ -397,7 +397,8 @@ def test_first_generation_is_distinct_in_budget_and_holds_the_seeds() -> None:
 
 def test_a_search_begins_with_its_starts_and_draws_by_its_seed() -> None:
     space, drawn = ToySpace(), []
-    values = [{name: options[k] for name, options in space.decisions.items()} for k in (1, -1)]
+    values = [{name: options[k] for name, options in space.decisions.items()} for k in (0, -1)]
+    values[0]["s0.cpe"] = True  # or it would be the smallest
     assert band_of(space, "4MMACs").used(values[0]) <= 1 < band_of(space, "4MMACs").used(values[1])
     for seed in (0, 0, 1):
         study = RandomStudy(space)
