@@ -187,6 +187,16 @@ def test_tiny_space_ends(texts: tuple[str, ...]) -> None:
     assert in_band <= set(recorder.seen)
 
 
+def test_where_the_sampler_finds_nothing_new_each_generation_draws_anew() -> None:
+    class Stubborn(RandomStudy):
+        def ask(self, generation: int, proposals: Any, num: int) -> list[Proposal]:
+            smallest = {name: options[0] for name, options in self.space.decisions.items()}
+            return [*proposals, *[Proposal(smallest, "")] * (num - len(proposals))]
+
+    result, _, _ = run(ToySpace(), "4MMACs", trials=120, study=Stubborn(ToySpace()))
+    assert (result.ending, result.num_evaluated) == ("trials", 120)
+
+
 def test_stop_is_polled_before_each_evaluation() -> None:
     asked = iter([False] * 7 + [True])
     result, recorder, _ = run(ToySpace(), "4MMACs", stop=lambda: next(asked))
