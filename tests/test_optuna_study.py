@@ -189,6 +189,7 @@ def test_each_generation_breeds_from_the_one_before_though_some_are_pruned(tmp_p
 def test_same_seed_same_study_and_another_seed_another(sampler: str) -> None:
     values = [[t.values for t in run(None, sampler=sampler, seed=seed).trials] for seed in (0, 0, 1)]
     assert values[0] == values[1] != values[2]
+    assert values[0][10:20] != values[0][20:30]  # nor are generations alike
 
 
 def test_nsga2_beats_random() -> None:

@@ -187,6 +187,16 @@ def test_tiny_space_ends(texts: tuple[str, ...]) -> None:
     assert in_band <= set(recorder.seen)
 
 
+def test_where_the_sampler_finds_nothing_new_each_generation_draws_anew() -> None:
+    class Stubborn(RandomStudy):
+        def ask(self, generation: int, proposals: Any, num: int) -> list[Proposal]:
+            smallest = {name: options[0] for name, options in self.space.decisions.items()}
+            return [*proposals, *[Proposal(smallest, "")] * (num - len(proposals))]
+
+    result, _, _ = run(ToySpace(), "4MMACs", trials=120, study=Stubborn(ToySpace()))
+    assert (result.ending, result.num_evaluated) == ("trials", 120)
+
+
 def test_stop_is_polled_before_each_evaluation() -> None:
     asked = iter([False] * 7 + [True])
     result, recorder, _ = run(ToySpace(), "4MMACs", stop=lambda: next(asked))
@@ -393,6 +403,20 @@ def test_first_generation_is_distinct_in_budget_and_holds_the_seeds() -> None:
     for proposal in proposals:
         if proposal.origin in WEIGHT:
             assert proposal.values == largest_that_fits(space, space.patterns()[proposal.origin], used)
+
+
+def test_a_search_begins_with_its_starts_and_draws_by_its_seed() -> None:
+    space, drawn = ToySpace(), []
+    values = [{name: options[k] for name, options in space.decisions.items()} for k in (0, -1)]
+    values[0]["s0.cpe"] = True  # or it would be the smallest
+    assert band_of(space, "4MMACs").used(values[0]) <= 1 < band_of(space, "4MMACs").used(values[1])
+    for seed in (0, 0, 1):
+        study = RandomStudy(space)
+        run(space, "4MMACs", trials=3, study=study, request={"seed": seed, "starts": {"mine": values[0], "too large": values[1]}})
+        assert study.generations[0][0] == Proposal(values[0], "mine")
+        assert "too large" not in {proposal.origin for proposal in study.generations[0]}
+        drawn.append([proposal.values for proposal in study.generations[0] if proposal.origin == "drawn"])
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_impossible_budget_is_refused_with_the_smallest_cost() -> None:
