@@ -14,50 +14,41 @@ Command = Callable[..., Any]
 COUNT = click.IntRange(1)
 
 
+def option(name: str, metavar: str, help: str, **more: Any) -> Callable[[Command], Command]:
+    return click.option(name, metavar=metavar, help=help, **more)
+
+
+DATA = """digits (default); a folder with train/ and val/ or test/, a folder of images per class in each; a folder of Parquet files; a library's
+name; with --data-root a torchvision data set's name."""
+RESOLUTION = """Side of the images in training (default: the recipe's, else the images' own, rounded up to the space's stride, at most the
+space's)."""
+
+
 def training_options(length_of: str) -> Callable[[Command], Command]:
     """The options of all commands that train; `length_of` is what --epochs and --steps are the length of."""
     options = [
-        click.option(
-            "--data",
-            metavar="DATA",
-            help="digits (default); a folder with train/ and val/ or test/, a folder of images per class in each; a folder of Parquet files; "
-            "with --data-root a torchvision data set's name.",
-        ),
-        click.option("--data-root", metavar="FOLDER", help="Where torchvision's data set is; nothing is downloaded."),
-        click.option(
-            "--recipe",
-            metavar="RECIPE",
-            help="A name in recipes/ or a YAML file (default: digits for digits, cifar up to 64 px, else imagenet).",
-        ),
-        click.option(
-            "--resolution",
-            metavar="PX",
-            type=COUNT,
-            help="Side of the images in training (default: the recipe's, else the images' own, rounded up to the space's stride, at most the space's).",
-        ),
-        click.option("--run", metavar="NAME", help="A folder under runs/ (default: named after what is run)."),
-        click.option("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)."),
-        click.option(
-            "--loaders", metavar="N", type=click.IntRange(0, 1024), help="Processes or threads that decode images (default: the cores)."
-        ),
-        click.option("--seed", metavar="N", type=click.IntRange(0), help="Of everything random (default: 0)."),
-        click.option("--epochs", metavar="N", type=float, help=f"Length of {length_of}, instead of the recipe's."),
-        click.option("--steps", metavar="N", type=COUNT, help="The same in steps."),
+        option("--data", "DATA", DATA),
+        option("--data-root", "FOLDER", "Where torchvision's data set is; nothing is downloaded."),
+        option("--recipe", "RECIPE", "A name in recipes/ or a YAML file (default: digits for digits, cifar up to 64 px, else imagenet)."),
+        option("--resolution", "PX", RESOLUTION, type=COUNT),
+        option("--run", "NAME", "A folder under runs/ (default: named after what is run)."),
+        option("--device", "DEVICE", "auto, cpu, cuda or cuda:N (default: auto).", default="auto"),
+        option("--loaders", "N", "Processes or threads that decode images (default: the cores).", type=click.IntRange(0, 1024)),
+        option("--seed", "N", "Of everything random (default: 0).", type=click.IntRange(0)),
+        option("--epochs", "N", f"Length of {length_of}, instead of the recipe's.", type=float),
+        option("--steps", "N", "The same in steps.", type=COUNT),
         click.option("--smoke", is_flag=True, help="A few steps and trials: seconds, for tests."),
     ]
 
     def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
+        for each in reversed(options):
+            command = each(command)
         return command
 
     return add
 
 
-def space_option(command: Command) -> Command:
-    return click.option("--space", metavar="SPACE", help="Search space: a name in search_spaces/ or a YAML file (default: hybrid).")(
-        command
-    )
+space_option = option("--space", "SPACE", "Search space: a name in search_spaces/ or a YAML file (default: hybrid).")
 
 
 def stopped(what: BaseException, interrupt: Interrupt) -> int:

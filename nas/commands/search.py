@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import COUNT, space_option, stopped, training_options
+from nas.commands.options import COUNT, option, space_option, stopped, training_options
 
 if TYPE_CHECKING:
     from nas.runs.records import SearchRecord
@@ -15,27 +15,13 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Search a network under a budget.")
-@click.option(
-    "--budget", metavar="BUDGET", multiple=True, required=True, help="4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated."
-)
-@click.option(
-    "--floor", metavar="SHARE", type=float, default=0.8, help="A winner uses at least this share of its tightest budget (default: 0.8)."
-)
-@click.option(
-    "--start", metavar="NETWORK", multiple=True, help="An architecture file or a published network to begin with; may be repeated."
-)
-@click.option("--trials", metavar="N", type=COUNT, help="Networks to evaluate, instead of the recipe's number; more continue a search.")
-@click.option(
-    "--sampler",
-    metavar="SAMPLER",
-    default="nsga2",
-    type=click.Choice(["nsga2", "tpe", "random"]),
-    help="nsga2, tpe or random (default: nsga2).",
-)
-@click.option(
-    "--workers", metavar="N", type=click.IntRange(0), default=0, help="Ray actors that evaluate; 0: in this process (default: 0)."
-)
-@click.option("--latency-batch", metavar="N", type=COUNT, default=1, help="Images in a timed pass (default: 1).")
+@option("--budget", "BUDGET", "4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated.", multiple=True, required=True)
+@option("--floor", "SHARE", "A winner uses at least this share of its tightest budget (default: 0.8).", type=float, default=0.8)
+@option("--start", "NETWORK", "An architecture file or a published network to begin with; may be repeated.", multiple=True)
+@option("--trials", "N", "Networks to evaluate, instead of the recipe's number; more continue a search.", type=COUNT)
+@option("--sampler", "SAMPLER", "nsga2, tpe or random (default: nsga2).", default="nsga2", type=click.Choice(["nsga2", "tpe", "random"]))
+@option("--workers", "N", "Ray actors that evaluate; 0: in this process (default: 0).", type=click.IntRange(0), default=0)
+@option("--latency-batch", "N", "Images in a timed pass (default: 1).", type=COUNT, default=1)
 @space_option
 @training_options("the supernet's training")
 def search(

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 
+from nas.networks.architecture import Architecture
 from nas.runs.folder import Run, default_name, now
 from nas.runs.records import RunRecord, SupernetRecord, read_record, same_as_begun
 from nas.spaces.decisions import SearchSpace
@@ -82,15 +83,11 @@ class SupernetRun:
                 f"{setting.recipe.supernet.batch_size} images, {paths} paths each, on {setting.device}.",
                 flush=True,
             )
-            report = Report(self.run, "supernet", stop)
-            train_supernet(
-                supernet,
-                setting,
-                self.identity,
-                lambda step: [(path,) for path in paths_of_step(space, setting.seed, step)],
-                self.run,
-                report,
-            )
+
+            def paths_of(step: int) -> list[tuple[Architecture]]:
+                return [(path,) for path in paths_of_step(space, setting.seed, step)]
+
+            train_supernet(supernet, setting, self.identity, paths_of, self.run, Report(self.run, "supernet", stop))
             self.run.record(supernet_finished=now())
         return supernet.eval()
 
