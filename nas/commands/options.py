@@ -26,7 +26,7 @@ space's)."""
 
 def training_options(length_of: str) -> Callable[[Command], Command]:
     """The options of all commands that train; `length_of` is what --epochs and --steps are the length of."""
-    options = [
+    options: list[Callable[[Command], Command]] = [
         option("--data", "DATA", DATA),
         option("--data-root", "FOLDER", "Where torchvision's data set is; nothing is downloaded."),
         option("--recipe", "RECIPE", "A name in recipes/ or a YAML file (default: digits for digits, cifar up to 64 px, else imagenet)."),
