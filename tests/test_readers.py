@@ -122,17 +122,22 @@ def test_val_beside_test_is_held_out(tmp_path: Path, val: str) -> None:
     assert [data.size(split) for split in ("fit", "held_out", "train", "test")] == [8, 8, 16, 8]
     as_test = open_data(str(write_folder(tmp_path / "three", ("train", val, "test"), 4) / ".." / "three")).load(12, CPU)
     assert shown(data, "held_out") == shown(as_test, "train")[8:]
+    assert not set(shown(data, "test")) & set(shown(data, "train"))
     (tmp_path / "two").mkdir()
     for split in ("train", val):
         shutil.copytree(tmp_path / "three" / split, tmp_path / "two" / split)
     two = open_data(str(tmp_path / "two")).load(12, CPU)
-    assert (two.size("train"), two.size("test")) == (8, 8)
+    assert (two.size("train"), shown(two, "test")) == (8, shown(data, "held_out"))
+    shutil.copytree(tmp_path / "two" / val, tmp_path / "two" / "valid")
+    assert "one twice" in line(open_data, str(tmp_path / "two"))
 
 
 @pytest.mark.parametrize("layout", ["folder", "parquet", "tar"])
 def test_images_travel_to_processes_that_are_not_forks(tmp_path: Path, layout: str) -> None:
     images = open_data(str(write_set(tmp_path, layout)))._found.train
     images.prepare(2**30)
+    if layout == "parquet":
+        assert len(images._kept) == len(images._groups)  # forks share them
     copy = pickle.loads(pickle.dumps(images))
     assert np.array_equal(copy.labels, images.labels) and not getattr(copy, "_kept", {})  # what was read would be sent to each of them
     assert copy.open(7).tobytes() == images.open(7).tobytes() and copy.place(7) == images.place(7)
@@ -172,7 +177,10 @@ def test_shards_are_the_same_images_as_one_file(tmp_path: Path, monkeypatch: pyt
     augmentation = Augmentation(crop="pad", flip=True)
     assert equal(take(data, 5, augmentation=augmentation), take(whole, 5, augmentation=augmentation))
     if memory_limit == 0 and loaders == 0:
-        assert len(source._found.train._kept) <= 2  # of seven row groups
+        assert len(source._found.train._kept) <= 2  # of eight row groups
+    larger = source.load(64, CPU, 0, memory_limit=100_000)  # more pixels than that, but fewer bytes in the files
+    take(larger, 1)
+    assert len(source._found.train._kept) == 8
 
 
 def test_a_large_parquet_set_is_sampled_from_few_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +400,8 @@ def test_a_class_without_images_is_named(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     for split in ("train", "val"):
         (folder / split / "cat").mkdir()
-    assert str(folder / "train" / "cat") in line(open_data, str(folder))
+    message = line(open_data, str(folder))
+    assert "classes cat" in message and message.startswith(str(folder))
 
 
 def test_classes_that_differ_between_splits_are_named(tmp_path: Path) -> None:
@@ -402,17 +411,22 @@ def test_classes_that_differ_between_splits_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("memory_limit, loaders", [(2**30, 2), (0, 0), (0, 1)], ids=["memory", "streaming", "worker"])
-def test_a_broken_image_is_named(tmp_path: Path, memory_limit: int, loaders: int) -> None:
+def test_a_broken_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_limit: int, loaders: int) -> None:
     folder = write_folder(tmp_path)
-    broken = folder / "train" / "bee" / "003.png"
-    broken.write_bytes(broken.read_bytes()[:150])
+    monkeypatch.setattr("nas.data.batches.MEASURED", 3)
+    monkeypatch.setattr("nas.data.images.SURVEYED", 3)
+    images = open_data(str(folder))._found.train
+    index = next(index for index in range(1, 20) if index not in images.sample(3))
+    broken = Path(images.place(index))
 
     def use() -> None:
-        list(open_data(str(folder)).load(12, CPU, loaders, memory_limit).evaluation_batches("train", 4))
+        data = open_data(str(folder)).load(12, CPU, loaders, memory_limit)
+        list(data.evaluation_batches("train", 4))
 
-    assert line(use).startswith(f"{broken}: broken image: got ")
-    broken.write_bytes(b"GIF")
-    assert "no known image format" in line(use)
+    whole = broken.read_bytes()
+    for content, reason in ((whole[:150], "got "), (b"GIF", "got no known image format")):
+        broken.write_bytes(content)
+        assert line(use).startswith(f"{broken}: broken image: {reason}")
 
 
 def test_images_of_16_bits_are_refused_rather_than_clipped(tmp_path: Path) -> None:

@@ -9,11 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas.data.images import Images, Labels, check_classes, error_text
+from nas.data.images import Images, Labels, check_classes, error_text, one_line
 from nas.data.splits import Found, assemble, split_of
-
-# Those of torchvision's ImageFolder, so that a set has the same images under both.
-EXTENSIONS = ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"
 
 
 @dataclass(frozen=True)
@@ -76,28 +73,17 @@ def _classes(split: os.DirEntry[str]) -> tuple[str, ...]:
 
 
 def _images(folder: Path, split: os.DirEntry[str], classes: tuple[str, ...]) -> FileImages:
-    listed = [_list_class(folder, f"{split.name}/{name}") for name in classes]
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(files) for files in listed])
-    names, sizes = zip(*(file for files in listed for file in files), strict=True)
-    return FileImages(str(folder), np.array(names), labels, np.array(sizes, np.int64))
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-
-def _list_class(folder: Path, name: str) -> list[tuple[bytes, int]]:
-    """Returns the image files of a class, as names below `folder` and sizes, in ImageFolder's order.
-
-    Not by torchvision's ImageFolder or timm's reader: for a million files they take two to three times as long with the sizes, which they
-    do not give, and they pass over folders that they may not read. Every folder is read once.
-    """
-    left, listed = [name], []
-    while left:
-        entries = scan(os.path.join(folder, parent := left.pop()))
-        left += [f"{parent}/{entry.name}" for entry in entries if entry.is_dir()]
-        files = [entry for entry in entries if entry.name.lower().endswith(EXTENSIONS) and not entry.is_dir()]
-        listed.append((parent, [(os.fsencode(f"{parent}/{entry.name}"), entry.stat().st_size) for entry in files]))
-    found = [file for _, files in sorted(listed) for file in files]
-    if not found:
+    try:
+        # What ImageFolder lists by, so that a set has the same images under both; it reads every folder once.
+        files = make_dataset(split.path, {name: label for label, name in enumerate(classes)}, IMG_EXTENSIONS)
+        sizes = np.array([os.stat(path).st_size for path, _ in files], np.int64)
+    except OSError as error:
         raise ValueError(
-            f"{folder / name}: class without images: got 0 image files; accepted: at least one of {', '.join(EXTENSIONS)}. "
-            "Add images, or remove the folder from every split."
-        )
-    return found
+            f"{split.path}: not one folder of images per class: got {one_line(error)}; accepted: at least one image that can be read in "
+            "each. Add images, remove the folder from every split, or check the permissions."
+        ) from error
+    below = len(os.path.join(folder, ""))
+    names = np.array([os.fsencode(path[below:]) for path, _ in files])
+    return FileImages(str(folder), names, np.array([label for _, label in files], np.int64), sizes)
