@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import StrictFloat
 from toy_mixers import TOYS, Pool
 from tracing import trace
 
@@ -70,6 +71,12 @@ def test_architectures_with_it_survive_a_file(space: SearchSpace, tmp_path: Path
     assert wide.to_dict()["group_width"] == 16
     assert "group_width" not in Stage(32, ("toy_grouped",), 1.0, group_width=8).to_dict()
     assert "group_width 16" in "".join(describe(Architecture(space.frame, 2, (wide,))))
+
+
+def test_a_whole_number_for_a_decimal_option_is_written_one_way(space: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MIXERS, "toy_scaled", Mixer("toy_mixers:Gained", {"slope": Option(StrictFloat, 1.0)}))
+    whole, decimal = (Architecture(space.frame, 2, (Stage(32, ("toy_scaled",), 1.0, slope=slope),)) for slope in (2, 2.0))
+    assert (whole, whole.key) == (decimal, decimal.key)
 
 
 def test_a_mistake_in_it_is_named_with_its_place(tmp_path: Path) -> None:

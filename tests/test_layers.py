@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -45,6 +46,24 @@ def test_the_outline_of_a_small_network() -> None:
         ("ChannelMLP", "stages.1.blocks.1.mlp", {"width": 64, "hidden": 96, "grid": (4, 4), **norm, "scale": None}),
         ("Head", "head", {"width": 64, "classes": 10, **norm}),
     ]
+
+
+def test_each_form_stands_where_it_belongs() -> None:
+    forms = {
+        "stem_norm": "affine",
+        "norm": "group_norm",
+        "final_norm": "none",
+        "layer_scale": "both",
+        "layer_scale_init": 0.5,
+        "merge": "gather",
+    }
+    specs = {spec.place: dict(spec.settings) for spec in layer_specs(dataclasses.replace(SMALL, **forms))}
+    assert (specs["stem"]["norm"], specs["head"]["norm"]) == ("affine", "none")
+    assert {settings["norm"] for place, settings in specs.items() if ".mlp" in place or ".branch" in place} == {"group_norm"}
+    assert {settings["scale"] for settings in specs.values() if "scale" in settings} == {0.5}
+    # hidden widths are rounded: 32 * 1.48 is 47.36, 64 * 1.48 is 94.72
+    ratios = dataclasses.replace(SMALL, stages=tuple(dataclasses.replace(stage, mlp_ratio=1.48) for stage in SMALL.stages))
+    assert {spec.settings[1] for spec in layer_specs(ratios) if spec.place.endswith(".mlp")} == {("hidden", 47), ("hidden", 95)}
 
 
 def test_only_a_shared_mixers_weights_stand_elsewhere_than_its_place() -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from toy_mixers import TOY_COUNTS, TOY_REFERENCES, TOYS
 from tracing import torch_macs, trace
 
+from nas.networks.blocks import GatherMerge
 from nas.networks.layers import own_slice
 from nas.networks.mixers import MIXERS, Option
 from nas.networks.mixers.as_shift import as_shift
@@ -274,6 +275,19 @@ def test_a_narrow_mixer_is_the_large_one_with_all_else_zero(name: str, grid: tup
         torch.testing.assert_close(
             large(F.pad(x, (0, WIDER - WIDTH)))[..., :WIDTH], narrow(x), rtol=1e-10, atol=1e-12
         )  # sums of other lengths
+
+
+def test_a_narrow_gathering_merge_is_the_large_one_with_all_else_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No mixer, but its channels are in groups too: those of the four neighbours."""
+    monkeypatch.setattr(F, "layer_norm", lambda x, *_, **__: x)
+    torch.manual_seed(0)
+    narrow, large = (GatherMerge(width, 2 * width, (2, 2)).double() for width in (8, 12))
+    for parameter in large.parameters():
+        torch.nn.init.normal_(parameter)
+    cut(narrow, large)
+    keep_only_the_part_of(narrow, large)
+    x = tokens(2, 4, 4, 8)
+    torch.testing.assert_close(large(F.pad(x, (0, 4)))[..., :16], narrow(x), rtol=1e-10, atol=1e-12)  # sums of other lengths
 
 
 def test_a_small_kernel_is_the_centre_of_a_large_one() -> None:
