@@ -69,7 +69,7 @@ class Progress:
         now = self._clock()
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self.done, status=self._status(now))
-        elif self._shown is None or now - self._shown[0] >= EVERY_SECONDS or self.done >= self.total:
+        elif self._shown is None or now - self._shown[0] >= EVERY_SECONDS:
             self._print(now)
 
     def _status(self, now: float) -> str:
@@ -90,7 +90,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
         elif self._shown is not None and self._shown[1] != self.done:
-            self._print(self._clock())  # stopped early: how far it came
+            self._print(self._clock())  # how far it came
 
 
 def duration(seconds: float) -> str:

@@ -35,8 +35,8 @@ def test_truncated_weights_are_one_line(tmp_path: Path, keep: int) -> None:
 
 def test_weights_that_are_not_there_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "pickle.pt").write_bytes(b"\x80\x04.")
-    for name in ("none.safetensors", "pickle.pt", "."):
-        with refused(tmp_path / name, "safetensors file"):
+    for name, says in (("none.safetensors", "no such file"), ("pickle.pt", "not a safetensors file"), (".", "a folder")):
+        with refused(tmp_path / name, says):
             load_weights(tmp_path / name)
 
 
