@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
-from nas.spaces.space import SearchSpace
+from nas.spaces.decisions import SearchSpace
 
 SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
 TARGET = 5000

@@ -47,7 +47,7 @@ while time.monotonic() < until:
     done += 1
 print(done)
 """
-IMPORTS = "from nas.networks.network import Network; from nas.spaces.space import SearchSpace"
+IMPORTS = "from nas.networks.network import Network; from nas.spaces.decisions import SearchSpace"
 
 
 def steps(setting: dict[str, str], seconds: float) -> int:

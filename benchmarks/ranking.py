@@ -49,7 +49,9 @@ def main() -> None:
         print(f"| {name} | {costs['macs'] / 1e6:.2f} M | {costs['params'] / 1e3:.0f} k | {held_out:.2%} | {test:.2%} |")
     print(f"\nKendall's tau over {len(rows)} networks: {kendall_tau([row[1] for row in rows], [row[0] for row in rows]):.2f}")
     spent = [line for line in Run(options.run, RUNS).metrics("search") if line["study"] == options.study]
-    print(f"Supernet: {begun['phase']}; searches: {[(line['evaluations'], line['trials'], line['seconds'], line['evaluate_seconds']) for line in spent]}")
+    print(
+        f"Supernet: {begun['phase']}; searches: {[(line['evaluations'], line['trials'], line['seconds'], line['evaluate_seconds']) for line in spent]}"
+    )
 
 
 if __name__ == "__main__":

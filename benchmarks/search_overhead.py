@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from nas.spaces.space import SearchSpace
 
 from nas.cost import cost
 from nas.data import open_data
@@ -24,8 +25,7 @@ from nas.networks.architecture import Architecture
 from nas.progress import Progress
 from nas.quantities import parse_budgets
 from nas.searching.optuna_study import open_study
-from nas.searching.search import search
-from nas.spaces.space import SearchSpace
+from nas.searching.search import Evaluation, Instruments, SearchRequest, search
 from nas.spaces.supernet import Supernet
 from nas.training.loop import evaluate
 
@@ -69,14 +69,15 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder, Progress("search", options.trials, "evaluation") as progress:
 
-        def evaluated(architectures: list[Architecture]) -> Iterator[float]:
+        def evaluated(architectures: list[Architecture]) -> Iterator[Evaluation]:
             for architecture in architectures:
-                yield evaluate(Timed(supernet.subnet(architecture), spent), batches)
+                yield Evaluation(evaluate(Timed(supernet.subnet(architecture), spent), batches))
                 progress.advance()
 
         begun = time.perf_counter()
-        with open_study(Path(folder) / "study.db", "overhead", space.decisions, sampler="nsga2", seed=0, population=50, facts={}) as study:
-            result = search(space, study, cost, parse_budgets([options.budget]), evaluated, trials=options.trials, population=50, seed=0)
+        request = SearchRequest(parse_budgets([options.budget]), options.trials, population=50)
+        with open_study(Path(folder) / "study.db", "overhead", space.decisions, request, {}) as study:
+            result = search(space, study, request, Instruments(cost, evaluated))
         whole = time.perf_counter() - begun
 
     outside = whole - spent[0]

@@ -10,6 +10,7 @@ that of hybrid.yaml at 32 px; the smallest and the largest are reported.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import random
 import statistics
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from timing import in_turns, machine, ratio, write_figures
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
-from nas.spaces.space import SearchSpace, with_frame
+from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 
 SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
@@ -66,7 +67,8 @@ def main() -> None:
     print(f"forward and backward, batch {options.batch_size}, {options.resolution} px, {'bf16 autocast' if options.bf16 else 'float32'}")
     print(f"{'space':8} {'network':9} {'MMACs':>8} {'standalone ms':>14} {'supernet ms':>12} {'ratio':>6} target")
     for name in options.spaces:
-        space = with_frame(SearchSpace.read(SPACES / f"{name}.yaml"), resolution=options.resolution)
+        space = SearchSpace.read(SPACES / f"{name}.yaml")
+        space = space.at(dataclasses.replace(space.frame, resolution=options.resolution))
         torch.manual_seed(0)
         supernet = Supernet(space).to(options.device)
         images = torch.randn(options.batch_size, space.frame.channels, options.resolution, options.resolution, device=options.device)

@@ -6,18 +6,17 @@ Points hold no NaN: a comparison with one has no answer.
 
 from __future__ import annotations
 
+import itertools
 import math
-from bisect import bisect_right, insort
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 
 Point = Sequence[float]
 
 
 def dominates(a: Point, b: Point, directions: Sequence[str]) -> bool:
     """Whether `a` is at least as good as `b` in every objective and better in one. Equal points do not dominate each other."""
-    worse_a, worse_b = _to_minimize([a, b], directions)
-    return worse_a != worse_b and all(x <= y for x, y in zip(worse_a, worse_b, strict=True))
+    cost_a, cost_b = _to_minimize([a, b], directions)
+    return cost_a != cost_b and all(x <= y for x, y in zip(cost_a, cost_b, strict=True))
 
 
 def front(points: Sequence[Point], directions: Sequence[str]) -> list[int]:
@@ -47,20 +46,18 @@ def hypervolume(points: Sequence[Point], reference: Point, directions: Sequence[
     """
     costs = _to_minimize([*points, reference], directions)
     limit = costs.pop()
-    inside = {cost for cost in costs if all(x < y for x, y in zip(cost, limit, strict=True))}
-    return _volume(sorted(inside, key=lambda cost: cost[-1]), limit)
+    return _volume([cost for cost in costs if all(x < y for x, y in zip(cost, limit, strict=True))], limit)
 
 
-def _volume(costs: list[tuple[float, ...]], limit: tuple[float, ...]) -> float:
-    """The volume between the costs, sorted by the last objective and all below the limit, and the limit."""
-    if len(limit) == 1:
-        return limit[0] - costs[0][0] if costs else 0.0
-    volume = 0.0
-    for number, cost in enumerate(costs):
-        top = costs[number + 1][-1] if number + 1 < len(costs) else limit[-1]
-        if top > cost[-1]:  # in this slab of the last objective the points so far count, with what is left of them
-            volume += (top - cost[-1]) * _volume(sorted((c[:-1] for c in costs[: number + 1]), key=lambda c: c[-1]), limit[:-1])
-    return volume
+def _volume(costs: Sequence[tuple[float, ...]], limit: tuple[float, ...]) -> float:
+    """The volume between the limit and the costs, which are all below it; of no objectives 1 if there is a cost."""
+    if not (costs and limit):
+        return float(bool(costs))
+    edges = sorted({cost[-1] for cost in costs})
+    return sum(
+        (top - bottom) * _volume([cost[:-1] for cost in costs if cost[-1] <= bottom], limit[:-1])
+        for bottom, top in itertools.pairwise([*edges, limit[-1]])
+    )
 
 
 def kendall_tau(x: Sequence[float], y: Sequence[float]) -> float:
@@ -68,25 +65,11 @@ def kendall_tau(x: Sequence[float], y: Sequence[float]) -> float:
 
     Returns:
         NaN when one list is constant or shorter than two: there is no order to compare.
-
-    Source: Knight, "A computer method for calculating Kendall's tau with ungrouped data", 1966; n log n comparisons.
     """
+    from scipy.stats import kendalltau  # half a second, for what few commands need
+
     assert len(x) == len(y), f"lists of {len(x)} and {len(y)}"
-    pairs = sorted(zip(x, y, strict=True))
-    # In this order a pair is discordant where y falls: ties in x stand in order of y and so never count.
-    discordant, seen = 0, list[float]()
-    for _, value in pairs:
-        discordant += len(seen) - bisect_right(seen, value)
-        insort(seen, value)
-    total = math.comb(len(pairs), 2)
-    tied_x, tied_y, tied_both = _ties(x), _ties(y), _ties(pairs)
-    spread = (total - tied_x) * (total - tied_y)
-    return (total - tied_x - tied_y + tied_both - 2 * discordant) / math.sqrt(spread) if spread else math.nan
-
-
-def _ties(values: Iterable[Hashable]) -> int:
-    """How many pairs are equal."""
-    return sum(math.comb(count, 2) for count in Counter(values).values())
+    return float(kendalltau(x, y).statistic) if len(set(x)) > 1 and len(set(y)) > 1 else math.nan
 
 
 def _to_minimize(points: Sequence[Point], directions: Sequence[str]) -> list[tuple[float, ...]]:

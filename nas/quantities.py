@@ -1,4 +1,4 @@
-"""Costs and budgets: ``4.5GFLOPs``, ``28Mparams``, ``8ms`` - parsed, checked and printed.
+"""What networks cost, and limits on it: ``4.5GFLOPs``, ``28Mparams``, ``8ms`` - parsed, checked and printed.
 
 A multiply-add counts once, as the papers count it: ``4.5GFLOPs`` and ``4.5GMACs`` are the same budget.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
@@ -29,48 +29,54 @@ class Cost(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Budget:
-    """An upper limit on one quantity.
+class Quantity:
+    """Something that a network costs, to be limited by a budget: the less, the better.
 
-    Attributes:
-        quantity: ``"macs"``, ``"params"`` or ``"latency_ms"``.
-        limit: in MACs, parameters or milliseconds; positive and finite.
-        text: canonical print, equal for equal limits, fit for file names and for `parse_budget`: ``4.5GMACs``.
+    It is exact (arithmetic knows it before a network runs) or measured (found out by running the network, and never twice quite the same).
     """
 
-    quantity: str
-    limit: float
-    text: str
+    name: str  # its key in `QUANTITIES`; of an exact quantity also the field of `Cost`
+    unit: str  # what values and limits are kept in
+    measured: bool  # otherwise exact
+    how: str  # one sentence for help and reports: what is counted or measured
+    scale: tuple[tuple[str, Decimal], ...]  # the units it is written in, ascending, each with its factor to `unit`
+    spellings: Mapping[str, str]  # further spellings of units -> the unit that they mean
+
+
+def counted(name: str, unit: str, how: str, *words: str, measured: bool = False) -> Quantity:
+    """A quantity in whole units, written with k, M, G and T; `words` are further words for the unit."""
+    prefixes = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+    scale = tuple((prefix + unit, Decimal(factor)) for prefix, factor in prefixes.items())
+    return Quantity(name, unit, measured, how, scale, {prefix + word: prefix + unit for word in words for prefix in prefixes})
+
+
+_TIMES = (("us", Decimal("0.001")), ("ms", Decimal(1)), ("s", Decimal(1000)))
+_MICRO = {"µs": "us", "μs": "us"}  # the micro sign and the Greek letter
+_ALL = (
+    counted("macs", "MACs", "Multiply-adds of one image, each counted once; papers call them FLOPs.", "MAC", "FLOPs", "FLOP"),
+    counted("params", "params", "Trainable numbers; what blocks share counts once.", "param"),
+    counted("activations", "activations", "Output elements, for one image, of all that multiplies.", "activation"),
+    Quantity("latency_ms", "ms", True, "Median time of a forward pass on the device of the run, which does nothing else.", _TIMES, _MICRO),
+)
+# Every quantity, in the order in which several budgets are named. An entry more is a kind of budget more: if it is exact, a field of `Cost`
+# of that name, if it is measured, a function that the command hands to the search.
+QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _ALL}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An upper limit on one quantity."""
+
+    quantity: Quantity
+    limit: float  # in the quantity's unit; positive and finite
+    text: str  # canonical print, equal for equal limits, fit for file names and for `parse_budget`: ``4.5GMACs``
 
     def violation(self, value: float) -> float:
         """How far `value` is over the limit, as a share of the limit: 0.1 is 10% over, 0 or less is within."""
         return value / self.limit - 1.0
 
 
-# Written unit of each quantity, and the prefixes it is printed with: (prefix, factor to the unit the limit is kept in).
-_COUNT_PREFIXES = (("", 1), ("k", 10**3), ("M", 10**6), ("G", 10**9), ("T", 10**12))
-_PRINTED: dict[str, tuple[tuple[str, Decimal], ...]] = {
-    quantity: tuple((prefix + unit, Decimal(factor)) for prefix, factor in _COUNT_PREFIXES)
-    for quantity, unit in (("macs", "MACs"), ("params", "params"), ("activations", "activations"))
-}
-_PRINTED["latency_ms"] = (("us", Decimal("0.001")), ("ms", Decimal(1)), ("s", Decimal(1000)))
-
-# The order in which several budgets are named, whatever the order they were given in.
-QUANTITIES = ("macs", "params", "latency_ms")
-_ACCEPTED = "a number and one of MACs, FLOPs, params (with k, M, G or T before it), s, ms, us"
 _EXAMPLES = "Write it like 4.5GFLOPs, 300MMACs, 28Mparams or 8ms."
-
-# Spelling without regard to case -> (printed spelling, quantity, factor). No unit needs the case to be told apart:
-# a milli-MAC and a megasecond are nobody's budget.
-_UNITS: dict[str, tuple[str, str, Decimal]] = {}
-for _word, _quantity in (("MACs", "macs"), ("FLOPs", "macs"), ("params", "params")):
-    for _prefix, _factor in _COUNT_PREFIXES:
-        for _spelling in (_word, _word[:-1]):
-            _UNITS[(_prefix + _spelling).lower()] = (_prefix + _word, _quantity, Decimal(_factor))
-for _spelling, _time in _PRINTED["latency_ms"]:
-    _UNITS[_spelling] = (_spelling, "latency_ms", _time)
-_UNITS["µs"] = _UNITS["μs"] = _UNITS["us"]  # the micro sign and the Greek letter
-
 _BUDGET = re.compile(r"\s*([+-]?(?:nan|inf(?:inity)?|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?))\s*([^\W\d_]*)\s*", re.I)
 
 
@@ -78,22 +84,25 @@ def parse_budget(text: str, place: str = "--budget") -> Budget:
     """Reads one budget: a positive number and a unit, ``4.5GFLOPs``, ``1.2e9MACs``, ``28Mparams``, ``500us``.
 
     Args:
-        text: what the user wrote; upper and lower case are the same, a space before the unit is allowed.
+        text: what the user wrote; upper and lower case are the same (a milli-MAC and a megasecond are nobody's budget), a space before the
+            unit is allowed.
         place: where it stands, to begin the error with.
 
     Raises:
         ValueError: not a number, an unknown unit, or not positive and finite.
     """
+    accepted = f"a number and a unit: {', '.join(quantity.unit for quantity in QUANTITIES.values())}, with k, M, G or T before a count"
     matched = _BUDGET.fullmatch(text)
     if matched is None:
-        raise ValueError(f"{place}: not a number with a unit: got {_short(text)}; accepted: {_ACCEPTED}. {_EXAMPLES}")
+        raise ValueError(f"{place}: not a number with a unit: got {_short(text)}; accepted: {accepted}. {_EXAMPLES}")
     number, unit = matched.groups()
-    if unit.lower() not in _UNITS:
+    units = _units()
+    if unit.lower() not in units:
         what = f"unknown unit {unit!r}" if unit else "no unit"
-        close = difflib.get_close_matches(unit.lower(), _UNITS, n=1)
-        advice = f"Did you mean '{_UNITS[close[0]][0]}'?" if close else _EXAMPLES
-        raise ValueError(f"{place}: {what}: got {_short(text)}; accepted: {_ACCEPTED}. {advice}")
-    _, quantity, factor = _UNITS[unit.lower()]
+        close = difflib.get_close_matches(unit.lower(), units, n=1)
+        advice = f"Did you mean '{units[close[0]][0]}'?" if close else _EXAMPLES
+        raise ValueError(f"{place}: {what}: got {_short(text)}; accepted: {accepted}. {advice}")
+    _, quantity, factor = units[unit.lower()]
     # Decimal, so that 28.1M is 28100000 to the last bit and not 28.1 * 1e6.
     limit = float(number)
     if limit and math.isfinite(limit):
@@ -112,44 +121,48 @@ def parse_budgets(texts: Iterable[str], place: str = "--budget") -> tuple[Budget
     budgets: dict[str, Budget] = {}
     for text in texts:
         budget = parse_budget(text, place)
-        if budget.quantity in budgets:
-            both = f"{budgets[budget.quantity].text} and {budget.text}"
+        first = budgets.setdefault(budget.quantity.name, budget)
+        if first is not budget:
             raise ValueError(
-                f"{place}: two limits on {budget.quantity}: got {both}; accepted: one for each of {', '.join(QUANTITIES)}. "
-                "Keep the smaller one."
+                f"{place}: two limits on {budget.quantity.name}: got {first.text} and {budget.text}; "
+                f"accepted: one for each of {', '.join(QUANTITIES)}. Keep the smaller one."
             )
-        budgets[budget.quantity] = budget
-    return tuple(budgets[quantity] for quantity in QUANTITIES if quantity in budgets)
+    return tuple(budgets[name] for name in QUANTITIES if name in budgets)
 
 
-def format_quantity(quantity: str, value: float) -> str:
-    """Prints a value with three figures and its unit: ``4.48 GMACs``, ``28.1 Mparams``, ``7.93 ms``, ``512 MACs``.
-
-    Args:
-        quantity: ``"macs"``, ``"params"``, ``"activations"`` or ``"latency_ms"``.
-        value: in MACs, parameters, elements or milliseconds.
-    """
-    units = _PRINTED[quantity]
+def format_quantity(name: str, value: float) -> str:
+    """Prints a value of the quantity with three figures and its unit: ``4.48 GMACs``, ``28.1 Mparams``, ``7.93 ms``, ``512 MACs``."""
+    quantity = QUANTITIES[name]
     if not math.isfinite(value) or value == 0:
-        return f"{value:g} {units[1 if quantity == 'latency_ms' else 0][0]}"
+        return f"{value:g} {quantity.unit}"
     # Rounded before the prefix is chosen, so that 999.9 million prints as 1.00 G and not as 1000 M.
     rounded = Decimal(f"{value:.2e}")
-    unit, factor = _largest_unit(units, abs(rounded))
+    unit, factor = _largest_unit(quantity, abs(rounded))
     figures = f"{float(rounded / factor):#.3g}" if abs(rounded / factor) < 1000 else f"{float(rounded / factor):g}"
-    if unit == units[0][0] and quantity != "latency_ms":
+    if unit == quantity.unit == quantity.scale[0][0]:
         figures = f"{value:g}"  # counts below a thousand are whole
     return f"{figures.rstrip('.')} {unit}"
 
 
-def _largest_unit(units: tuple[tuple[str, Decimal], ...], value: Decimal) -> tuple[str, Decimal]:
+def _units() -> dict[str, tuple[str, Quantity, Decimal]]:
+    """Every spelling of a unit in lower case -> how it is printed, its quantity, its factor."""
+    units = {}
+    for quantity in QUANTITIES.values():
+        factors = dict(quantity.scale)
+        for spelling, unit in {**{unit: unit for unit in factors}, **quantity.spellings}.items():
+            units[spelling.lower()] = (spelling, quantity, factors[unit])
+    return units
+
+
+def _largest_unit(quantity: Quantity, value: Decimal) -> tuple[str, Decimal]:
     """The largest unit that leaves at least one before the point, or the smallest unit there is."""
-    return next((entry for entry in reversed(units) if value >= entry[1]), units[0])
+    return next((entry for entry in reversed(quantity.scale) if value >= entry[1]), quantity.scale[0])
 
 
-def _canonical(quantity: str, limit: float) -> str:
+def _canonical(quantity: Quantity, limit: float) -> str:
     """The exact limit in its handiest unit: no figure is rounded away, since two limits must not share a file name."""
     exact = Decimal(repr(limit))
-    unit, factor = _largest_unit(_PRINTED[quantity], exact)
+    unit, factor = _largest_unit(quantity, exact)
     number = exact / factor
     handy = Decimal("1e-6") <= number < Decimal("1e6")
     return f"{number.normalize():{'f' if handy else 'E'}}".replace("E+", "E") + unit

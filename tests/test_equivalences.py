@@ -22,7 +22,7 @@ from tracing import trace
 from nas.cost import cost
 from nas.networks import mixers
 from nas.networks.architecture import Architecture, Frame, Stage
-from nas.networks.blocks import Branch, ChannelMLP, GatherMerge, NormedMerge, PatchConv, Stem
+from nas.networks.blocks import Branch, ChannelMLP, GatherMerge, Merge, PatchConv, Stem
 from nas.networks.layers import BlockSpecs, run
 from nas.networks.mixers import MIXERS
 from nas.networks.mixers.as_shift import as_shift
@@ -89,7 +89,7 @@ def test_a_patch_projection_is_a_linear_on_unfolded_patches(channels: int, side:
 @pytest.mark.parametrize("token_hidden", ["tokens", "channels"])
 def test_the_first_linear_of_a_token_mlp_is_a_convolution_with_the_whole_map(width: int, grid: tuple[int, int], token_hidden: str) -> None:
     """Depthwise, with multiplier Ds, and with one set of kernels repeated for all channels: output channels are channel-major."""
-    fc1, x = filled(MIXERS["token_mlp"](width, grid, token_hidden=token_hidden)).fc1, tokens(2, *grid, width)
+    fc1, x = filled(MIXERS["token_mlp"].layer(width, grid, token_hidden=token_hidden)).fc1, tokens(2, *grid, width)
     kernels = fc1.weight.reshape(-1, 1, *grid)
     hidden = convolved(x, kernels.repeat(width, 1, 1, 1), fc1.bias.repeat(width), groups=width)
     assert close(fc1(x.flatten(1, 2).transpose(1, 2)), hidden.reshape(2, width, -1))
@@ -98,7 +98,7 @@ def test_the_first_linear_of_a_token_mlp_is_a_convolution_with_the_whole_map(wid
 @by_shape
 @pytest.mark.parametrize("token_hidden", ["tokens", "channels"])
 def test_a_token_mlp_is_that_convolution_and_a_grouped_1x1_convolution(width: int, grid: tuple[int, int], token_hidden: str) -> None:
-    mixer, x = filled(MIXERS["token_mlp"](width, grid, token_hidden=token_hidden)), tokens(2, *grid, width)
+    mixer, x = filled(MIXERS["token_mlp"].layer(width, grid, token_hidden=token_hidden)), tokens(2, *grid, width)
     kernels = mixer.fc1.weight.reshape(-1, 1, *grid)
     hidden = F.gelu(convolved(x, kernels.repeat(width, 1, 1, 1), mixer.fc1.bias.repeat(width), groups=width))
     back = mixer.fc2.weight[..., None, None]
@@ -109,7 +109,7 @@ def test_a_token_mlp_is_that_convolution_and_a_grouped_1x1_convolution(width: in
 @by_shape
 def test_a_token_linear_is_a_convolution_with_the_whole_map(width: int, grid: tuple[int, int]) -> None:
     """The token MLP's first one with multiplier N: there is no hidden layer."""
-    mixer, x = filled(MIXERS["token_linear"](width, grid)), tokens(2, *grid, width)
+    mixer, x = filled(MIXERS["token_linear"].layer(width, grid)), tokens(2, *grid, width)
     linear, positions = mixer.linear_tokens, grid[0] * grid[1]
     kernels = linear.weight.reshape(positions, 1, *grid)
     y = convolved(x, kernels.repeat(width, 1, 1, 1), linear.bias.repeat(width), groups=width)
@@ -121,7 +121,7 @@ def test_a_token_linear_is_a_convolution_with_the_whole_map(width: int, grid: tu
 def test_a_convolution_with_one_kernel_for_all_channels_is_a_token_linear_with_a_banded_matrix(
     width: int, grid: tuple[int, int], kernel: int
 ) -> None:
-    conv, linear = filled(MIXERS["conv"](width, grid, kernel=kernel)), filled(MIXERS["token_linear"](width, grid))
+    conv, linear = filled(MIXERS["conv"].layer(width, grid, kernel=kernel)), filled(MIXERS["token_linear"].layer(width, grid))
     height, columns = grid
     band = torch.zeros(*grid, *grid, dtype=torch.float64)
     with torch.no_grad():
@@ -258,7 +258,7 @@ def branch(mixer: Any, x: Tensor, which: int) -> Tensor:
 @by_segments
 def test_permute_mixes_height_with_the_channels_of_a_segment(width: int, grid: tuple[int, int]) -> None:
     """One matrix W[h', s', h, s] for all columns and segments; likewise along the width, and over the channels alone."""
-    mixer, x = filled(MIXERS["permute"](width, grid)), tokens(2, *grid, width)
+    mixer, x = filled(MIXERS["permute"].layer(width, grid)), tokens(2, *grid, width)
     height, columns = grid
     h_weight = mixer.mlp_h.weight.reshape(height, -1, height, width // height)
     w_weight = mixer.mlp_w.weight.reshape(columns, -1, columns, width // columns)
@@ -271,7 +271,7 @@ def test_permute_mixes_height_with_the_channels_of_a_segment(width: int, grid: t
 
 @by_segments
 def test_permutes_height_branch_is_its_width_branch_of_the_transposed(width: int, grid: tuple[int, int]) -> None:
-    upright, across = filled(MIXERS["permute"](width, grid)), filled(MIXERS["permute"](width, grid[::-1]), seed=5)
+    upright, across = filled(MIXERS["permute"].layer(width, grid)), filled(MIXERS["permute"].layer(width, grid[::-1]), seed=5)
     with torch.no_grad():
         across.mlp_w.weight.copy_(upright.mlp_h.weight)
     x = tokens(2, *grid, width)
@@ -281,7 +281,7 @@ def test_permutes_height_branch_is_its_width_branch_of_the_transposed(width: int
 
 @by_segments
 def test_permute_with_a_kronecker_weight_mixes_along_one_axis(width: int, grid: tuple[int, int]) -> None:
-    mixer, x = filled(MIXERS["permute"](width, grid)), tokens(2, *grid, width)
+    mixer, x = filled(MIXERS["permute"].layer(width, grid)), tokens(2, *grid, width)
     for which, layer, equation in ((0, mixer.mlp_h, "ph,bhwc->bpwc"), (1, mixer.mlp_w, "pw,bhwc->bhpc")):
         axial = tokens(grid[which], grid[which], seed=7)
         with torch.no_grad():
@@ -291,7 +291,7 @@ def test_permute_with_a_kronecker_weight_mixes_along_one_axis(width: int, grid: 
 
 @by_segments
 def test_permute_without_reweighting_is_the_mean_of_its_branches(width: int, grid: tuple[int, int]) -> None:
-    mixer, x = filled(MIXERS["permute"](width, grid)), tokens(2, *grid, width)
+    mixer, x = filled(MIXERS["permute"].layer(width, grid)), tokens(2, *grid, width)
     mean = sum(branch(mixer, x, which) for which in range(3)) / 3
     with torch.no_grad():
         mixer.reweight_fc2.bias.zero_()
@@ -308,7 +308,7 @@ def split_parts(mixer: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @by_shape
 @pytest.mark.parametrize("split_pool", ["mean", "sum"])
 def test_split_attention_without_its_second_layer_is_the_mean_of_the_splits(width: int, grid: tuple[int, int], split_pool: str) -> None:
-    mixer, x = filled(MIXERS["s2_shift_v2"](width, grid, split_pool=split_pool)), tokens(2, *grid, width)
+    mixer, x = filled(MIXERS["s2_shift_v2"].layer(width, grid, split_pool=split_pool)), tokens(2, *grid, width)
     with torch.no_grad():
         mixer.sa_mlp2.weight.zero_()
     assert close(mixer(x), mixer.mlp2(sum(split_parts(mixer, x)) / 3))
@@ -317,7 +317,7 @@ def test_split_attention_without_its_second_layer_is_the_mean_of_the_splits(widt
 @by_shape
 @pytest.mark.parametrize("split_pool", ["mean", "sum"])
 def test_split_attention_weighs_the_splits_by_a_softmax_for_each_channel(width: int, grid: tuple[int, int], split_pool: str) -> None:
-    mixer, x = filled(MIXERS["s2_shift_v2"](width, grid, split_pool=split_pool)), tokens(2, *grid, width)
+    mixer, x = filled(MIXERS["s2_shift_v2"].layer(width, grid, split_pool=split_pool)), tokens(2, *grid, width)
     splits = torch.stack(split_parts(mixer, x))
     summary = torch.einsum("kbhwc->bc", splits) / (grid[0] * grid[1] if split_pool == "mean" else 1)
     scores = torch.einsum("kch,bh->kbc", mixer.sa_mlp2.weight.unflatten(0, (3, width)), F.gelu(summary @ mixer.sa_mlp1.weight.T))
@@ -328,7 +328,7 @@ def test_split_attention_weighs_the_splits_by_a_softmax_for_each_channel(width: 
 def test_the_sum_over_positions_grows_with_the_grid_and_the_mean_does_not() -> None:
     """Of constant maps: shifts leave them, and the mean sees no more on a larger grid."""
     for split_pool, same in (("mean", True), ("sum", False)):
-        mixer = filled(MIXERS["s2_shift_v2"](8, (2, 2), split_pool=split_pool))
+        mixer = filled(MIXERS["s2_shift_v2"].layer(8, (2, 2), split_pool=split_pool))
         token = tokens(1, 1, 1, 8)
         small, large = (mixer(token.expand(1, side, side, 8))[:, :1, :1] for side in (2, 6))
         assert close(small, large) == same
@@ -379,7 +379,7 @@ def test_an_affine_is_a_layer_scale_and_a_bias(width: int, grid: tuple[int, int]
 @by_shape
 def test_resmlps_token_branch_is_a_matrix_over_tokens_a_scale_and_two_biases(width: int, grid: tuple[int, int]) -> None:
     """gamma (A(alpha x + beta) + b) = (gamma alpha) A x + gamma beta rowsum(A) + gamma b."""
-    around, mixer = filled(Branch(width, norm="affine", eps=1e-6, scale=1.0)), filled(MIXERS["token_linear"](width, grid), seed=5)
+    around, mixer = filled(Branch(width, norm="affine", eps=1e-6, scale=1.0)), filled(MIXERS["token_linear"].layer(width, grid), seed=5)
     A, b = mixer.linear_tokens.weight, mixer.linear_tokens.bias[:, None]
     alpha, beta, gamma = around.norm.alpha, around.norm.beta, around.scale
     x = tokens(2, *grid, width)
@@ -392,7 +392,7 @@ def test_resmlps_token_branch_is_a_matrix_over_tokens_a_scale_and_two_biases(wid
 @pytest.mark.parametrize("bias", [False, True])
 def test_of_resmlps_alpha_and_gamma_only_the_product_matters(width: int, grid: tuple[int, int], bias: bool) -> None:
     """As long as the linear has no bias, which gamma scales alone."""
-    around, mixer = filled(Branch(width, norm="affine", eps=1e-6, scale=1.0)), filled(MIXERS["token_linear"](width, grid), seed=5)
+    around, mixer = filled(Branch(width, norm="affine", eps=1e-6, scale=1.0)), filled(MIXERS["token_linear"].layer(width, grid), seed=5)
     x, factor = tokens(2, *grid, width), tokens(width, seed=3).exp()
     with torch.no_grad():
         mixer.linear_tokens.bias.mul_(bias)
@@ -412,7 +412,7 @@ def test_merging_is_a_2x2_convolution_with_group_norm_before_or_after_it(width: 
     def normed(x_BHWC: Tensor) -> Tensor:
         return F.group_norm(x_BHWC.permute(0, 3, 1, 2), 1, eps=1e-5).permute(0, 2, 3, 1)
 
-    after, before = filled(NormedMerge(width, 6, grid)), filled(GatherMerge(width, 6, grid))
+    after, before = filled(Merge(width, 6, grid, normed=True)), filled(GatherMerge(width, 6, grid))
     y = normed(convolved(x, after.reduction.weight, stride=2)) * after.norm.weight + after.norm.bias
     assert close(after(x), y)
     kernel = torch.zeros(6, width, 2, 2, dtype=torch.float64)
@@ -435,7 +435,7 @@ def reordered(x_BHWC: Tensor) -> Tensor:
 @pytest.mark.parametrize(("width", "grid"), [(4, (4, 4)), (12, (3, 5)), (8, (7, 2))])
 @pytest.mark.parametrize("heads", [{"heads": 2}, {"head_width": 4}])
 def test_attention_commutes_with_permutations_of_tokens(width: int, grid: tuple[int, int], heads: dict[str, int]) -> None:
-    mixer, x = filled(MIXERS["attention"](width, grid, **heads)), tokens(2, *grid, width)
+    mixer, x = filled(MIXERS["attention"].layer(width, grid, **heads)), tokens(2, *grid, width)
     assert close(mixer(reordered(x)), reordered(mixer(x)))
 
 
@@ -452,22 +452,24 @@ def test_attention_commutes_with_permutations_of_tokens(width: int, grid: tuple[
     ],
 )
 def test_no_other_mixer_commutes_with_permutations_of_tokens(name: str, options: dict[str, Any]) -> None:
-    mixer, x = filled(MIXERS[name](20, (4, 5), **options)), tokens(2, 4, 5, 20)
+    mixer, x = filled(MIXERS[name].layer(20, (4, 5), **options)), tokens(2, 4, 5, 20)
     assert (mixer(reordered(x)) - reordered(mixer(x))).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(("width", "heads"), [(12, 3), (8, 2), (8, 8), (20, 1)])
 def test_the_number_and_the_width_of_heads_tell_the_same(width: int, heads: int) -> None:
-    by_number, by_width = (MIXERS["attention"](width, (3, 4), **option) for option in ({"heads": heads}, {"head_width": width // heads}))
+    by_number, by_width = (
+        MIXERS["attention"].layer(width, (3, 4), **option) for option in ({"heads": heads}, {"head_width": width // heads})
+    )
     x = tokens(2, 3, 4, width)
     assert torch.equal(filled(by_number)(x), filled(by_width)(x))
     if heads > 1:
-        assert not close(by_number(x), filled(MIXERS["attention"](width, (3, 4), heads=1))(x))
+        assert not close(by_number(x), filled(MIXERS["attention"].layer(width, (3, 4), heads=1))(x))
 
 
 @pytest.mark.parametrize(("width", "grid"), [(4, (2, 2)), (16, (4, 4)), (7, (1, 7)), (12, (3, 4))])
 def test_token_mlps_of_spach_and_mixer_are_one_where_tokens_and_channels_are_as_many(width: int, grid: tuple[int, int]) -> None:
-    spach, mixer = (filled(MIXERS["token_mlp"](width, grid, token_hidden=hidden)) for hidden in ("tokens", "channels"))
+    spach, mixer = (filled(MIXERS["token_mlp"].layer(width, grid, token_hidden=hidden)) for hidden in ("tokens", "channels"))
     x = tokens(2, *grid, width)
     assert torch.equal(spach(x), mixer(x))
 
@@ -488,7 +490,7 @@ def block_of(architecture: Architecture) -> tuple[Any, Any]:
     """A function of tokens [B, H, W, C], the first block of the network, and the network, whose parameters it has."""
     network = filled(Network(architecture))
     block = next(layer for layer in network.outline if isinstance(layer, BlockSpecs))
-    return lambda x: run((block,), lambda spec, *inputs: network.layers[spec.weights](*inputs), x), network
+    return lambda x: run((block,), lambda spec, *inputs: network.get_submodule(spec.weights)(*inputs), x), network
 
 
 def images(resolution: int = 8) -> Tensor:

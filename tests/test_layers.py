@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -24,24 +26,24 @@ SMALL = Architecture(
 
 def test_the_outline_of_a_small_network() -> None:
     norm = {"norm": "layer_norm", "eps": 1e-6}
-    assert [(spec.kind, spec.place, dict(spec.settings)) for spec in layer_specs(SMALL)] == [
-        ("stem", "stem", {"channels": 3, "width": 32, "patch": 4, "grid": (8, 8), **norm}),
-        ("branch", "stages.0.blocks.0.branch.conv", {"width": 32, **norm, "scale": 0.1}),
-        ("conv", "stages.0.blocks.0.mixer.conv", {"width": 32, "grid": (8, 8), "kernel": 5}),
-        ("conv", "stages.0.blocks.0.cpe", {"width": 32, "grid": (8, 8), "kernel": 3}),
-        ("channel_mlp", "stages.0.blocks.0.mlp", {"width": 32, "hidden": 64, "grid": (8, 8), **norm, "scale": None}),
-        ("branch", "stages.0.blocks.1.branch.attention", {"width": 32, **norm, "scale": 0.1}),
-        ("attention", "stages.0.blocks.1.mixer.attention", {"width": 32, "grid": (8, 8), "head_width": 16}),
-        ("conv", "stages.0.blocks.1.cpe", {"width": 32, "grid": (8, 8), "kernel": 3}),
-        ("channel_mlp", "stages.0.blocks.1.mlp", {"width": 32, "hidden": 64, "grid": (8, 8), **norm, "scale": None}),
-        ("merge", "stages.1.merge", {"in_width": 32, "width": 64, "grid": (4, 4)}),
-        ("branch", "stages.1.blocks.0.branch.s2_shift", {"width": 64, **norm, "scale": 0.1}),
-        ("s2_shift", "stages.1.blocks.0.mixer.s2_shift", {"width": 64, "grid": (4, 4)}),
-        ("channel_mlp", "stages.1.blocks.0.mlp", {"width": 64, "hidden": 96, "grid": (4, 4), **norm, "scale": None}),
-        ("branch", "stages.1.blocks.1.branch.s2_shift", {"width": 64, **norm, "scale": 0.1}),
-        ("s2_shift", "stages.1.blocks.1.mixer.s2_shift", {"width": 64, "grid": (4, 4)}),
-        ("channel_mlp", "stages.1.blocks.1.mlp", {"width": 64, "hidden": 96, "grid": (4, 4), **norm, "scale": None}),
-        ("head", "head", {"width": 64, "classes": 10, **norm}),
+    assert [(spec.layer.__name__, spec.place, dict(spec.settings)) for spec in layer_specs(SMALL)] == [
+        ("Stem", "stem", {"channels": 3, "width": 32, "patch": 4, "grid": (8, 8), **norm}),
+        ("Branch", "stages.0.blocks.0.branch.conv", {"width": 32, **norm, "scale": 0.1}),
+        ("Conv", "stages.0.blocks.0.mixer.conv", {"width": 32, "grid": (8, 8), "kernel": 5}),
+        ("Conv", "stages.0.blocks.0.cpe", {"width": 32, "grid": (8, 8), "kernel": 3}),
+        ("ChannelMLP", "stages.0.blocks.0.mlp", {"width": 32, "hidden": 64, "grid": (8, 8), **norm, "scale": None}),
+        ("Branch", "stages.0.blocks.1.branch.attention", {"width": 32, **norm, "scale": 0.1}),
+        ("Attention", "stages.0.blocks.1.mixer.attention", {"width": 32, "grid": (8, 8), "head_width": 16}),
+        ("Conv", "stages.0.blocks.1.cpe", {"width": 32, "grid": (8, 8), "kernel": 3}),
+        ("ChannelMLP", "stages.0.blocks.1.mlp", {"width": 32, "hidden": 64, "grid": (8, 8), **norm, "scale": None}),
+        ("Merge", "stages.1.merge", {"in_width": 32, "width": 64, "grid": (4, 4)}),
+        ("Branch", "stages.1.blocks.0.branch.s2_shift", {"width": 64, **norm, "scale": 0.1}),
+        ("S2Shift", "stages.1.blocks.0.mixer.s2_shift", {"width": 64, "grid": (4, 4)}),
+        ("ChannelMLP", "stages.1.blocks.0.mlp", {"width": 64, "hidden": 96, "grid": (4, 4), **norm, "scale": None}),
+        ("Branch", "stages.1.blocks.1.branch.s2_shift", {"width": 64, **norm, "scale": 0.1}),
+        ("S2Shift", "stages.1.blocks.1.mixer.s2_shift", {"width": 64, "grid": (4, 4)}),
+        ("ChannelMLP", "stages.1.blocks.1.mlp", {"width": 64, "hidden": 96, "grid": (4, 4), **norm, "scale": None}),
+        ("Head", "head", {"width": 64, "classes": 10, **norm}),
     ]
 
 
@@ -161,12 +163,37 @@ def test_a_fresh_network_has_gradients_everywhere() -> None:
     assert all(parameter.grad.abs().max() > 0 for parameter in network.parameters())
 
 
+def test_what_stands_at_a_name_is_what_runs() -> None:
+    """A head taken off, a copy, weights assigned: each leaves one network, not a mixture with the modules it was built of."""
+    torch.manual_seed(0)
+    network, images = Network(SMALL, drop_path=0.2).eval(), torch.randn(2, 3, 32, 32)
+    logits, head = network(images), network.head
+    features = copy.deepcopy(network)
+    features.head = torch.nn.Identity()
+    assert features(images).shape == (2, 4, 4, 64)
+    assert torch.equal(head(features(images)), logits)
+    assert not any(name.startswith("head") for name in features.state_dict())
+    network.get_submodule("stages.0.blocks.0.mixer").conv = torch.nn.Identity()
+    assert not torch.equal(network(images), logits)
+
+    other = Network(SMALL).eval()
+    again = copy.deepcopy(other)
+    again.load_state_dict({name: tensor + 0.1 for name, tensor in other.state_dict().items()}, assign=True)
+    other.load_state_dict({name: tensor + 0.1 for name, tensor in other.state_dict().items()})
+    assert torch.equal(again(images), other(images))
+    assert {id(parameter) for parameter in again.parameters()}.isdisjoint(map(id, other.parameters()))
+    half = copy.deepcopy(other).double()
+    torch.testing.assert_close(half(images.double()).float(), other(images), rtol=1e-3, atol=1e-4)  # float32 against float64
+    exported = torch.export.export(other, (images,)).module()
+    assert torch.equal(exported(images), other(images))
+
+
 def test_drop_path_rises_linearly_from_zero() -> None:
     network = Network(SMALL, drop_path=0.3)
     blocks = [layer for layer in network.outline if isinstance(layer, BlockSpecs)]
     for j, block in enumerate(blocks):
         for spec in (block.branch, block.mlp):
-            drop = network.layers[spec.weights].drop_path
+            drop = network.get_submodule(spec.weights).drop_path
             assert isinstance(drop, DropPath)
             assert drop.drop_prob == pytest.approx(0.3 * j / 3)
     assert not any(isinstance(module, DropPath) for module in Network(SMALL).modules())
@@ -205,7 +232,8 @@ def test_an_impossible_architecture_is_refused_with_its_place(stages: tuple[Stag
 
 def test_layers_come_in_the_order_in_which_they_run() -> None:
     network, order = Network(SMALL), []
-    for weights, module in network.layers.items():
+    for weights in {spec.weights: None for spec in layer_specs(SMALL)}:
+        module = network.get_submodule(weights)
         module.register_forward_hook(lambda *_, weights=weights: order.append(weights))
     network(torch.randn(1, 3, 32, 32))
     assert order[0] == "stem"

@@ -7,9 +7,10 @@ from typing import Any, get_args
 
 import pytest
 
-from nas.networks.architecture import FORM_DEFAULTS, OPTION_DEFAULTS, Architecture, MergeKind, NormKind, OptionalNorm, Scaled
+from nas.networks.architecture import FORM_DEFAULTS, Architecture, MergeKind, NormKind, OptionalNorm, Scaled
 from nas.published.presets import preset_names, read_preset
-from nas.spaces.space import SearchSpace, SpaceFile
+from nas.spaces.decisions import SearchSpace
+from nas.spaces.schema import space_file
 
 OTHER_FORMS = {
     "stem_norm": get_args(OptionalNorm),
@@ -23,7 +24,7 @@ OTHER_FORMS = {
 def space_around(architecture: Architecture, others: bool) -> SearchSpace:
     stages = []
     for stage in architecture.stages:
-        given: dict[str, Any] = {name: getattr(stage, name) for name, default in OPTION_DEFAULTS.items() if getattr(stage, name) != default}
+        given: dict[str, Any] = dict(stage.options)
         given |= {"width": stage.width, "depth": stage.depth, "mixer": sorted(set(stage.mixers)), "mlp_ratio": stage.mlp_ratio}
         given |= {"cpe": stage.cpe, "sharing": stage.sharing}
         if others:
@@ -32,9 +33,8 @@ def space_around(architecture: Architecture, others: bool) -> SearchSpace:
         stages.append(given)
     forms = {form: getattr(architecture, form) for form in FORM_DEFAULTS} | (OTHER_FORMS if others else {})
     data = {"format": "search space 1", "frame": architecture.frame, "patch": architecture.patch, **forms, "stages": stages}
-    return SearchSpace(
-        SpaceFile.model_validate({k: list(v) if isinstance(v, tuple) else v for k, v in data.items()}), "around", "around.yaml"
-    )
+    data = {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()}
+    return SearchSpace(space_file(data, "around.yaml"), "around", "around.yaml")
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -60,7 +60,7 @@ def test_the_form_of_merging_is_no_decision_where_nothing_is_merged() -> None:
     data = {"format": "search space 1", "frame": architecture.frame, "patch": 32, "merge": ["gather", "conv_norm"]}
     forms = {form: getattr(architecture, form) for form in ("stem_norm", "layer_scale")}
     stage = {"width": 512, "depth": 8, "mixer": "token_mlp", "mlp_ratio": 4, "token_hidden": "channels"}
-    space = SearchSpace(SpaceFile.model_validate({**data, **forms, "stages": [stage]}), "one", "one.yaml")
+    space = SearchSpace(space_file({**data, **forms, "stages": [stage]}, "one.yaml"), "one", "one.yaml")
     assert not space.decisions
     assert space.decode(space.encode(architecture)) == architecture
 

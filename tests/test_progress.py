@@ -53,6 +53,24 @@ def test_work_of_an_earlier_process_does_not_count_as_speed() -> None:
     assert lines_of(total=120, advances=1, seconds_each=1, done=99)[0].startswith("train: 100/120 steps, 1 steps/s, 0:20 left")
 
 
+def test_work_that_turns_out_to_be_done_does_not_count_as_speed() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Progress("train", total=120, stream=stream, clock=clock) as progress:
+        progress.resume(99)
+        clock.seconds += 1
+        progress.advance()
+    assert stream.getvalue().startswith("train: 100/120 steps, 1 steps/s, 0:20 left")
+
+
+def test_a_text_stays_until_there_is_another() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Progress("search", total=3, stream=stream, clock=clock) as progress:
+        for text in ("best 0.5", None):
+            clock.seconds += 20
+            progress.advance(text=text)
+    assert all(line.endswith(", best 0.5") for line in stream.getvalue().splitlines())
+
+
 def test_stopping_early_says_how_far_it_came() -> None:
     stream, clock = io.StringIO(), Clock()
     with pytest.raises(KeyboardInterrupt), Progress("search", total=9, unit="trial", stream=stream, clock=clock) as progress:

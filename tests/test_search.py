@@ -8,7 +8,8 @@ import math
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,21 +17,20 @@ import pytest
 
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.pareto import front
-from nas.quantities import Cost, parse_budgets
+from nas.quantities import QUANTITIES, Cost, counted, parse_budgets
+from nas.searching.proposals import Band, Proposal, draw, draw_in_band, first_generation, largest_that_fits, usage
 from nas.searching.search import (
-    Asked,
+    DIRECTIONS,
+    Evaluation,
+    Instruments,
+    SearchRequest,
     Stored,
     Trial,
     check_budgets,
-    choose_winner,
-    draw,
-    draw_in_band,
-    first_generation,
-    largest_that_fits,
+    failures,
     search,
-    standard_error,
-    usage,
 )
+from nas.searching.winner import Winner, choose_winner, standard_error
 
 FRAME = Frame(32, 3, 10)
 WEIGHT = {"conv": 3, "attention": 5, "mlp": 4}
@@ -109,42 +109,44 @@ def accuracy_of(architecture: Architecture) -> float:
 
 @dataclass
 class Recorder:
-    """An evaluator that remembers what it was given."""
+    """An evaluator that remembers what it was given; `failing` says which networks fail, and why."""
 
+    failing: Callable[[Architecture], str | None] = lambda architecture: None
     seen: list[str] = field(default_factory=list)
 
-    def __call__(self, architectures: list[Architecture]) -> Iterator[float]:
+    def __call__(self, architectures: list[Architecture]) -> Iterator[Evaluation]:
         for architecture in architectures:
             self.seen.append(architecture.key)
-            yield accuracy_of(architecture)
+            failure = self.failing(architecture)
+            yield Evaluation(failure=failure) if failure else Evaluation(accuracy_of(architecture))
 
 
 @dataclass
 class RandomStudy:
-    """The plainest thing that asks and remembers."""
+    """The plainest thing that suggests and remembers."""
 
     space: ToySpace
     stored: dict[int, Stored] = field(default_factory=dict)
-    told: list[Trial] = field(default_factory=list)
+    finished: list[Trial] = field(default_factory=list)
+    generations: list[list[Proposal]] = field(default_factory=list)
 
-    def ask(self, generation: int, proposals: Any, num: int) -> list[Asked]:
-        rng, first = random.Random(generation), len(self.told)
-        asked = [Asked(first + k, p.values, p.origin) for k, p in enumerate(proposals)]
-        return asked + [Asked(first + k, self.space.random(rng), "") for k in range(len(asked), num)]
+    def ask(self, generation: int, proposals: Any, num: int) -> list[Proposal]:
+        assert generation == len(self.generations)
+        self.generations.append(list(proposals))
+        rng = random.Random(generation)
+        return [*proposals, *(Proposal(self.space.random(rng), "") for _ in range(num - len(proposals)))]
 
     def tell(self, trial: Trial) -> None:
-        assert trial.number == len(self.told)
-        self.told.append(trial)
+        assert trial.number == len(self.finished)
+        self.finished.append(trial)
 
 
 def run(space: ToySpace, *texts: str, trials: int = 60, population: int = 20, study: Any = None, **options: Any) -> Any:
     budgets, _ = check_budgets(space, cost_of, parse_budgets(texts))
-    recorder = Recorder()
-    result = search(
-        space, study or RandomStudy(space), cost_of, budgets, options.pop("evaluate", recorder),
-        trials=trials, population=population, seed=0, **options,
-    )  # fmt: skip
-    return result, recorder, budgets
+    recorder = options.pop("recorder", None) or Recorder()
+    instruments = Instruments(cost_of, recorder, options.pop("measure", {}))
+    request = SearchRequest(budgets, trials, population, **options.pop("request", {}))
+    return search(space, study or RandomStudy(space), request, instruments, **options), recorder, request  # type: ignore[arg-type]
 
 
 # ---- the loop ----------------------------------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ def test_over_budget_is_never_evaluated_and_pruned_with_its_constraint() -> None
     over = [trial for trial in result.trials if trial.cost.macs > 4e6]
     assert over and not {trial.architecture.key for trial in over} & set(recorder.seen)
     for trial in over:
-        assert trial.accuracy is None and not trial.feasible
+        assert trial.evaluation is None and not trial.feasible
         assert trial.constraints["macs"] == pytest.approx(trial.cost.macs / 4e6 - 1) and trial.constraints["macs"] > 0
 
 
@@ -167,7 +169,7 @@ def test_nothing_is_evaluated_twice_and_repeats_get_the_known_value() -> None:
     for trial in repeats:
         first = result.trials[trial.repeat_of]
         assert first.number < trial.number and first.architecture == trial.architecture
-        assert (first.accuracy, first.constraints, first.repeat_of) == (trial.accuracy, trial.constraints, None)
+        assert (first.evaluation, first.constraints, first.repeat_of) == (trial.evaluation, trial.constraints, None)
 
 
 def test_trials_counts_distinct_evaluated_networks() -> None:
@@ -179,10 +181,20 @@ def test_trials_counts_distinct_evaluated_networks() -> None:
 @pytest.mark.parametrize("texts", [("1MMACs",), (), ("1MMACs", "3kparams")])
 def test_tiny_space_ends(texts: tuple[str, ...]) -> None:
     space = ToySpace((16, 32), (1,), 1)
-    result, recorder, budgets = run(space, *texts, trials=10_000)
+    result, recorder, request = run(space, *texts, trials=10_000)
     assert result.ending == "exhausted"
-    in_band = {a.key for a in space.all() if 0.8 <= usage(cost_of(a), budgets) <= 1}
+    in_band = {a.key for a in space.all() if 0.8 <= usage(cost_of(a), request.budgets) <= 1}
     assert in_band <= set(recorder.seen)
+
+
+def test_where_the_sampler_finds_nothing_new_each_generation_draws_anew() -> None:
+    class Stubborn(RandomStudy):
+        def ask(self, generation: int, proposals: Any, num: int) -> list[Proposal]:
+            smallest = {name: options[0] for name, options in self.space.decisions.items()}
+            return [*proposals, *[Proposal(smallest, "")] * (num - len(proposals))]
+
+    result, _, _ = run(ToySpace(), "4MMACs", trials=120, study=Stubborn(ToySpace()))
+    assert (result.ending, result.num_evaluated) == ("trials", 120)
 
 
 def test_stop_is_polled_before_each_evaluation() -> None:
@@ -204,7 +216,7 @@ def test_two_budgets_hold_together() -> None:
         fits = trial.cost.macs <= 4e6 and trial.cost.params <= 30e3
         assert fits == trial.feasible == (trial.architecture.key in recorder.seen)
         assert set(trial.constraints) == {"macs", "params"}
-        assert trial.usage == max(trial.cost.macs / 4e6, trial.cost.params / 30e3)
+        assert trial.usage == pytest.approx(max(trial.cost.macs / 4e6, trial.cost.params / 30e3))
 
 
 def test_time_outside_evaluation_is_told_apart() -> None:
@@ -212,45 +224,126 @@ def test_time_outside_evaluation_is_told_apart() -> None:
     assert 0 <= result.evaluate_seconds < result.seconds
 
 
-# ---- latency -----------------------------------------------------------------------------------------------------------
+# ---- failures ----------------------------------------------------------------------------------------------------------
+
+
+def reason_of(architecture: Architecture) -> str | None:
+    """Two networks in five fail, for one of two reasons."""
+    return {0: "out of memory", 1: "not finite"}.get(int(architecture.key, 16) % 5)
+
+
+def test_a_failure_is_recorded_once_counted_and_never_wins() -> None:
+    study = RandomStudy(ToySpace((16, 32), (1, 2), 1))
+    result, recorder, request = run(study.space, "1MMACs", trials=1000, study=study, recorder=Recorder(reason_of))
+    assert len(recorder.seen) == len(set(recorder.seen)) == result.num_evaluated
+    failed = {trial.architecture.key: trial.evaluation.failure for trial in result.trials if trial.evaluation and trial.evaluation.failure}
+    assert failed == {key: reason for key in recorder.seen if (reason := reason_of(next(a for a in study.space.all() if a.key == key)))}
+    assert failures(result.trials) == Counter(failed.values()) and len(set(failed.values())) == 2
+    repeats = [trial for trial in result.trials if trial.repeat_of is not None and trial.accuracy is None]
+    assert repeats and all(trial.evaluation == result.trials[trial.repeat_of].evaluation for trial in repeats)
+    assert not any(trial.feasible for trial in result.trials if trial.architecture.key in failed)
+    assert choose_winner(result.trials, request, num_heldout=1000, measure={}).trial.architecture.key not in failed
+
+
+def test_a_search_in_which_all_fails_ends_and_says_the_commonest_reason() -> None:
+    recorder = Recorder(lambda architecture: reason_of(architecture) or "out of memory")
+    result, recorder, request = run(ToySpace(), "4MMACs", trials=30, recorder=recorder)
+    assert result.ending == "trials" and len(recorder.seen) == 30
+    with pytest.raises(ValueError, match=r"^search: every evaluation failed, .* of 30 .*'out of memory'") as error:
+        choose_winner(result.trials, request, num_heldout=100, measure={})
+    assert "\n" not in str(error.value)
+
+
+def test_an_error_in_an_evaluation_is_no_failure_and_is_raised() -> None:
+    def broken(architectures: list[Architecture]) -> Iterator[Evaluation]:
+        raise KeyError("a bug")
+        yield
+
+    with pytest.raises(KeyError, match="a bug"):
+        run(ToySpace(), "4MMACs", recorder=broken)
+
+
+def test_an_evaluation_is_an_accuracy_or_a_failure() -> None:
+    for accuracy, failure in ((None, None), (0.5, "out of memory"), (math.nan, None), (1.5, None)):
+        with pytest.raises(AssertionError):
+            Evaluation(accuracy, failure)
+
+
+# ---- measured quantities -----------------------------------------------------------------------------------------------
 
 
 def latency_of(architecture: Architecture) -> float:
     return 1 + 3 * sum(stage.depth for stage in architecture.stages) + int(architecture.key, 16) % 7 / 10
 
 
-def test_latency_is_measured_only_for_what_would_enter_the_front() -> None:
-    timed: list[str] = []
+def memory_of(architecture: Architecture) -> float:
+    return 1e6 * (6 + 5 * (int(architecture.key, 16) % 3)) + cost_of(architecture).params
 
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second measured quantity: it takes an entry in the table and a function, and nothing else."""
+    monkeypatch.setitem(QUANTITIES, "memory_bytes", counted("memory_bytes", "B", "Bytes, made up.", measured=True))
+
+
+MEASURE = {"latency_ms": latency_of, "memory_bytes": memory_of}
+MEASURED_BUDGETS = ("4MMACs", "12ms", "14MB")
+
+
+@pytest.mark.usefixtures("memory")
+def test_all_that_is_measured_is_measured_only_for_what_would_enter_the_front_and_binds() -> None:
+    calls: list[tuple[str, str]] = []
+
+    def recorded(name: str) -> Callable[[Architecture], float]:
+        return lambda architecture: (calls.append((name, architecture.key)), MEASURE[name](architecture))[1]
+
+    result, recorder, request = run(ToySpace(), *MEASURED_BUDGETS, trials=60, measure={name: recorded(name) for name in MEASURE})
+    assert 0 < len(calls) < 2 * len(recorder.seen) and len(set(calls)) == len(calls)
+    verdicts = set()
+    for position, trial in enumerate(result.trials):
+        if trial.evaluation is None or trial.repeat_of is not None:
+            continue
+        before = [t for t in result.trials[:position] if t.feasible and t.repeat_of is None]
+        enters = len(before) in front([*(t.objectives for t in before), trial.objectives], DIRECTIONS)
+        assert trial.measured == ({name: measure(trial.architecture) for name, measure in MEASURE.items()} if enters else {})
+        if enters:
+            within = latency_of(trial.architecture) <= 12, memory_of(trial.architecture) <= 14e6
+            verdicts.add(within)
+            assert trial.feasible == all(within)
+            shares = (trial.cost.macs / 4e6, latency_of(trial.architecture) / 12, memory_of(trial.architecture) / 14e6)
+            assert trial.usage == pytest.approx(max(shares))
+            assert trial.constraints == pytest.approx(dict(zip(("macs", *MEASURE), (share - 1 for share in shares), strict=True)))
+        else:
+            assert trial.feasible
+    assert verdicts >= {(True, True), (True, False), (False, True)}  # each forbids what the other allows
+    winner = choose_winner(result.trials, request, num_heldout=1000, measure=MEASURE)
+    assert winner.measured["latency_ms"] <= 12 and winner.measured["memory_bytes"] <= 14e6
+
+
+def test_memory_that_runs_out_in_a_measurement_fails_the_network() -> None:
     def measure(architecture: Architecture) -> float:
-        timed.append(architecture.key)
+        if reason_of(architecture):
+            raise MemoryError("too large")
         return latency_of(architecture)
 
-    result, recorder, _ = run(ToySpace(), "4MMACs", "12ms", trials=60, measure_latency=measure)
-    assert 0 < len(timed) < len(recorder.seen) and len(set(timed)) == len(timed)
-    for position, trial in enumerate(result.trials):
-        before = [t for t in result.trials[:position] if t.feasible and t.repeat_of is None]
-        if trial.accuracy is None or trial.repeat_of is not None:
-            continue
-        points = [t.objectives for t in before] + [trial.objectives]
-        assert (trial.latency_ms is not None) == (len(before) in front(points, ("maximize", "minimize")))
-        assert trial.feasible == (trial.latency_ms is None or trial.latency_ms <= 12)
+    result, _, request = run(ToySpace(), "4MMACs", "12ms", measure={"latency_ms": measure})
+    assert failures(result.trials).total() > 0
+    assert all(reason_of(t.architecture) for t in result.trials if t.evaluation and t.evaluation.failure)
+    assert not reason_of(choose_winner(result.trials, request, num_heldout=100, measure={"latency_ms": measure}).trial.architecture)
 
 
 def test_only_a_latency_budget_searches_all_sizes() -> None:
-    result, _, budgets = run(ToySpace(), "12ms", trials=40, measure_latency=latency_of)
+    result, _, request = run(ToySpace(), "12ms", trials=40, measure=MEASURE)
     macs = [trial.cost.macs for trial in result.trials]
     assert max(macs) > 20 * min(macs)
-    winner = choose_winner(result.trials, budgets, num_heldout=1000, measure_latency=latency_of)
-    assert winner.latency_ms is not None and winner.latency_ms <= 12
+    assert choose_winner(result.trials, request, num_heldout=1000, measure=MEASURE).measured["latency_ms"] <= 12
 
 
 # ---- what arithmetic proposes ------------------------------------------------------------------------------------------
 
 
-def used_in(space: ToySpace, *texts: str) -> Any:
-    budgets = parse_budgets(texts)
-    return lambda values: usage(cost_of(space.decode(values)), budgets)
+def band_of(space: ToySpace, *texts: str) -> Band:
+    return Band(space, cost_of, parse_budgets(texts), 0.8)  # type: ignore[arg-type]
 
 
 @functools.cache
@@ -263,7 +356,7 @@ def everything() -> list[tuple[set[str], Cost]]:
 @pytest.mark.parametrize("mixer", [None, "conv", "attention", "mlp"])
 def test_largest_that_fits_is_near_the_enumerated_largest(texts: tuple[str, ...], mixer: str | None) -> None:
     space = ToySpace()
-    used, fixed = used_in(space, *texts), space.patterns()[mixer] if mixer else {}
+    used, fixed = band_of(space, *texts).used, space.patterns()[mixer] if mixer else {}
     found = largest_that_fits(space, fixed, used)
     assert found == largest_that_fits(space, fixed, used)
     budgets = parse_budgets(texts)
@@ -278,14 +371,14 @@ def test_largest_that_fits_is_near_the_enumerated_largest(texts: tuple[str, ...]
 
 def test_largest_that_fits_is_none_where_nothing_does() -> None:
     space = ToySpace()
-    assert largest_that_fits(space, {}, used_in(space, "1kMACs")) is None
+    assert largest_that_fits(space, {}, band_of(space, "1kMACs").used) is None
 
 
 def test_draws_lie_in_the_band_and_spread_over_it_and_over_the_mixers() -> None:
     space, rng = ToySpace(), random.Random(0)
-    used = used_in(space, "10MMACs")
-    drawn = [draw_in_band(space, used, 0.8, rng) for _ in range(200)]
-    shares = [used(values) for values in drawn if values is not None]
+    band = band_of(space, "10MMACs")
+    drawn = [draw_in_band(band, rng) for _ in range(200)]
+    shares = [band.used(values) for values in drawn if values is not None]
     assert len(shares) == 200 and all(0.8 <= share <= 1 for share in shares)
     for low in (0.8, 0.85, 0.9, 0.95):
         assert sum(low <= share < low + 0.05 for share in shares) > 20
@@ -296,13 +389,13 @@ def test_draws_lie_in_the_band_and_spread_over_it_and_over_the_mixers() -> None:
 
 def test_draw_gives_up_where_the_band_is_empty() -> None:
     space = ToySpace((16, 32), (1,), 1)
-    assert draw(space, used_in(space, "10MMACs"), 0.8, random.Random(0), 10, set()) == []
+    assert draw(band_of(space, "10MMACs"), 10, set(), random.Random(0)) == []
 
 
 def test_first_generation_is_distinct_in_budget_and_holds_the_seeds() -> None:
-    space, budgets = ToySpace(), parse_budgets(["4MMACs"])
-    used = used_in(space, "4MMACs")
-    proposals = first_generation(space, cost_of, budgets, used, 0.8, {}, 50, random.Random(0))
+    space = ToySpace()
+    used = (band := band_of(space, "4MMACs")).used
+    proposals = first_generation(band, {}, 50, random.Random(0))
     assert len({space.decode(p.values).key for p in proposals}) == len(proposals) == 50
     assert all(used(p.values) <= 1 for p in proposals)
     assert [p.origin for p in proposals[:5]] == ["smallest", "largest that fits", "conv", "attention", "mlp"]
@@ -310,6 +403,20 @@ def test_first_generation_is_distinct_in_budget_and_holds_the_seeds() -> None:
     for proposal in proposals:
         if proposal.origin in WEIGHT:
             assert proposal.values == largest_that_fits(space, space.patterns()[proposal.origin], used)
+
+
+def test_a_search_begins_with_its_starts_and_draws_by_its_seed() -> None:
+    space, drawn = ToySpace(), []
+    values = [{name: options[k] for name, options in space.decisions.items()} for k in (0, -1)]
+    values[0]["s0.cpe"] = True  # or it would be the smallest
+    assert band_of(space, "4MMACs").used(values[0]) <= 1 < band_of(space, "4MMACs").used(values[1])
+    for seed in (0, 0, 1):
+        study = RandomStudy(space)
+        run(space, "4MMACs", trials=3, study=study, request={"seed": seed, "starts": {"mine": values[0], "too large": values[1]}})
+        assert study.generations[0][0] == Proposal(values[0], "mine")
+        assert "too large" not in {proposal.origin for proposal in study.generations[0]}
+        drawn.append([proposal.values for proposal in study.generations[0] if proposal.origin == "drawn"])
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_impossible_budget_is_refused_with_the_smallest_cost() -> None:
@@ -348,16 +455,18 @@ def test_a_budget_above_the_largest_is_no_limit() -> None:
 
 def trial(number: int, accuracy: float | None, macs: int, **changes: Any) -> Trial:
     network = Architecture(FRAME, 4, (Stage(16 + number, ("conv",), 2.0),))
-    given = {"constraints": {"macs": macs / 100 - 1}, "usage": macs / 100}
-    return Trial(number, {}, network, Cost(macs, macs, 0), accuracy, **{**given, **changes})
+    evaluation = None if accuracy is None else Evaluation(accuracy)
+    given = {"constraints": {"macs": macs / 100 - 1}, "evaluation": evaluation}
+    return Trial(number, {}, network, Cost(macs, macs, 0), **{**given, **changes})
 
 
-LIMIT = parse_budgets(["100MACs"])
+def winner_of(trials: list[Trial], *texts: str, num_heldout: int = 10**6, measure: Any = None) -> Winner:
+    return choose_winner(trials, SearchRequest(parse_budgets(texts), 100, 10), num_heldout=num_heldout, measure=measure or {})
 
 
 def test_winner_is_the_most_accurate_in_the_band() -> None:
     trials = [trial(0, 0.95, 70), trial(1, 0.80, 85), trial(2, 0.70, 99), trial(3, None, 120)]
-    winner = choose_winner(trials, LIMIT, num_heldout=10_000)
+    winner = winner_of(trials, "100MACs", num_heldout=10_000)
     assert winner.trial.number == 1 and winner.reason.startswith("the most accurate between 80%")
 
 
@@ -365,29 +474,38 @@ def test_larger_wins_within_one_standard_error() -> None:
     error = standard_error(0.8, 1000)
     assert error == pytest.approx(0.012649, abs=1e-6)
     trials = [trial(0, 0.80, 85), trial(1, 0.80 - 0.9 * error, 95), trial(2, 0.80 - 1.1 * error, 99)]
-    winner = choose_winner(trials, LIMIT, num_heldout=1000)
+    winner = winner_of(trials, "100MACs", num_heldout=1000)
     assert winner.trial.number == 1 and "one standard error" in winner.reason
-    assert choose_winner(trials, LIMIT, num_heldout=100_000).trial.number == 0
+    assert winner_of(trials, "100MACs", num_heldout=100_000).trial.number == 0
 
 
 def test_outside_the_band_the_most_accurate_wins_and_it_is_said() -> None:
-    winner = choose_winner([trial(0, 0.80, 20), trial(1, 0.799, 60)], LIMIT, num_heldout=100)
+    winner = winner_of([trial(0, 0.80, 20), trial(1, 0.799, 60)], "100MACs", num_heldout=100)
     assert winner.trial.number == 0 and winner.reason.startswith("no network evaluated lies between 80%")
 
 
-def test_winner_obeys_latency_as_measured_now_or_the_next_one_wins() -> None:
-    budgets = parse_budgets(["100MACs", "8ms"])
-    trials = [trial(0, 0.9, 90, latency_ms=7.0), trial(1, 0.8, 90), trial(2, 0.7, 90, latency_ms=5.0)]
-    now = {trials[0].architecture: 9.0, trials[1].architecture: 8.5, trials[2].architecture: 6.0}
-    winner = choose_winner(trials, budgets, num_heldout=10**6, measure_latency=now.__getitem__)
-    assert (winner.trial.number, winner.latency_ms, winner.usage) == (2, 6.0, 0.9)
-    with pytest.raises(ValueError, match="no network evaluated obeys it"):
-        choose_winner(trials, budgets, num_heldout=10**6, measure_latency=lambda architecture: 9.0)
+def test_winner_obeys_all_as_measured_now_or_the_next_one_wins(memory: None) -> None:
+    trials = [trial(number, 0.9 - number / 10, 90, measured={"latency_ms": 7.0, "memory_bytes": 1e6}) for number in range(4)]
+    latency = dict(zip((t.architecture for t in trials), (9.0, 7.0, 7.0, 6.0), strict=True))
+    memory_now = dict(zip((t.architecture for t in trials), (1e6, 3e6, None, 1.9e6), strict=True))
+
+    def measure_memory(architecture: Architecture) -> float:
+        if memory_now[architecture] is None:
+            raise MemoryError
+        return memory_now[architecture]
+
+    texts, measure = ("100MACs", "8ms", "2MB"), {"latency_ms": latency.__getitem__, "memory_bytes": measure_memory}
+    winner = winner_of(trials, *texts, measure=measure)
+    assert (winner.trial.number, winner.measured) == (3, {"latency_ms": 6.0, "memory_bytes": 1.9e6})
+    assert winner.usage == pytest.approx(0.95)
+    latency[trials[3].architecture] = 8.1
+    with pytest.raises(ValueError, match=r"^--budget 100MACs and 8ms and 2MB: no network evaluated obeys it"):
+        winner_of(trials, *texts, measure=measure)
 
 
 def test_repeats_and_violators_never_win() -> None:
-    trials = [trial(0, 0.9, 90, constraints={"latency_ms": 0.1}), trial(1, 0.5, 85), trial(2, 0.5, 85, repeat_of=1)]
-    assert choose_winner(trials, LIMIT, num_heldout=10**6).trial.number == 1
+    trials = [trial(0, 0.9, 90, constraints={"macs": -0.1, "latency_ms": 0.1}), trial(1, 0.5, 85), trial(2, 0.5, 85, repeat_of=1)]
+    assert winner_of(trials, "100MACs", num_heldout=10**6).trial.number == 1
 
 
 def test_usage_is_of_the_tightest_budget_that_arithmetic_knows() -> None:
@@ -397,8 +515,8 @@ def test_usage_is_of_the_tightest_budget_that_arithmetic_knows() -> None:
 
 
 def test_without_a_binding_budget_every_network_is_in_the_band() -> None:
-    trials = [trial(0, 0.80, 85, usage=0.0, constraints={}), trial(1, 0.90, 5, usage=0.0, constraints={})]
-    assert choose_winner(trials, [], num_heldout=10**6).trial.number == 1
+    trials = [trial(0, 0.80, 85, constraints={}), trial(1, 0.90, 5, constraints={})]
+    assert winner_of(trials).trial.number == 1
 
 
 def test_search_imports_neither_torch_nor_optuna_nor_ray() -> None:

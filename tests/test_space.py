@@ -17,7 +17,7 @@ import pytest
 from nas.cost import cost
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.layers import layer_specs
-from nas.spaces.space import SearchSpace, with_frame
+from nas.spaces.decisions import SearchSpace
 
 SPACE_FILES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
 
@@ -124,9 +124,8 @@ def test_what_has_no_effect_is_left_out(write: Write) -> None:
     space = SearchSpace.read(write(stages__0__mixer=["conv", "attention", "s2_shift"]))
     kernel_unread = [stage_of(space, s0__b0__mixer="s2_shift", s0__kernel=kernel) for kernel in (3, 5)]
     assert kernel_unread[0] == kernel_unread[1]
-    assert kernel_unread[0].kernel is None
-    assert kernel_unread[0].head_width is None
-    assert stage_of(space, s0__b0__mixer="attention").head_width == 16
+    assert kernel_unread[0].options == ()
+    assert stage_of(space, s0__b0__mixer="attention").options == (("head_width", 16),)
 
     assert stage_of(space, s0__sharing=True) == stage_of(space, s0__sharing=False)  # one block shares with nobody
     assert stage_of(space, s0__b1__mixer="conv") == stage_of(space, s0__b1__mixer="s2_shift")  # cut off by the depth
@@ -158,7 +157,7 @@ def test_a_scalar_is_fixed_and_a_list_of_one_is_too(write: Write) -> None:
 
 
 def test_one_mixer_per_stage(write: Write) -> None:
-    space = SearchSpace.read(write(mixer_per="stage"))
+    space = SearchSpace.read(write(mixer_per="stage", stages__0__cpe=True, stages__1__mlp_ratio=2, stages__1__cpe=True))
     assert [name for name in space.decisions if name.endswith("mixer")] == ["s0.mixer", "s1.mixer"]
     assert list(space.mixer_decisions) == ["s0.mixer", "s1.mixer"]
     for architecture in everything(space):
@@ -271,7 +270,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "unknown key of a stage": ({"stages__1__widht": 3}, ["stages[1]", "'widht'", "known: width", "Did you mean 'width'?"]),
     "unknown key": ({"mixer_pre": "block"}, ["'mixer_pre'", "known: format", "Did you mean 'mixer_per'?"]),
-    "unknown word": ({"mixer_per": "blocks"}, ["mixer_per", "'blocks'", "known: block, stage", "Did you mean 'block'?"]),
+    "unknown word": ({"mixer_per": "blocks"}, ["mixer_per", "'blocks'", "'block' or 'stage'", "Did you mean 'block'?"]),
     "missing key": ({"stages__0__width": None}, ["stages[0]", "missing key 'width'", "needed: width, depth, mixer, mlp_ratio"]),
     "text for a number": ({"stages__0__width": "32"}, ["stages[0].width", "'32'", "integer"]),
     "switch for a number": ({"stages__0__depth": [1, True]}, ["stages[0].depth[1]", "True", "integer"]),
@@ -285,7 +284,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "depth zero": ({"stages__0__depth": 0}, ["stages[0].depth", "got 0", "1"]),
     "no stages": ({"stages": []}, ["stages", "[]", "at least 1"]),
     "frame": ({"frame__classes": None}, ["frame", "missing key 'classes'", "needed: resolution, channels, classes"]),
-    "another file": ({"format": "architecture 1"}, ["format", "architecture file", "`format: search space 1`"]),
+    "another file": ({"format": "architecture 1"}, ["format", "'architecture 1'", "'search space 1'"]),
     "heads that do not divide": (
         {"stages__1__head_width": 12},
         ["at resolution 32", "stages.1.blocks.0.mixer.attention", "heads of 12", "width 128", "multiples of 12"],
@@ -324,7 +323,7 @@ def test_a_mistake_is_told_in_one_line_with_place_and_remedy(changes: dict[str, 
 
 def test_another_frame_is_checked_as_well(write: Write) -> None:
     space = SearchSpace.read(write())
-    assert with_frame(space, resolution=64, classes=3).frame == Frame(64, 3, 3)
-    assert with_frame(space, resolution=64).decisions == space.decisions
+    assert space.at(Frame(64, 3, 3)).frame == Frame(64, 3, 3)
+    assert space.at(Frame(64, 3, 10)).decisions == space.decisions
     with pytest.raises(ValueError, match=r"at resolution 24: stages\.1\.blocks\.0\.mixer\.permute.*3x3"):
-        with_frame(space, resolution=24)
+        space.at(Frame(24, 3, 10))

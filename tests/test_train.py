@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
+from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
 import nas.training.loop
@@ -21,10 +22,11 @@ from nas.data import Augmentation, Data, open_data
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.network import Network
 from nas.runs.checkpoint import load_checkpoint
-from nas.spaces.space import SearchSpace
+from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
-from nas.training.loop import Phase, Recipe, evaluate, train
+from nas.training.loop import Course, Watch, evaluate, train_model
 from nas.training.paths import paths_of_step
+from nas.training.recipe import Phase, Recipe
 
 REPOSITORY = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -50,6 +52,21 @@ ARCHITECTURE = Architecture(
         Stage(64, ("attention", "token_mlp", "permute"), 2.0, cpe=True, head_width=16),
     ),
 )
+
+
+class Told(Watch):
+    """Calls functions with what the loop tells."""
+
+    def __init__(self, report: Callable[[int, float, float], Any], rung: Callable[[int, nn.Module], Any], stop: Callable[[], bool]) -> None:
+        self.step, self.rung, self.stop = report, rung, stop  # type: ignore[method-assign]
+
+
+def train(
+    model: nn.Module, batches: Any, phase: Phase, *, steps: int, seed: int, paths: Any = lambda step: [()], checkpoint: Path | None = None,
+    identity: str = "", report: Any = lambda *_: None, rung: Any = lambda *_: None, stop: Any = lambda: False,
+) -> tuple[nn.Module, int]:  # fmt: skip
+    course = Course(phase, steps, seed, checkpoint=checkpoint, identity=identity)
+    return train_model(model, batches, course, Told(report, rung, stop), paths)
 
 
 @pytest.fixture(scope="module")
@@ -233,14 +250,63 @@ def test_clipping_bounds_the_gradient_of_the_whole_step() -> None:
     assert norm == pytest.approx(1e-3, rel=1e-3)  # the quotient has a small constant in it
 
 
-def test_the_learning_rate_warms_up_linearly_and_follows_a_cosine() -> None:
-    phase, steps, warmup = Phase(steps=40, batch_size=2, lr=0.5, min_lr=0.1, warmup=0.25), 40, 10
+@pytest.mark.parametrize(("lr", "min_lr", "warmup"), [(0.5, 0.1, 0.25), (1e-3, 0.0, 0.0), (2e-3, 1e-5, 0.1)])
+def test_the_learning_rate_is_that_of_timms_cosine_with_warm_up(lr: float, min_lr: float, warmup: float) -> None:
+    phase, steps = Phase(steps=40, batch_size=2, lr=lr, min_lr=min_lr, warmup=warmup), 40
     rates: list[float] = []
     train(Scaled(), points, phase, steps=steps, seed=0, report=lambda step, loss, lr: rates.append(lr))
-    start = phase.lr / warmup
-    expected = [start + (phase.lr - start) * step / warmup for step in range(warmup)]
-    expected += [0.1 + 0.4 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(warmup, steps)]
-    assert rates == pytest.approx(expected)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    warmed = round(warmup * steps)
+    options: dict[str, Any] = {"warmup_t": warmed, "warmup_lr_init": lr / max(1, warmed), "t_in_epochs": False}
+    reference = CosineLRScheduler(optimizer, t_initial=steps, lr_min=min_lr, **options)
+    expected = []
+    for step in range(steps):
+        reference.step_update(step)
+        expected.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_rate_of_a_step_is_what_the_optimiser_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[float] = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda self, *args: (used.extend({group["lr"] for group in self.param_groups}), step(self, *args))[1]
+    )
+    rates: list[float] = []
+    train(Scaled(), points, PLAIN, steps=STEPS, seed=0, report=lambda step, loss, lr: rates.append(lr))
+    assert used == rates
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_what_a_rung_sees_does_not_depend_on_how_long_the_training_is_to_be(ema: bool) -> None:
+    """Else a rung's figure would say more about the schedule than about the network."""
+    seen: dict[int, dict[int, Any]] = {}
+    for steps in (30, 60):
+        torch.manual_seed(0)
+        phase = Phase(steps=steps, batch_size=6, lr=0.05, min_lr=1e-4, warmup=0.2, ema=ema, rungs=(10, 20))
+        at_rungs = seen[steps] = {}
+        rates: list[float] = []
+        train(
+            Scaled(), points, phase, steps=steps, seed=0, report=lambda step, loss, lr, r=rates: r.append(lr),
+            rung=lambda step, model, a=at_rungs: a.update({step: copy.deepcopy(model.state_dict())}),
+        )  # fmt: skip
+        assert rates[2:20] == [0.05] * 18 and rates[-1] < 0.02 and rates[0] == pytest.approx(0.025)
+    assert seen[30].keys() == {10, 20}
+    assert_equal(seen[30], seen[60])
+
+
+def test_a_network_is_trained_on_after_a_rung() -> None:
+    """Evaluating switches off what acts in training only."""
+    modes: list[bool] = []
+
+    class Mode(Scaled):
+        def forward(self, x: Tensor, factor: float = 1.0, other: bool = False) -> Tensor:
+            modes.append(self.training)
+            return super().forward(x, factor, other)
+
+    phase = PLAIN.model_copy(update={"rungs": (2,)})
+    train(Mode(), points, phase, steps=STEPS, seed=0, rung=lambda step, model: model.eval())
+    assert modes == [True] * STEPS
 
 
 class Silent(nn.Module):

@@ -29,11 +29,11 @@ from torch import Tensor
 from tracing import trace
 
 from nas.data import Data, DataSource
+from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.network import Network, load_network
 from nas.networks.weight_files import load_weights
-from nas.searching.ray_workers import cores
-from nas.spaces.space import SearchSpace
+from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.paths import paths_of_step
 from nas.yaml_files import read_yaml

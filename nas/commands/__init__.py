@@ -1,0 +1,16 @@
+"""The commands, one file each; what they need besides click is imported when one runs, so that help comes at once."""
+
+from nas.commands.command_line import run
+from nas.commands.import_weights import import_weights
+from nas.commands.presets import presets
+from nas.commands.profile import profile
+from nas.commands.retrain import retrain
+from nas.commands.search import search
+from nas.commands.train import train
+
+COMMANDS = (search, train, retrain, profile, presets, import_weights)
+
+
+def main() -> int:
+    """Runs the command that `sys.argv` names; the exit status."""
+    return run(COMMANDS)

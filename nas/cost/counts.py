@@ -11,13 +11,18 @@ import functools
 from typing import Any
 
 from nas.networks.architecture import Architecture
-from nas.networks.layers import LAYERS, layer_specs
+from nas.networks.layers import LayerSpec, Settings, layer_specs
 from nas.quantities import Cost
 
 
+def layer_cost(spec: LayerSpec) -> Cost:
+    """Of one layer, whether or not it has its weights to itself."""
+    return _cost(spec.layer, spec.settings)
+
+
 @functools.lru_cache(maxsize=100_000)
-def _shape_cost(kind: str, settings: tuple[tuple[str, Any], ...]) -> Cost:
-    return LAYERS[kind].cost(**dict(settings))  # type: ignore[attr-defined]
+def _cost(layer: Any, settings: Settings) -> Cost:
+    return layer.cost(**dict(settings))
 
 
 def cost(architecture: Architecture) -> Cost:
@@ -25,7 +30,7 @@ def cost(architecture: Architecture) -> Cost:
     macs = params = activations = 0
     seen = set()
     for spec in layer_specs(architecture):
-        layer = _shape_cost(spec.kind, spec.settings)
+        layer = layer_cost(spec)
         macs += layer.macs
         activations += layer.activations
         if spec.weights not in seen:
@@ -40,7 +45,7 @@ def stage_costs(architecture: Architecture) -> dict[str, Cost]:
     seen = set()
     for spec in layer_specs(architecture):
         part = ".".join(spec.place.split(".")[:2])
-        layer = _shape_cost(spec.kind, spec.settings)
+        layer = layer_cost(spec)
         total = parts.setdefault(part, [0, 0, 0])
         total[0] += layer.macs
         total[1] += 0 if spec.weights in seen else layer.params

@@ -6,9 +6,11 @@ measured, not derived. A figure taken beside running work is worthless: callers 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import statistics
 import time
+from collections.abc import Iterator
 
 import torch
 
@@ -28,21 +30,24 @@ def measure_latency(
         threads: CPU threads, pinned for the measurement and put back after it.
         warmup: passes before the measured ones.
         runs: measured passes.
+
+    Raises:
+        MemoryError: the network or its activations do not fit.
     """
     frame = architecture.frame
-    network = Network(architecture).eval().to(device)
-    images = torch.randn(batch, frame.channels, frame.resolution, frame.resolution, device=device)
     threads_before, collecting = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(threads)
     gc.disable()
     try:
-        with torch.inference_mode():
+        with memory_errors(), torch.inference_mode():
+            network = Network(architecture).eval().to(device)
+            images = torch.randn(batch, frame.channels, frame.resolution, frame.resolution, device=device)
             seconds = [_seconds(network, images) for _ in range(warmup + runs)][warmup:]
     finally:
         torch.set_num_threads(threads_before)
         if collecting:
             gc.enable()
-    return 1000 * statistics.median(seconds)
+    return round(1000 * statistics.median(seconds), 4)
 
 
 def _seconds(network: torch.nn.Module, images: torch.Tensor) -> float:
@@ -51,3 +56,15 @@ def _seconds(network: torch.nn.Module, images: torch.Tensor) -> float:
     if images.is_cuda:
         torch.cuda.synchronize(images.device)  # a GPU's work is asynchronous: wait for its end
     return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raises `MemoryError` for each of the ways in which torch says that memory ran out."""
+    try:
+        yield
+    except RuntimeError as error:  # `OutOfMemoryError` is one too; torch's CPU allocator, cuBLAS and cuDNN raise plain ones
+        signs = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
+        if isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs):
+            raise MemoryError(str(error).splitlines()[0]) from None
+        raise

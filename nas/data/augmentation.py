@@ -1,5 +1,8 @@
 """Augmentation of whole batches, on whatever device they are; every sample has draws of its own.
 
+Only the box of a resized crop is cut out of each image before (`decoding.py`), since it is a box of the original; where the originals are
+in memory (images of the wanted side), it is cut here, from the same random numbers.
+
 Tensors: B batch, C channels, R resolution. The draws come from a CPU generator, so that they are the same on a GPU.
 """
 
@@ -14,7 +17,10 @@ from nas.data.seeding import seeded
 
 PAD_DIVISOR = 8  # crop "pad" pads by resolution / 8: 4 pixels at 32
 RANDAUGMENT_GROUP = 8  # torchvision draws once per call: so many samples share their operations
+RANDAUGMENT_CHANCE = 0.5  # that an operation is applied, as in timm's `rand-m9-n2`, after which recipes are written
+RESIZED_RATIO = 3 / 4, 4 / 3  # width over height of a resized crop, as in torchvision and timm
 BOX_TRIES = 10
+BOX_NUMBERS = 2 * BOX_TRIES + 2  # random numbers that make a box
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -24,10 +30,12 @@ class Augmentation(BaseModel):
     """What training does to its images.
 
     Attributes:
-        crop: `none`; `pad`: pad with zeros by an eighth and crop; `resized`: crop a box and scale it up.
+        crop: `none`: the centre square; `pad`: the centre square, padded with zeros by an eighth of the resolution, and a crop of it;
+            `resized`: a box of the whole original image, scaled to the resolution.
         crop_scale: Least and greatest part of the area that a resized crop takes.
-        flip: Mirror every other image.
-        randaugment: Number of operations and their magnitude, 0 to 10 (10 the strongest), or None.
+        flip: Mirror an image with a chance of one half.
+        randaugment: Number of operations, each applied with a chance of one half, and their magnitude, 0 to 10 (10 the strongest), or None:
+            `[2, 9]` is what timm calls `rand-m9-n2-inc1`.
         erasing: Probability that a box of an image is blanked.
         mixup: Alpha of mixup; 0 for none.
         cutmix: Alpha of cutmix; 0 for none. With both, each batch draws one of them.
@@ -56,39 +64,30 @@ class Augmentation(BaseModel):
 
 
 def augment(x: Tensor, augmentation: Augmentation, mean: tuple[float, ...], draw: torch.Generator) -> Tensor:
-    """Crops, flips and applies RandAugment.
+    """Pads and crops, flips and applies RandAugment.
 
     Args:
-        x: uint8, [B, C, R, R].
+        x: uint8, [B, C, R, R]; boxes of the originals where the crop is `resized`, else their centre squares. Not modified.
         augmentation: What to do.
         mean: Per channel, in 0..1: the colour that RandAugment fills with.
         draw: CPU generator of this batch.
-
-    Returns:
-        uint8, [B, C, R, R]; `x` itself is not modified.
     """
-    count, side = len(x), x.shape[-1]
-    flip = torch.rand(count, generator=draw) < (0.5 if augmentation.flip else 0.0)
-    if augmentation.crop == "resized":
-        boxes = random_boxes(count, augmentation.crop_scale, (3 / 4, 4 / 3), draw)
-        x = resized_crop(x, boxes.to(x.device), flip.to(x.device))
-    else:
-        pad = side // PAD_DIVISOR if augmentation.crop == "pad" else 0
-        corners = torch.randint(2 * pad + 1, (count, 2), generator=draw)
-        x = pad_crop(x, pad, corners.to(x.device), flip.to(x.device))
+    flip = (torch.rand(len(x), generator=draw) < (0.5 if augmentation.flip else 0.0)).to(x.device)
+    pad = x.shape[-1] // PAD_DIVISOR if augmentation.crop == "pad" else 0
+    corners = torch.randint(2 * pad + 1, (len(x), 2), generator=draw).to(x.device)
+    if pad:
+        x = pad_crop(x, pad, corners, flip)
+    elif augmentation.flip:
+        x = torch.where(flip[:, None, None, None], x.flip(3), x)
     if augmentation.randaugment is not None:
         x = randaugment(x, *augmentation.randaugment, mean, int(torch.randint(2**31, (), generator=draw)))
     return x
 
 
 def pad_crop(x: Tensor, pad: int, corners: Tensor, flip: Tensor) -> Tensor:
-    """Pads with zeros, crops back to the side of `x`, and mirrors, all in one lookup.
+    """Pads [B, C, R, R] by `pad` zeros on every side, crops back to R, and mirrors, all in one lookup.
 
-    Args:
-        x: [B, C, R, R].
-        pad: Pixels on every side.
-        corners: Top and left of each crop in the padded image, [B, 2], 0 to 2 * pad.
-        flip: Which samples to mirror, bool [B].
+    `corners` are top and left of each crop in the padded image, [B, 2], 0 to 2 * pad; `flip` says which samples to mirror, bool [B].
     """
     steps = torch.arange(x.shape[-1], device=x.device)
     rows = corners[:, :1] + steps
@@ -98,62 +97,47 @@ def pad_crop(x: Tensor, pad: int, corners: Tensor, flip: Tensor) -> Tensor:
     return padded_BHWC[samples, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
-def resized_crop(x: Tensor, boxes: Tensor, flip: Tensor) -> Tensor:
-    """Scales a box of each image up to the whole side (bilinear), and mirrors.
+def resized_crop(x: Tensor, boxes: Tensor) -> Tensor:
+    """Scales a box of each uint8 image [B, C, R, R] up to R (bilinear), as Pillow's `resize` does with one.
 
-    Args:
-        x: uint8, [B, C, R, R].
-        boxes: Top, left, height, width in parts of the side, [B, 4].
-        flip: Which samples to mirror, bool [B].
+    `boxes` are top, left, height and width in parts of R, [B, 4].
     """
     top, left, height, width = boxes.unbind(1)
     zero = torch.zeros_like(top)
     # From output to input coordinates, both -1 to 1 across the image.
-    theta = torch.stack(
-        [
-            torch.stack([torch.where(flip, -width, width), zero, 2 * left + width - 1], 1),
-            torch.stack([zero, height, 2 * top + height - 1], 1),
-        ],
-        1,
-    )
+    theta = torch.stack([torch.stack([width, zero, 2 * left + width - 1], 1), torch.stack([zero, height, 2 * top + height - 1], 1)], 1)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     resized = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def randaugment(x: Tensor, num_ops: int, magnitude: int, mean: tuple[float, ...], seed: int) -> Tensor:
-    """Applies torchvision's RandAugment to groups of samples, each group with operations of its own.
+    """Applies RandAugment to groups of samples, each group with operations of its own.
 
-    Magnitude 0 to 10 as in timm, which the streamed images use: torchvision would count 0 to 30.
+    The operations are torchvision's, which work on batches and on a GPU (timm's work on one Pillow image at a time: 9 against 4 ms for 128
+    images of 32 pixels); magnitude and chance are counted as timm does, 0 to 10 and one half.
 
     Source: E. D. Cubuk et al., "RandAugment", arXiv:1909.13719.
     """
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import RandAugment
 
-    transform = RandAugment(
-        num_ops,
-        magnitude,
-        num_magnitude_bins=11,
-        interpolation=InterpolationMode.BILINEAR,
-        fill=[round(255 * value) for value in mean],
-    )
+    fill = [round(255 * value) for value in mean]
+    one = RandAugment(1, magnitude, num_magnitude_bins=11, interpolation=InterpolationMode.BILINEAR, fill=fill)
+    groups = list(x.split(RANDAUGMENT_GROUP))
     with seeded(seed):
-        return torch.cat([transform(group) for group in x.split(RANDAUGMENT_GROUP)])
+        for _ in range(num_ops):
+            groups = [one(group) if torch.rand(()) < RANDAUGMENT_CHANCE else group for group in groups]
+    return torch.cat(groups)
 
 
 def erase(x: Tensor, probability: float, draw: torch.Generator) -> Tensor:
-    """Sets a box of some images to zero, the mean after normalisation: 2% to a third of the area.
+    """Sets a box, 2% to a third of the area, of some normalised images [B, C, R, R] to zero, which is the mean.
 
     Source: Z. Zhong et al., "Random Erasing Data Augmentation", arXiv:1708.04896.
-
-    Args:
-        x: Normalised, [B, C, R, R].
-        probability: That an image has a box erased.
-        draw: CPU generator of this batch.
     """
     chosen = torch.rand(len(x), generator=draw) < probability
-    boxes = random_boxes(len(x), (0.02, 1 / 3), (0.3, 1 / 0.3), draw)
+    boxes = random_boxes(torch.rand(len(x), BOX_NUMBERS, generator=draw), (0.02, 1 / 3), (0.3, 1 / 0.3))
     centres = (torch.arange(x.shape[-1]) + 0.5) / x.shape[-1]
     rows = (centres >= boxes[:, :1]) & (centres < boxes[:, :1] + boxes[:, 2:3])
     columns = (centres >= boxes[:, 1:2]) & (centres < boxes[:, 1:2] + boxes[:, 3:])
@@ -162,11 +146,7 @@ def erase(x: Tensor, probability: float, draw: torch.Generator) -> Tensor:
 
 
 def mix(x: Tensor, labels: Tensor, augmentation: Augmentation, num_classes: int, *key: int) -> tuple[Tensor, Tensor]:
-    """Applies mixup or cutmix to a batch of an even number of images, drawn by `key`.
-
-    Returns:
-        The images, and the class probabilities [B, num_classes], float.
-    """
+    """Applies mixup or cutmix to an even number of images, drawn by `key`; returns them and class probabilities [B, num_classes], float."""
     from timm.data import Mixup
 
     mixup = Mixup(augmentation.mixup, augmentation.cutmix, label_smoothing=0.0, num_classes=num_classes)
@@ -174,22 +154,28 @@ def mix(x: Tensor, labels: Tensor, augmentation: Augmentation, num_classes: int,
         return mixup(x, labels)
 
 
-def random_boxes(count: int, scale: tuple[float, float], ratio: tuple[float, float], draw: torch.Generator) -> Tensor:
-    """Draws boxes by area and aspect ratio: for each the first of ten tries that fits into the image.
+def random_boxes(numbers: Tensor, scale: tuple[float, float], ratio: tuple[float, float], shape: float = 1.0) -> Tensor:
+    """Makes boxes by area and aspect ratio: for each the first of ten tries that fits into the image.
+
+    The same law as torchvision's `RandomResizedCrop`, also where no try fits: then the middle of the image, as large as the ratios allow.
 
     Args:
-        count: Number of boxes.
+        numbers: Random numbers, even in 0..1, [B, BOX_NUMBERS].
         scale: Least and greatest area, in parts of the image's.
         ratio: Least and greatest width over height; drawn evenly in the logarithm.
-        draw: CPU generator.
+        shape: The image's own width over height.
 
     Returns:
-        Top, left, height, width in parts of the side, [count, 4].
+        Top, left, height, width in parts of the image's height and width, [B, 4].
     """
-    area = torch.empty(count, BOX_TRIES).uniform_(*scale, generator=draw)
-    aspect = torch.empty(count, BOX_TRIES).uniform_(*torch.tensor(ratio).log().tolist(), generator=draw).exp()
+    tries = numbers[:, :-2].unflatten(1, (BOX_TRIES, 2))
+    area = scale[0] + (scale[1] - scale[0]) * tries[..., 0]
+    aspect = ratio[0] * (ratio[1] / ratio[0]) ** tries[..., 1] / shape
     sizes = torch.stack([(area / aspect).sqrt(), (area * aspect).sqrt()], 2)
-    first = (sizes <= 1).all(2).int().argmax(1)  # the first try where none fits, cut to the image
-    size = sizes[torch.arange(count), first].clamp(max=1)
-    corner = torch.rand(count, 2, generator=draw) * (1 - size)
+    fits = (sizes <= 1).all(2)
+    first = sizes[torch.arange(len(sizes)), fits.int().argmax(1)]
+    largest = torch.tensor([shape / ratio[0], ratio[1] / shape]).clamp(max=1)
+    some = fits.any(1, keepdim=True)
+    size = torch.where(some, first, largest)
+    corner = torch.where(some, numbers[:, -2:], 0.5) * (1 - size)
     return torch.cat([corner, size], 1)

@@ -1,78 +1,69 @@
 """Data: the splits of a data set at one resolution, on one device, as batches.
 
-A training batch is a function of (seed, step): the order of an epoch, the crops, the mixing are drawn from keys, never
-from a state that runs along. To go on at step k is to ask for step k.
+A training batch is a function of (seed, step): the order of an epoch, the crops, the mixing are drawn from keys, never from a state that
+runs along. To go on at step k is to ask for step k. A recipe means the same whatever the size of the
+set: what is streamed equals what is in memory, to the bit, or to rounding where boxes are scaled.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.data.augmentation import Augmentation, augment, erase, mix
-from nas.data.images import Found, Images
-from nas.data.memory import decode
-from nas.data.seeding import DRAW, MIX, ORDER, SPLIT, generator, permutation
-from nas.data.splits import held_out_size, stratified
-from nas.data.streaming import Samples, stream, training_transform
+from nas.data.augmentation import BOX_NUMBERS, RESIZED_RATIO, Augmentation, augment, erase, mix, random_boxes, resized_crop
+from nas.data.decoding import Samples, decode, stream
+from nas.data.images import Images
+from nas.data.seeding import BOX, DRAW, MIX, ORDER, generator, permutation
+from nas.data.splits import Found, stratified
 
-SPLITS = "fit", "held_out", "train", "test"
+MAX_HELD_OUT = 5000  # a fifth of the training images is held out for selection, but no more
 MEASURED = 2000  # training images, the same in every run, that mean and standard deviation are taken from
 
 Batch = tuple[Tensor, Tensor]
+Chosen = tuple[NDArray[np.int64], Tensor | None]  # which images, and the random numbers of their boxes; None for centre squares
 
 
 class Data:
     """Batches of a data set.
 
     Splits: `held_out`, training images kept for selection, the same in every run; `fit`, the other training images;
-    `train`, both together; `test`, not opened before it is asked for.
+    `train`, both together; `test`, not decoded before it is asked for.
 
     Attributes:
-        name: Of the data set.
         classes: Name of each class, in the order of the labels.
         channels: 1 or 3.
         resolution: Side of the images in pixels.
-        mean: Per channel, in 0..1, of the training images (of a fixed sample of 2,000 where there are more).
-        std: Likewise.
+        mean: Per channel, in 0..1, of the training images (of a fixed sample of 2,000 where there are more); `std` likewise.
     """
 
-    def __init__(self, found: Found, resolution: int, device: torch.device, memory_limit: int, workers: int) -> None:
+    def __init__(self, found: Found, resolution: int, device: torch.device, loaders: int, memory_limit: int) -> None:
+        assert loaders >= 0, loaders
         self.name, self.classes, self.resolution = found.name, found.classes, resolution
         self.channels = found.survey[0]
-        self._found, self._device, self._memory_limit, self._workers = found, device, memory_limit, workers
+        self._found, self._device, self._loaders, self._memory_limit = found, device, loaders, memory_limit
         labels = found.train.labels
-        everything = np.arange(len(labels))
-        if found.held_out is None:
-            fit, held_out = stratified(labels, held_out_size(len(labels)))
-        else:
-            fit, held_out = np.setdiff1d(everything, found.held_out), found.held_out
+        train = np.arange(len(labels))
+        count = min(MAX_HELD_OUT, len(labels) // 5)
+        fit, held_out = stratified(labels, count) if found.num_fit is None else np.split(train, [found.num_fit])
         if not len(held_out):
             raise ValueError(
                 f"data {self.name}: too few training images to hold any out: got {len(labels)} in "
                 f"{len(self.classes)} classes; accepted: 5 or more, and two of some class. Add images."
             )
-        self._indices = {"fit": fit, "held_out": held_out, "train": everything}
-        self._labels = torch.from_numpy(labels).to(device)
-        measured = self._decode(found.train, np.sort(permutation(len(labels), SPLIT)[:MEASURED]))
-        self.mean, self.std = channel_statistics(measured)
-        self._shift, self._scale = (
-            torch.tensor(values, device=device).mul_(255).view(-1, 1, 1) for values in (self.mean, self.std)
-        )
+        self._indices = {"fit": fit, "held_out": held_out, "train": train, "test": np.arange(len(found.test.labels))}
+        # uint8 pixels of splits, on the device, and whether none of the originals had to be scaled for them.
+        self._decoded: dict[str, tuple[Tensor, bool]] = {}
+        self.mean, self.std = channel_statistics(self._decode(found.train, found.train.sample(MEASURED))[0])
+        self._shift, self._scale = (torch.tensor(values, device=device).mul_(255).view(-1, 1, 1) for values in (self.mean, self.std))
 
     def size(self, split: str) -> int:
         """Returns the number of images of a split."""
-        return len(self._index(split))
+        return len(self._indices[split])
 
     def steps_per_epoch(self, split: str, batch_size: int) -> int:
-        """Returns the number of full batches in a split.
-
-        Raises:
-            ValueError: Not even one.
-        """
+        """Returns the number of full batches in a split; a ValueError if there is not even one."""
         images = self.size(split)
         if batch_size < 1 or batch_size > images:
             raise ValueError(
@@ -81,9 +72,7 @@ class Data:
             )
         return images // batch_size
 
-    def batches(
-        self, split: str, batch_size: int, seed: int, augmentation: Augmentation
-    ) -> Callable[[int], Iterator[Batch]]:
+    def batches(self, split: str, batch_size: int, seed: int, augmentation: Augmentation) -> Callable[[int], Iterator[Batch]]:
         """Returns a function from a first step to training batches that never end.
 
         Each epoch is a new permutation of the split, less the images that do not fill a batch.
@@ -95,12 +84,12 @@ class Data:
             augmentation: What is done to the images.
 
         Returns:
-            `batches(k)` yields exactly what `batches(0)` yields after k batches: x, float32, normalised,
-            [B, C, R, R], and the target, int64 [B], or probabilities [B, classes] where mixup or cutmix act.
+            `batches(k)` yields exactly what `batches(0)` yields after k batches: x, float32, normalised, [B, C, R, R], and the target,
+            int64 [B], or probabilities [B, classes] where mixup or cutmix act.
 
         Raises:
-            ValueError: A batch size that the split does not fill, or an odd one that is to be mixed. A broken image
-                is named here in a set that fits into memory, and when its batch is reached in one that is streamed.
+            ValueError: A batch size that the split does not fill, or an odd one that is to be mixed. A broken image is named here in a set
+                that is kept in memory, and when its batch is reached in one that is streamed.
         """
         steps = self.steps_per_epoch(split, batch_size)
         if augmentation.mixes and batch_size % 2:
@@ -108,39 +97,25 @@ class Data:
                 f"data {self.name}: batch size: got {batch_size} with mixup or cutmix; accepted: even numbers. "
                 f"Choose {batch_size + 1}, or set both to 0."
             )
-        index, labels = self._index(split), self._split_labels(split)
-        pixels = self._resident(split)  # decoded here: a broken image is named before training begins
+        boxed = augmentation.crop == "resized"
+        self._resident(split, boxed)  # decoded here: a broken image is named before training begins
 
-        def keys(start_step: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-            """Yields the epoch and the indices of each batch."""
-            epoch, position = divmod(start_step, steps)
+        def chosen(start_step: int) -> Iterator[Chosen]:
+            epoch, first = divmod(start_step, steps)
             while True:
-                order = index[permutation(len(index), ORDER, seed, epoch)]
-                for step in range(position, steps):
-                    yield epoch, order[step * batch_size : (step + 1) * batch_size]
-                epoch, position = epoch + 1, 0
+                order = self._indices[split][permutation(self.size(split), ORDER, seed, epoch)]
+                for position in range(first, steps):
+                    draw = generator(BOX, seed, epoch * steps + position)
+                    numbers = torch.rand(batch_size, BOX_NUMBERS, generator=draw) if boxed else None
+                    yield order[position * batch_size : (position + 1) * batch_size], numbers
+                epoch, first = epoch + 1, 0
 
         def batches_from(start_step: int) -> Iterator[Batch]:
             assert start_step >= 0, start_step
-            drawn: Iterator[Batch]
-            if pixels is not None:
-                on_device = (torch.from_numpy(batch).to(self._device) for _, batch in keys(start_step))
-                drawn = ((pixels[batch], labels[batch]) for batch in on_device)
-            else:
-                samples = Samples(
-                    self._images(split),
-                    self.channels,
-                    self.resolution,
-                    seed,
-                    training_transform(augmentation, self.resolution, self.mean),
-                )
-                named = ([(epoch, int(i)) for i in batch] for epoch, batch in keys(start_step))
-                drawn = stream(samples, named, self._workers, self._device.type == "cuda")
-            for step, (x, target) in enumerate(drawn, start_step):
+            crops = self._crops(split, chosen(start_step), boxed, augmentation.crop_scale)
+            for step, (x, target) in enumerate(crops, start_step):
                 draw = generator(DRAW, seed, step)
-                if pixels is not None:
-                    x = augment(x, augmentation, self.mean, draw)
-                x, target = self._normalised(x), target.to(self._device, non_blocking=True)
+                x = self._normalised(augment(x, augmentation, self.mean, draw))
                 if augmentation.erasing:
                     x = erase(x, augmentation.erasing, draw)
                 if augmentation.mixes:
@@ -150,87 +125,65 @@ class Data:
         return batches_from
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """Yields a split in order, without augmentation, the last batch as short as it comes.
+        """Yields x and labels as `batches` does, but in order, without augmentation, the last batch as short as it comes."""
+        index = self._indices[split]
+        chosen = ((index[start : start + batch_size], None) for start in range(0, len(index), batch_size))
+        for x, labels in self._crops(split, chosen):
+            yield self._normalised(x), labels
 
-        Returns:
-            x, float32, normalised, [B, C, R, R], and labels, int64 [B].
-
-        Raises:
-            ValueError: A broken image, named.
-        """
-        index = self._index(split)
-        # A search reads the held-out images once per candidate and the others never: it decodes those alone, and keeps
-        # them even where the whole set would not fit.
-        if split == "held_out" and self.__dict__.get("_pixels") is None and self._fits(len(index)):
-            on_device = torch.from_numpy(index).to(self._device)
-            for x, batch in zip(self._held_out_pixels.split(batch_size), on_device.split(batch_size), strict=True):
-                yield self._normalised(x), self._labels[batch]
-        elif (pixels := self._resident(split)) is not None:
-            labels = self._split_labels(split)
-            for batch in torch.from_numpy(index).to(self._device).split(batch_size):
-                yield self._normalised(pixels[batch]), labels[batch]
+    def _crops(self, split: str, chosen: Iterator[Chosen], boxed: bool = False, scale: tuple[float, float] = (1, 1)) -> Iterator[Batch]:
+        """Yields uint8 images [B, C, R, R] and labels, on the device: centre squares, or boxes of an area within `scale`."""
+        images = self._images(split)
+        if resident := self._resident(split, boxed):
+            pixels, rows = resident
+            for batch, numbers in chosen:
+                x = pixels[torch.from_numpy(np.searchsorted(rows, batch)).to(self._device)]
+                if numbers is not None:
+                    x = resized_crop(x, random_boxes(numbers, scale, RESIZED_RATIO).to(self._device))
+                yield x, torch.from_numpy(images.labels[batch]).to(self._device)
         else:
-            samples = Samples(self._images(split), self.channels, self.resolution)
-            starts = range(0, len(index), batch_size)
-            named = [[(0, int(i)) for i in index[start : start + batch_size]] for start in starts]
-            for x, target in stream(samples, named, self._workers, self._device.type == "cuda"):
-                yield self._normalised(x), target.to(self._device, non_blocking=True)
+            lists = ((batch, None if numbers is None else numbers.tolist()) for batch, numbers in chosen)
+            wanted = ([(int(i), numbers and numbers[k]) for k, i in enumerate(batch)] for batch, numbers in lists)
+            samples = Samples(images, self.channels, self.resolution, scale)
+            for x, labels in stream(samples, wanted, self._loaders, self._memory_limit, pin=self._device.type == "cuda"):
+                yield x.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
-    def _normalised(self, x: Tensor) -> Tensor:
-        return x.to(self._device, non_blocking=True).float().sub_(self._shift).div_(self._scale)
+    def _resident(self, split: str, boxed: bool) -> tuple[Tensor, NDArray[np.int64]] | None:
+        """Returns pixels in memory that a split's crops can be taken from, and which image each of them is; or None.
 
-    def _index(self, split: str) -> NDArray[np.int64]:
-        assert split in SPLITS, split
-        return np.arange(len(self._test.labels)) if split == "test" else self._indices[split]
+        Boxes are boxes of the original image, so they need originals that are squares of the wanted side themselves.
+        """
+        if boxed and self._found.survey[1] != self.resolution:
+            return None
+        part = "test" if split == "test" else "train"
+        # A search reads the held-out images once per candidate and the others never: it decodes those alone, and keeps them even where the
+        # whole set would not fit.
+        if split == "held_out" and part not in self._decoded:
+            part = split
+        index = self._indices[part]
+        if part not in self._decoded and len(index) * self.channels * self.resolution**2 <= self._memory_limit:
+            pixels, unscaled = self._decode(self._images(split), index)
+            self._decoded[part] = pixels.to(self._device), unscaled
+        if part not in self._decoded or (boxed and not self._decoded[part][1]):
+            return None
+        return self._decoded[part][0], index
 
     def _images(self, split: str) -> Images:
-        return self._test if split == "test" else self._found.train
+        return self._found.test if split == "test" else self._found.train
 
-    def _split_labels(self, split: str) -> Tensor:
-        return torch.from_numpy(self._test.labels).to(self._device) if split == "test" else self._labels
+    def _decode(self, images: Images, index: NDArray[np.int64]) -> tuple[Tensor, bool]:
+        return decode(images, index, (self.channels, self.resolution), max(1, self._loaders), self.name)
 
-    def _resident(self, split: str) -> Tensor | None:
-        return self._test_pixels if split == "test" else self._pixels
-
-    @cached_property
-    def _pixels(self) -> Tensor | None:
-        count = len(self._found.train.labels)
-        return self._decode(self._found.train, np.arange(count)).to(self._device) if self._fits(count) else None
-
-    @cached_property
-    def _test(self) -> Images:
-        return self._found.test()
-
-    @cached_property
-    def _test_pixels(self) -> Tensor | None:
-        count = len(self._test.labels)
-        return self._decode(self._test, np.arange(count)).to(self._device) if self._fits(count) else None
-
-    @cached_property
-    def _held_out_pixels(self) -> Tensor:
-        return self._decode(self._found.train, self._indices["held_out"]).to(self._device)
-
-    def _fits(self, count: int) -> bool:
-        return count * self.channels * self.resolution**2 <= self._memory_limit
-
-    def _decode(self, images: Images, index: NDArray[np.int64]) -> Tensor:
-        return decode(images, index, self.channels, self.resolution, max(2, self._workers), self.name)
+    def _normalised(self, x: Tensor) -> Tensor:
+        return x.float().sub_(self._shift).div_(self._scale)
 
 
 def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation per channel, in 0..1, of uint8 images [N, C, R, R].
-
-    By histograms: exact, and without a copy of the set in floating point.
-    """
+    """Returns mean and standard deviation per channel, in 0..1, of uint8 images [N, C, R, R]."""
     values = torch.arange(256, dtype=torch.float64) / 255
-    means, stds = [], []
-    for channel in x.unbind(1):
-        histogram = torch.zeros(256, dtype=torch.int64)
-        for part in channel.split(1024):
-            histogram += torch.bincount(part.flatten(), minlength=256)
-        weights = histogram / histogram.sum()
-        mean = (weights * values).sum()
-        means.append(float(mean))
-        # A channel that is constant would be divided by zero.
-        stds.append(max(float((weights * (values - mean) ** 2).sum().sqrt()), 1 / 255))
-    return tuple(means), tuple(stds)
+    # By histograms: exact, and without a copy of the images in floating point.
+    histograms = [torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in image]) for image in x]
+    shares = torch.stack(histograms).sum(0).double() / (x.numel() / x.shape[1])
+    mean = shares @ values
+    std = (shares * (values - mean[:, None]) ** 2).sum(1).sqrt().clamp(min=1 / 255)  # a constant channel would be divided by zero
+    return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,65 +1,55 @@
 """One image at a time: where it lies, how it is decoded, and what is said when it is broken."""
 
-from collections.abc import Callable, Sequence
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median_low
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from nas.data.seeding import SPLIT, permutation
+
 SURVEYED = 32  # images whose headers say the channels and the resolution of a set
 
+Labels = NDArray[np.int64]
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, which need not be whole
 
-class Images(Protocol):
-    """The images of one split, undecoded, with their labels."""
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class of each image, [N]."""
+class Images(ABC):
+    """The images of one split, undecoded, and the class of each."""
 
-    def prepare(self) -> None:
-        """Reads what all images of the split share, once, before threads or worker processes open them."""
+    labels: Labels
 
+    @abstractmethod
     def open(self, index: int) -> Image.Image:
-        """Opens an image; may leave the pixels to be decoded later."""
+        """Opens an image; may leave the pixels to be decoded later. Threads and processes call it side by side."""
 
+    @abstractmethod
     def place(self, index: int) -> str:
         """Names an image for an error message: its path, or its file and row."""
 
+    @abstractmethod
+    def content(self) -> Iterator[bytes | memoryview]:
+        """Yields what tells these images from others without decoding any: names below the data folder, and sizes."""
 
-@dataclass(frozen=True)
-class Found:
-    """What a layout (digits, Parquet, folder, torchvision) knows of a data set before anything is decoded.
+    def sample(self, count: int) -> NDArray[np.int64]:
+        """Returns the indices of at most `count` images, the same in every run, ascending."""
+        return np.sort(permutation(len(self.labels), SPLIT)[:count])
 
-    Attributes:
-        name: Short and safe in a file name.
-        classes: Name of each class, in the order of the labels.
-        train: The training images, held-out ones included.
-        test: Gives the test images; called when they are asked for.
-        survey: Channels (1 or 3) and side in pixels, from a fixed sample of the training images.
-        held_out: Indices of `train` that the layout itself holds out, or None to choose them.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    train: Images
-    test: Callable[[], Images]
-    survey: tuple[int, int]
-    held_out: NDArray[np.int64] | None = None
+    def prepare(self, memory: int) -> None:  # noqa: B027  # nothing to do for most
+        """Is called before worker processes begin: may read up to `memory` bytes for them to share."""
 
 
 @dataclass(frozen=True)
-class ArrayImages:
-    """Grey images that are arrays already: [N, H, W], uint8."""
+class ArrayImages(Images):
+    """Images that are arrays already, grey or colour; `name` is what messages call them."""
 
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    pixels: NDArray[np.uint8]  # [N, H, W] or [N, H, W, 3]
+    labels: Labels
     name: str
-
-    def prepare(self) -> None:
-        pass
 
     def open(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels[index])
@@ -67,25 +57,18 @@ class ArrayImages:
     def place(self, index: int) -> str:
         return f"{self.name}: image {index}"
 
+    def content(self) -> Iterator[bytes | memoryview]:
+        yield np.ascontiguousarray(self.pixels).data.cast("B")
 
-def survey(images: Images, indices: Sequence[int] | None = None) -> tuple[int, int]:
-    """Reads the headers of a fixed sample of images.
 
-    Args:
-        images: The training images.
-        indices: Which to look at; None for 32 that are evenly spaced.
-
-    Returns:
-        Channels, 1 where every image is grey and else 3, and the median of the shorter sides in pixels.
+def survey(images: Images) -> tuple[int, int]:
+    """Returns channels (1 where every image is grey, else 3) and the median shorter side in pixels, from a sample's headers.
 
     Raises:
         ValueError: An image that cannot be opened, named.
     """
-    if indices is None:
-        count = len(images.labels)
-        indices = sorted({int(index) for index in np.linspace(0, count - 1, min(SURVEYED, count))})
     sides, modes = [], set()
-    for index in indices:
+    for index in images.sample(SURVEYED):
         try:
             with images.open(index) as image:
                 sides.append(min(image.size))
@@ -95,20 +78,24 @@ def survey(images: Images, indices: Sequence[int] | None = None) -> tuple[int, i
     return (1 if modes <= {"1", "L", "LA"} else 3), median_low(sides)
 
 
-def picture(images: Images, index: int, channels: int, draft: int | None = None) -> Image.Image:
-    """Decodes one image to 8 bits in one (grey) or three (RGB) channels.
+def opened(encoded: bytes | None) -> Image.Image:
+    """Opens an image file that lies in memory."""
+    if encoded is None:
+        raise ValueError("no bytes in the row")
+    return Image.open(io.BytesIO(encoded))
 
-    Args:
-        images: The split.
-        index: Which image.
-        channels: 1 or 3.
-        draft: Side in pixels that will do: lets the JPEG decoder skip detail that scaling would throw away.
+
+def picture(images: Images, index: int, channels: int, draft: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """Decodes one image to 8 bits in one (grey) or three (RGB) channels; returns also its own width and height.
+
+    A `draft` is the side in pixels that will do: it lets the JPEG decoder skip detail that scaling would throw away.
 
     Raises:
         ValueError: An image that is missing, broken, truncated or not 8-bit, named.
     """
     try:
         with images.open(index) as image:
+            size = image.size
             if draft is not None:
                 image.draft(None, (draft, draft))
             if image.mode.startswith(("I", "F")):
@@ -116,36 +103,33 @@ def picture(images: Images, index: int, channels: int, draft: int | None = None)
                 raise ValueError(f"pixels of more than 8 bits (mode {image.mode})")
             if "transparency" in image.info:
                 image = image.convert("RGBA")
-            return image.convert("L" if channels == 1 else "RGB")
+            return image.convert("L" if channels == 1 else "RGB"), size
     except MemoryError:
         raise
     except Exception as error:  # a decoder that meets garbage may raise anything: OSError, SyntaxError, struct.error...
         raise broken_image(images.place(index), error) from error
 
 
-def square(image: Image.Image, resolution: int) -> Image.Image:
-    """Scales the shorter side to `resolution` (bilinear, antialiased) and crops the centre, in one operation."""
+def centre_square(image: Image.Image) -> Box:
+    """Returns the largest square in the middle of an image."""
     width, height = image.size
     side = min(width, height)
-    if width == height == resolution:
-        return image
     left, top = (width - side) / 2, (height - side) / 2
-    return image.resize((resolution, resolution), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+    return left, top, left + side, top + side
 
 
-def pixels(images: Images, index: int, channels: int, resolution: int) -> NDArray[np.uint8]:
-    """Decodes one image for evaluation: uint8, [channels, resolution, resolution]."""
-    array = np.asarray(square(picture(images, index, channels, draft=resolution), resolution))
-    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+def scaled(image: Image.Image, box: Box, resolution: int) -> NDArray[np.uint8]:
+    """Scales a box of an image to a square (bilinear; antialiased where it shrinks): uint8, [channels, R, R]."""
+    whole = image.size == (resolution, resolution) and box == (0, 0, resolution, resolution)
+    array = np.asarray(image if whole else image.resize((resolution, resolution), Image.Resampling.BILINEAR, box))
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def broken_image(place: str, error: Exception) -> ValueError:
     """Returns the error for an image that cannot be decoded, in one line."""
     # Pillow's message for an unknown format names the file again, or an object in memory.
     reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error_text(error)
-    return ValueError(
-        f"{place}: broken image: got {reason}; accepted: whole 8-bit images that Pillow reads. Replace or remove it."
-    )
+    return ValueError(f"{place}: broken image: got {reason}; accepted: whole 8-bit images that Pillow reads. Replace or remove it.")
 
 
 def error_text(error: Exception) -> str:
@@ -158,29 +142,22 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def check_labels(place: str, labels: NDArray[np.int64], classes: Sequence[str], every_class: bool) -> None:
-    """Checks that labels count classes from 0, and that each class has an image.
+def check_classes(place: str, got: Sequence[str], classes: Sequence[str]) -> None:
+    """Raises a ValueError where the classes of a split are not those of the training images."""
+    if tuple(got) != tuple(classes):
+        odd = sorted(set(got) ^ set(classes))[:1] or ["another order"]
+        raise ValueError(
+            f"{place}: classes differ from those of train: got {len(got)} classes, {odd[0]!r} in only one of the two; accepted: the "
+            f"{len(classes)} classes of train. Add or remove the class, or write both splits again."
+        )
 
-    Args:
-        place: Where the labels are, for the message.
-        labels: Class of each image, [N].
-        classes: Name of each class.
-        every_class: Whether a class without an image is an error; a test split may lack one.
 
-    Raises:
-        ValueError: No label at all, one outside 0..len(classes) - 1, or a class without images.
-    """
+def check_labels(place: str, labels: Labels, classes: Sequence[str]) -> None:
+    """Raises a ValueError where there is no label at all, or one outside 0..len(classes) - 1."""
     if not len(labels):
         raise ValueError(f"{place}: no images: got 0; accepted: at least one. Add images.")
     for extreme in (int(labels.min()), int(labels.max())):
         if not 0 <= extreme < len(classes):
             raise ValueError(
-                f"{place}: label outside the classes: got {extreme}; accepted 0 to {len(classes) - 1} "
-                f"({len(classes)} classes). Number the classes from 0 without gaps."
+                f"{place}: label outside the classes: got {extreme}; accepted 0 to {len(classes) - 1}. Number them from 0 without gaps."
             )
-    empty = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
-    if every_class and len(empty):
-        raise ValueError(
-            f"{place}: class without images: got none of class {empty[0]} ({classes[empty[0]]!r}); "
-            "accepted: at least one image of every class. Add images, or remove the class."
-        )

@@ -1,15 +1,16 @@
-"""Image sets as the `datasets` library writes them: `train.parquet` and `test.parquet`.
+"""Image sets as Parquet, as the `datasets` library and the hub write them: `train.parquet`, or `data/train-00000-of-00012.parquet`.
 
-One column holds a struct of `bytes` (an encoded image file) and `path`, another the label; the class names are in the
-schema's `huggingface` metadata. The encoded bytes of a split are kept in memory once its images are asked for.
+One column holds a struct of `bytes` (an encoded image file) and `path`, another the label; the class names are in the schema's
+`huggingface` metadata. The least that can be read is a row group: it is read when a row of it is wanted, and the last ones are kept. (The
+`datasets` library would first copy the set, uncompressed, to a cache of its own.)
 """
 
-import io
 import json
+import re
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,187 +18,184 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas.data.images import SURVEYED, Found, check_labels, one_line, survey
+from nas.data.images import Images, Labels, check_classes, check_labels, one_line, opened
+from nas.data.seeding import SPLIT, permutation
+from nas.data.splits import Found, assemble, split_of
 
 IMAGE_COLUMNS = "img", "image"
 LABEL_COLUMNS = "label", "labels", "fine_label"
+KEPT_BYTES = 256 * 2**20  # of row groups, in each process, where a split as a whole is too large to keep
+SAMPLED_GROUPS = 100  # row groups that a sample is spread over, at most
+_READING = threading.Lock()  # threads that want the same row group wait for one of them to read it
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file: its image column, the class names in its schema (or none), its labels, and pyarrow's footer."""
+
+    path: Path
+    column: str
+    classes: tuple[str, ...]
+    labels: Labels
+    footer: Any
 
 
 @dataclass
-class ParquetImages:
-    """One Parquet file: labels and encoded images, each read when first used."""
+class ParquetImages(Images):
+    """The rows of one or several Parquet files below a folder."""
 
-    path: Path
-    image_column: str
-    label_column: str
+    folder: Path
+    shards: list[Shard]
+    _kept: dict[int, Any] = field(default_factory=dict, repr=False)  # row group -> its encoded images; the last used is last
+    _whole: bool = False  # whether all row groups are kept
 
-    @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        import pyarrow.parquet as pq
-
-        with _readable(self.path):
-            column = pq.read_table(self.path, columns=[self.label_column]).column(0)
-        if column.null_count:
-            raise ValueError(
-                f"{self.path}: missing label: got {column.null_count} empty rows in column {self.label_column!r}; "
-                "accepted: a label in every row. Remove or label them."
-            )
-        return column.to_numpy().astype(np.int64)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}  # a worker process that is not a fork reads for itself
 
     @cached_property
-    def encoded(self) -> Any:
+    def labels(self) -> Labels:  # type: ignore[override]
+        return np.concatenate([shard.labels for shard in self.shards])
+
+    @cached_property
+    def _groups(self) -> list[tuple[Shard, int]]:
+        return [(shard, number) for shard in self.shards for number in range(shard.footer.num_row_groups)]
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """The row after the last of each row group."""
+        return np.cumsum([shard.footer.row_group(number).num_rows for shard, number in self._groups])
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        """Bytes of each row group."""
+        return np.array([shard.footer.row_group(number).total_byte_size for shard, number in self._groups])
+
+    def open(self, index: int) -> Image.Image:
+        group = int(np.searchsorted(self._ends, index, side="right"))
+        with _READING:
+            encoded = self._read(group)
+        return opened(encoded[int(index) - int(self._ends[group])].as_py())  # counted from the end of the group
+
+    def place(self, index: int) -> str:
+        shard, _ = self._groups[int(np.searchsorted(self._ends, index, side="right"))]
+        begin = sum(len(other.labels) for other in self.shards[: self.shards.index(shard)])
+        return f"{shard.path}: row {index - begin}"
+
+    def content(self) -> Iterator[bytes | memoryview]:
+        for shard in self.shards:
+            groups = [shard.footer.row_group(number) for number in range(shard.footer.num_row_groups)]
+            columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+            sizes = [(column.total_uncompressed_size, column.total_compressed_size) for column in columns]
+            yield f"{shard.path.relative_to(self.folder)} {sizes}".encode()
+
+    def sample(self, count: int) -> NDArray[np.int64]:
+        if len(self._ends) <= SAMPLED_GROUPS:
+            return super().sample(count)
+        # 2,000 rows anywhere in a large set would mean to read most of it.
+        num_groups = min(count, SAMPLED_GROUPS)
+        begins = np.concatenate([[0], self._ends[:-1]])
+        chosen = np.sort(permutation(len(begins), SPLIT)[:num_groups])
+        return np.concatenate([np.arange(begins[k], min(begins[k] + count // num_groups, self._ends[k])) for k in chosen])
+
+    def prepare(self, memory: int) -> None:
+        """Reads all row groups where they fit into `memory`: worker processes, which are forks, then share them."""
+        if self._sizes.sum() <= memory:
+            self._whole = True
+            for group in range(len(self._groups)):
+                self._read(group)
+
+    def _read(self, group: int) -> Any:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
-        # Not pq.read_table, which flattens the struct.
-        with _readable(self.path), pq.ParquetFile(self.path) as file:
-            return pc.struct_field(file.read(columns=[f"{self.image_column}.bytes"]).column(0), "bytes")
-
-    def prepare(self) -> None:
-        self.encoded  # noqa: B018  # read here, worker processes share it instead of reading a copy each
-
-    def open(self, index: int) -> Image.Image:
-        return _image(self.encoded[index].as_py())
-
-    def place(self, index: int) -> str:
-        return f"{self.path}: row {index}"
-
-
-@dataclass
-class FirstRows:
-    """The first rows of a Parquet file: enough to survey it without reading the rest."""
-
-    images: ParquetImages
-    encoded: list[bytes | None]
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        return self.images.labels[: len(self.encoded)]
-
-    def prepare(self) -> None:
-        pass
-
-    def open(self, index: int) -> Image.Image:
-        return _image(self.encoded[index])
-
-    def place(self, index: int) -> str:
-        return self.images.place(index)
+        if group in self._kept:
+            self._kept[group] = self._kept.pop(group)
+            return self._kept[group]
+        shard, number = self._groups[group]
+        # One thread: pyarrow's pool does not live on in a forked process. Not pq.read_table, which flattens the struct.
+        with pq.ParquetFile(shard.path, metadata=shard.footer) as file:
+            column = file.read_row_group(number, columns=[f"{shard.column}.bytes"], use_threads=False).column(0)
+        self._kept[group] = encoded = pc.struct_field(column, "bytes")
+        while not self._whole and len(self._kept) > 2 and self._sizes[list(self._kept)].sum() > KEPT_BYTES:
+            self._kept.pop(next(iter(self._kept)))
+        return encoded
 
 
-def open_parquet(folder: Path) -> Found:
-    """Opens a folder with `train.parquet` and `test.parquet`: footers, training labels and the first images.
+def parquet_files(folder: Path) -> list[Path]:
+    """Returns the Parquet files of a data set: in the folder itself, or in the one folder below it that has any.
 
     Raises:
-        ValueError: A file that is missing or not Parquet, a file without an image or label column, labels that are not
-            0..n-1, a class without images, or training and test classes that differ.
+        ValueError: Several folders below have some, or some of the files that `-of-00012` speaks of are missing.
     """
-    train, names = _open_file(folder / "train.parquet")
-    test, test_names = _open_file(folder / "test.parquet")
-    if test_names != names:
-        raise ValueError(
-            f"{test.path}: classes differ from train.parquet: got {_list(test_names)}; accepted {_list(names)}. "
-            "Write both files with the same class names."
-        )
-    classes = names or tuple(str(label) for label in range(int(train.labels.max(initial=-1)) + 1))
-    check_labels(str(train.path), train.labels, classes, every_class=True)
-    _check_footer_labels(test, classes)
-    return Found(folder.resolve().name, classes, train, partial(_checked, test, classes), _survey(train))
+    found = [path for pattern in ("*.parquet", "*/*.parquet") for path in sorted(folder.glob(pattern)) if split_of(path.name)]
+    files = [path for path in found if path.parent == found[0].parent]
+    if len(files) < len(found) and found[0].parent != folder:
+        several = ", ".join(sorted({path.parent.name for path in found}))
+        raise ValueError(f"{folder}: several data sets: got {several}; accepted: one. Name one of these folders.")
+    numbered = [match.groups() for path in files if (match := re.fullmatch(r"(.*)-\d+-of-(\d+)\.parquet", path.name))]
+    for prefix, total in sorted(set(numbered)):
+        if (there := numbered.count((prefix, total))) != int(total):
+            raise ValueError(
+                f"{files[0].parent}: missing files: got {there} named {prefix}-*-of-{total}.parquet; accepted: {int(total)}. Add the others."
+            )
+    return files
 
 
-def _open_file(path: Path) -> tuple[ParquetImages, tuple[str, ...] | None]:
+def open_parquet(folder: Path, files: list[Path], place: str = "") -> Found:
+    """Opens a data set of Parquet files: footers, labels and a few images. It is called after the folder, or after `place`.
+
+    Raises:
+        ValueError: A file that is not Parquet or has no image or label column, labels that are not 0..n-1, a class without images, or files
+            whose classes differ.
+    """
+    import pyarrow as pa
+
+    shards: dict[str, list[Shard]] = {}
+    for path in sorted(files, key=lambda path: split_of(path.name) != "train"):
+        try:
+            shards.setdefault(str(split_of(path.name)), []).append(_open_file(path))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path}: unreadable: got {one_line(error)}; accepted: a whole Parquet file. Copy it again.") from error
+    if all((shard.labels == -1).all() for shard in shards.get("test", [])):  # how the hub has a test whose labels are secret
+        shards.pop("test", None)
+    everything = [shard for those in shards.values() for shard in those]
+    counted = tuple(map(str, range(1 + max(int(shard.labels.max(initial=-1)) for shard in everything))))
+    classes = everything[0].classes or counted
+    for shard in everything:
+        check_classes(str(shard.path), shard.classes or counted, classes)
+        if len(shard.labels):
+            check_labels(str(shard.path), shard.labels, classes)
+    return assemble(place or str(folder.resolve()), classes, [(split, ParquetImages(folder, those)) for split, those in shards.items()])
+
+
+def _open_file(path: Path) -> Shard:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not path.is_file():
+    file = pq.ParquetFile(path)
+    schema = file.schema_arrow
+    structs = [column for column in schema if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0]
+    pictures = [column.name for column in structs if column.type.field("bytes").type in (pa.binary(), pa.large_binary())]
+    pictures = [name for name in IMAGE_COLUMNS if name in pictures][:1] or pictures
+    labelled = [name for name in LABEL_COLUMNS if name in schema.names and pa.types.is_integer(schema.field(name).type)]
+    if len(pictures) != 1 or not labelled:
         raise ValueError(
-            f"{path}: missing file: got a folder without it; accepted: train.parquet and test.parquet. Add it."
+            f"{path}: no {'image' if len(pictures) != 1 else 'label'} column: got {', '.join(schema.names)}; accepted: a struct of bytes and path, and "
+            f"integers in one of {', '.join(LABEL_COLUMNS)}, as the datasets library writes them. Rename or add it."
         )
-    with _readable(path):
-        schema = pq.read_schema(path)
-    pictures = [
-        field.name
-        for field in schema
-        if pa.types.is_struct(field.type)
-        and field.type.get_field_index("bytes") >= 0
-        and _is_bytes(field.type.field("bytes").type)
-    ]
-    named = [name for name in IMAGE_COLUMNS if name in pictures]
-    if not named and len(pictures) != 1:
+    with file:
+        labels = file.read(columns=labelled[:1], use_threads=False).column(0)
+    if labels.null_count:
         raise ValueError(
-            f"{path}: no image column: got {_list(schema.names)}; accepted: 'img' or 'image', or one other column, "
-            "a struct of bytes and path. Write it with the datasets library's Image feature."
+            f"{path}: missing label: got {labels.null_count} empty rows of {labelled[0]!r}; accepted: a label in every row. Remove them."
         )
-    labels = [name for name in LABEL_COLUMNS if name in schema.names and pa.types.is_integer(schema.field(name).type)]
-    if not labels:
-        raise ValueError(
-            f"{path}: no label column: got {_list(schema.names)}; accepted: integers in one of "
-            f"{_list(LABEL_COLUMNS)}. Rename or add it."
-        )
-    return ParquetImages(path, (named or pictures)[0], labels[0]), _class_names(schema.metadata, labels[0])
+    return Shard(path, pictures[0], _class_names(schema.metadata, labelled[0]), labels.to_numpy().astype(np.int64), file.metadata)
 
 
-def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> tuple[str, ...] | None:
-    """Returns the class names that the `datasets` library leaves in the schema, or None."""
+def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> tuple[str, ...]:
+    """Returns the class names that the `datasets` library leaves in the schema, or none."""
     try:
         names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError):
-        return None
-    return tuple(map(str, names)) if isinstance(names, list) and names else None
-
-
-def _check_footer_labels(test: ParquetImages, classes: tuple[str, ...]) -> None:
-    """Checks the range of the test labels by the footer's statistics, so that the test rows stay unread."""
-    import pyarrow.parquet as pq
-
-    footer = pq.read_metadata(test.path)
-    position = footer.schema.names.index(test.label_column) if test.label_column in footer.schema.names else None
-    if footer.num_rows == 0:
-        check_labels(str(test.path), np.zeros(0, np.int64), classes, every_class=False)
-    for group in range(footer.num_row_groups):
-        statistics = footer.row_group(group).column(position).statistics if position is not None else None
-        if statistics is not None and statistics.has_min_max:
-            extremes = np.array([statistics.min, statistics.max], np.int64)
-            check_labels(str(test.path), extremes, classes, every_class=False)
-
-
-def _checked(images: ParquetImages, classes: tuple[str, ...]) -> ParquetImages:
-    check_labels(str(images.path), images.labels, classes, every_class=False)
-    return images
-
-
-def _survey(images: ParquetImages) -> tuple[int, int]:
-    import pyarrow.parquet as pq
-
-    with _readable(images.path), pq.ParquetFile(images.path) as file:
-        rows = next(file.iter_batches(SURVEYED, columns=[f"{images.image_column}.bytes"])).column(0).to_pylist()
-    first = FirstRows(images, [row and row["bytes"] for row in rows])
-    return survey(first, range(len(rows)))
-
-
-def _image(encoded: bytes | None) -> Image.Image:
-    if encoded is None:
-        raise ValueError("no bytes in the row")
-    return Image.open(io.BytesIO(encoded))
-
-
-def _is_bytes(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _list(names: Any) -> str:
-    return ", ".join(map(str, names)) if names else "none"
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns what pyarrow raises for a damaged or forbidden file into one line that names it."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path}: unreadable: got {one_line(error)}; accepted: a whole Parquet file. Write or copy it again."
-        ) from error
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()

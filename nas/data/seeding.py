@@ -9,16 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 # First words of a key: they keep apart the draws that share a seed and a step.
-ORDER, DRAW, MIX, SAMPLE, SPLIT = range(1, 6)
+ORDER, DRAW, MIX, BOX, SPLIT = range(1, 6)
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Seeds Python's, numpy's and torch's global generators (CPU and GPU) for one step of a run.
-
-    Args:
-        seed: The run's seed; any integer.
-        step: The step, from 0.
-    """
+    """Seeds Python's, numpy's and torch's global generators (CPU and GPU) for one step of a run; `seed` is any integer."""
     word = key_word(seed, step)
     _seed_cpu(word)
     torch.manual_seed(word)
@@ -28,8 +23,8 @@ def seed_step(seed: int, step: int) -> None:
 def seeded(*key: int) -> Iterator[None]:
     """Seeds the global CPU generators by `key` for the body and restores their states after it.
 
-    For library code that draws from the global generators, so that a batch neither sees nor moves the state that
-    the training loop draws from. GPU generators stay as they are.
+    For library code that draws from the global generators, so that a batch neither sees nor moves the state that the training loop draws
+    from. GPU generators stay as they are.
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     _seed_cpu(key_word(*key))
@@ -54,8 +49,8 @@ def generator(*key: int) -> torch.Generator:
 def permutation(count: int, *key: int) -> NDArray[np.int64]:
     """Returns a permutation of `range(count)` that depends on the key alone.
 
-    numpy promises PCG64's raw stream for ever but not `Generator.permutation`, and a split that moves with a version
-    of numpy would leak held-out images into training.
+    numpy promises PCG64's raw stream for ever but not `Generator.permutation`, and a split that moves with a version of numpy would leak
+    held-out images into training.
     """
     return np.argsort(np.random.PCG64(_sequence(key)).random_raw(count), kind="stable")
 

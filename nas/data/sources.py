@@ -1,19 +1,20 @@
 """Finds a data set by its name or folder."""
 
-import difflib
-import os
+import hashlib
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from nas.data.batches import Data
-from nas.data.digits import open_digits
-from nas.data.folder import open_folder
-from nas.data.images import Found, error_text
-from nas.data.parquet import open_parquet
-from nas.data.torchvision_sets import SETS, open_torchvision
+from nas.data.folder import open_folder, scan
+from nas.data.libraries import HUB, SETS, open_digits, open_hub, open_tar, open_torchvision
+from nas.data.parquet import open_parquet, parquet_files
+from nas.data.splits import Found, split_of
+from nas.machine import cores
+from nas.yaml_files import did_you_mean
 
-LAYOUTS = "train.parquet and test.parquet, or train/ with val/ or test/ (one folder of images per class)"
+LAYOUTS = "train with val or test, each a folder (of one folder of images per class), Parquet files or tar files"
 
 
 class DataSource:
@@ -27,33 +28,46 @@ class DataSource:
     """
 
     def __init__(self, found: Found) -> None:
-        self.name = found.name
-        self.classes = found.classes
+        self.name, self.classes, self._found = found.name, found.classes, found
         self.channels, self.resolution = found.survey
-        self._found = found
 
-    def load(self, resolution: int, device: torch.device, memory_limit: int = 2 * 2**30, workers: int = 2) -> Data:
+    @cached_property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits over names, sizes and labels of all images of all splits; nothing is decoded.
+
+        Equal for the same files in another place. An image that was replaced by another of as many bytes is not noticed, except in arrays;
+        Parquet files are known by their footers.
+        """
+        told = hashlib.sha256("\n".join(self.classes).encode())
+        for images in (self._found.train, self._found.test):
+            for part in (*images.content(), images.labels.tobytes()):
+                told.update(len(part).to_bytes(8, "little"))
+                told.update(part)
+        return told.hexdigest()[:12]
+
+    def load(self, resolution: int, device: torch.device, loaders: int | None = None, memory_limit: int = 2 * 2**30) -> Data:
         """Makes the data ready for batches: takes mean and deviation from 2,000 images, decodes the others when used.
 
         Args:
             resolution: Side of the square images in pixels.
             device: Where batches go, and where a small set is kept.
-            memory_limit: Bytes of decoded uint8 pixels up to which a set is kept on `device`.
-            workers: Threads that decode a small set; processes that stream a large one, 0 for none.
+            loaders: Threads that decode a small set, or processes that stream a large one (0: this process alone); None: the cores.
+            memory_limit: Bytes of decoded uint8 pixels up to which a set is kept on `device`; of encoded ones up to which the row groups of
+                a Parquet set are.
 
         Raises:
             ValueError: Too few images to hold any out, or a broken one among those decoded, named.
         """
-        return Data(self._found, resolution, device, memory_limit, workers)
+        return Data(self._found, resolution, device, cores() if loaders is None else loaders, memory_limit)
 
 
 def open_data(data: str, root: Path | None = None) -> DataSource:
     """Finds a data set and reads its metadata.
 
     Args:
-        data: `digits`; a folder with `train.parquet` and `test.parquet`; a folder in ImageFolder layout; or the name
-            of a torchvision data set.
-        root: The folder of a torchvision data set (`--data-root`); nothing is downloaded into it.
+        data: `digits`; a folder with train and val or test as folders, Parquet files or tar files; the name of a torchvision data set; or
+            `hfds/` and what the `datasets` library opens.
+        root: The folder of a torchvision data set (`--data-root`; nothing is downloaded into it), or of the `datasets` library's cache.
 
     Raises:
         ValueError: The data set is unknown, missing, unreadable, incomplete or inconsistent.
@@ -63,44 +77,29 @@ def open_data(data: str, root: Path | None = None) -> DataSource:
     folder = Path(data).expanduser()
     # A torchvision name may happen to be a folder's name too; then --data-root says which is meant.
     if folder.exists() and not (data in SETS and root is not None):
-        return DataSource(_open_folder(folder))
+        return DataSource(_open_layout(folder))
+    if data.startswith(HUB):
+        return DataSource(open_hub(data, root))
     if data in SETS:
-        if root is None:
+        if root is None or not root.expanduser().is_dir():
             raise ValueError(
-                f"--data {data}: no --data-root: got a torchvision data set without its folder; accepted: the folder "
-                "that torchvision calls root. Add --data-root FOLDER."
+                f"--data {data}: no such folder as --data-root: got {root}; accepted: the folder that torchvision calls root. "
+                "Give --data-root FOLDER."
             )
-        root = root.expanduser()
-        if not root.is_dir():
-            raise ValueError(
-                f"--data-root {root}: no such folder: got a path that is not one; accepted: the folder that holds "
-                f"{data}. Correct --data-root."
-            )
-        return DataSource(open_torchvision(data, root))
-    if not data or os.sep in data or data.startswith((".", "~")):
-        raise ValueError(
-            f"--data {data}: no such folder: got {data!r}; accepted: a folder with {LAYOUTS}. Correct the path."
-        )
-    spellings = {name.lower(): name for name in ("digits", *SETS)}
-    near = difflib.get_close_matches(data.lower(), spellings, n=1)
+        return DataSource(open_torchvision(data, root.expanduser()))
     raise ValueError(
-        f"--data {data}: unknown data set or folder: got {data!r}; accepted: digits, a folder with {LAYOUTS}, or with "
-        f"--data-root one of {', '.join(SETS)}. "
-        + (f"Did you mean {spellings[near[0]]!r}?" if near else "Correct the name or the path.")
+        f"--data {data}: no such folder, and no known data set: got {data!r}; accepted: digits, a folder with {LAYOUTS}, hfds/OWNER/NAME, or with "
+        f"--data-root one of {', '.join(SETS)}.{did_you_mean(data, ('digits', *SETS)) or ' Correct the name or the path.'}"
     )
 
 
-def _open_folder(folder: Path) -> Found:
-    try:
-        names = set(os.listdir(folder))
-    except OSError as error:
-        raise ValueError(
-            f"{folder}: unreadable: got {error_text(error)}; accepted: a folder with {LAYOUTS}. "
-            "Check the path and its permissions."
-        ) from error
-    if names & {"train.parquet", "test.parquet"}:
-        return open_parquet(folder)
-    if names & {"train", "val", "test"}:
+def _open_layout(folder: Path) -> Found:
+    names = [entry.name for entry in scan(folder)]
+    if files := parquet_files(folder):
+        return open_parquet(folder, files)
+    if files := [folder / name for name in names if name.endswith(".tar") and split_of(name)]:
+        return open_tar(folder, files)
+    if any(map(split_of, names)):
         return open_folder(folder)
-    got = ", ".join(sorted(names)[:5]) or "an empty folder"
+    got = ", ".join(names[:5]) or "an empty folder"
     raise ValueError(f"{folder}: no data set in it: got {got}; accepted: {LAYOUTS}. Add the files or correct the path.")

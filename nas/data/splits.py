@@ -1,30 +1,97 @@
-"""Splits that are the same for every run: stratified by class, chosen by a fixed seed."""
+"""Which images are for what: by the names that a layout gives them, and else stratified by class with a fixed seed."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from nas.data.images import Images, Labels, check_labels, survey
 from nas.data.seeding import SPLIT, permutation
 
-MAX_HELD_OUT = 5000
+NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # what people write -> the split
 
 
-def held_out_size(num_images: int) -> int:
-    """Returns how many training images are held out for selection: a fifth, at most 5,000."""
-    return min(MAX_HELD_OUT, num_images // 5)
+@dataclass(frozen=True)
+class Found:
+    """What is known of a data set before anything is decoded."""
+
+    name: str  # short and safe in a file name
+    classes: tuple[str, ...]  # in the order of the labels
+    train: Images  # held-out ones included
+    test: Images
+    survey: tuple[int, int]  # channels (1 or 3) and side in pixels, from a fixed sample of the training images
+    num_fit: int | None  # the training images from this one on are held out by the layout itself; None to choose some
 
 
-def stratified(labels: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sets images aside so that every class gives its share.
+@dataclass(frozen=True)
+class JoinedImages(Images):
+    """The images of two splits, one after the other."""
 
-    Shares are rounded by largest remainder, so the total is exact; a class keeps at least one image, even where that
-    leaves the total short.
+    parts: tuple[Images, Images]
+    labels: Labels
 
-    Args:
-        labels: Class of each image, [N].
-        count: Number of images to set aside.
+    def open(self, index: int) -> Image.Image:
+        second = index - len(self.parts[0].labels)
+        return self.parts[0].open(index) if second < 0 else self.parts[1].open(second)
 
-    Returns:
-        The indices kept and the indices set aside, each ascending.
+    def place(self, index: int) -> str:
+        second = index - len(self.parts[0].labels)
+        return self.parts[0].place(index) if second < 0 else self.parts[1].place(second)
+
+    def content(self) -> Iterator[bytes | memoryview]:
+        for images in self.parts:
+            yield from images.content()
+
+    def sample(self, count: int) -> NDArray[np.int64]:
+        return self.parts[0].sample(count)
+
+    def prepare(self, memory: int) -> None:
+        for images in self.parts:
+            images.prepare(memory // 2)
+
+
+def split_of(name: str) -> str | None:
+    """Returns the split of a file or folder by the first word of its name (`train-00000-of-00012.parquet`: `train`), or None."""
+    return NAMES.get(re.split(r"[-_.]", name, maxsplit=1)[0])
+
+
+def assemble(place: str, classes: tuple[str, ...], splits: Sequence[tuple[str, Images]]) -> Found:
+    """Gives the splits of a data set, by name, their roles. `place` is for messages; its last part is the data set's name.
+
+    Where `val` and `test` are both there, `test` is the test, and `val` the held-out images; else the one that is there is the test, and
+    the images to hold out are chosen from `train`.
+
+    Raises:
+        ValueError: No `train`, nothing beside it, one of them twice, labels that are no classes, or a class without images.
+    """
+    names, images = sorted(name for name, _ in splits), dict(splits)
+    if "train" not in names or len(images) == 1 or len(images) < len(names):
+        raise ValueError(
+            f"{place}: missing split, or one twice: got {', '.join(names) or 'none'}; accepted: train beside val or test. Add it."
+        )
+    for name, those in splits:
+        check_labels(f"{place}: {name}", those.labels, classes)
+    train, num_fit = images["train"], None
+    if len(images) == 3:
+        parts = train, images["val"]
+        train, num_fit = JoinedImages(parts, np.concatenate([part.labels for part in parts])), len(train.labels)
+    empty = np.flatnonzero(np.bincount(train.labels, minlength=len(classes)) == 0)
+    if len(empty):
+        raise ValueError(
+            f"{place}: class without images: got none of class {empty[0]} ({classes[empty[0]]!r}) in train; "
+            "accepted: at least one image of every class. Add images, or remove the class."
+        )
+    name = place.rstrip("/").rpartition("/")[2]
+    return Found(name, classes, train, images.get("test") or images["val"], survey(train), num_fit)
+
+
+def stratified(labels: Labels, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sets `count` images aside so that every class gives its share; returns the indices kept and those set aside, ascending.
+
+    Shares are rounded by largest remainder, so the total is exact; a class keeps at least one image, even where that makes it short.
     """
     counts = np.bincount(labels)
     exact = counts * (count / max(1, len(labels)))
@@ -34,7 +101,6 @@ def stratified(labels: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64]
         shares[label] += 1
     shares = np.minimum(shares, np.maximum(counts - 1, 0))
     order = permutation(len(labels), SPLIT)
-    aside = np.zeros(len(labels), dtype=bool)
-    for label, share in enumerate(shares):
-        aside[order[labels[order] == label][:share]] = True
-    return np.flatnonzero(~aside), np.flatnonzero(aside)
+    by_class = np.split(order[np.argsort(labels[order], kind="stable")], np.cumsum(counts)[:-1])
+    aside = np.sort(np.concatenate([those[:share] for those, share in zip(by_class, shares, strict=True)]))
+    return np.delete(np.arange(len(labels)), aside), aside

@@ -8,12 +8,13 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, create_model
 
+from nas.networks.mixers import MIXERS, Mixer, Value, known_options
 from nas.yaml_files import read_yaml, validate
 
 FORMAT = "architecture 1"
@@ -21,13 +22,15 @@ MAX_RESOLUTION = 4096
 _NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
 # What the fields below may say; a search space offers the same values.
+Names = tuple[str, ...]
+Width = Annotated[StrictInt, Field(ge=1, le=65536)]
+Patch = Annotated[StrictInt, Field(ge=1, le=256)]
+Ratio = Annotated[StrictFloat, Field(gt=0, le=64, allow_inf_nan=False)]  # a whole number is one too
 NormKind = Literal["layer_norm", "group_norm", "affine"]
 OptionalNorm = Literal["none", "layer_norm", "group_norm", "affine"]
 StemKind = Literal["patch", "conv4"]
 MergeKind = Literal["conv", "conv_norm", "gather"]
 Scaled = Literal["none", "mixer", "both"]
-TokenHidden = Literal["tokens", "channels"]
-SplitPool = Literal["mean", "sum"]
 NormEps = Annotated[StrictFloat, Field(gt=0, le=0.1)]
 ScaleInit = Annotated[StrictFloat, Field(gt=0, le=10, allow_inf_nan=False)]
 
@@ -42,35 +45,44 @@ class Frame:
     classes: Annotated[StrictInt, Field(ge=1, le=10**6)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Stage:
     """Blocks of one width on one grid.
 
     `mixers` has one name per block, so its length is the depth; a block of mixer `none` has no mixer's branch, and with `cpe` it is SPACH's
     convolution block. `sharing`: one mixer serves all blocks of the stage, which then name the same one; norms, scales, conditional
-    position encodings (`cpe`) and channel MLPs stay each block's own. What only some mixers read:
-
-    - `kernel`: side of the convolution;
-    - `head_width` or `heads`: channels of an attention head, or how many heads there are; in a supernet a narrower stage has fewer heads by the
-      first, narrower ones by the second;
-    - `token_hidden`: whether the hidden width of a token MLP is half the number of tokens (SPACH) or half the width (MLP-Mixer);
-    - `split_pool`: whether the split attention of S2-MLPv2 takes the mean over positions, or the sum that its paper writes.
+    position encodings (`cpe`) and channel MLPs stay each block's own. `options` are what some mixers read besides, as `MIXERS` declares them:
+    pairs in its order, without those at a default that files leave out. They may be given as keywords, where None takes one away:
+    `Stage(32, ("conv",), 2.0, kernel=3)`.
     """
 
-    __pydantic_config__ = _NO_OTHER_KEYS
-    width: Annotated[StrictInt, Field(ge=1, le=65536)]
-    mixers: Annotated[tuple[str, ...], Field(min_length=1, max_length=256)]
-    mlp_ratio: Annotated[StrictFloat, Field(gt=0, le=64, allow_inf_nan=False)]  # a whole number is one too
+    width: Width
+    mixers: Annotated[Names, Field(min_length=1, max_length=256)]
+    mlp_ratio: Ratio
     cpe: StrictBool = False
     sharing: StrictBool = False
-    kernel: Annotated[StrictInt, Field(ge=1, le=255)] | None = None
-    head_width: Annotated[StrictInt, Field(ge=1, le=65536)] | None = None
-    heads: Annotated[StrictInt, Field(ge=1, le=65536)] | None = None
-    token_hidden: TokenHidden = "tokens"
-    split_pool: SplitPool = "mean"
+    options: tuple[tuple[str, Value], ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mlp_ratio", float(self.mlp_ratio))  # 2 equals 2.0 but is written otherwise: their keys would differ
+    def __init__(
+        self, width: int, mixers: Names, mlp_ratio: float, cpe: bool = False, sharing: bool = False, options: Any = (), **more: Any
+    ) -> None:
+        given, known = dict(options) | more, known_options()
+        if unknown := given.keys() - known:
+            raise TypeError(f"no mixer has these options: {', '.join(unknown)}; known: {', '.join(known)}")
+        values = [(name, option.canonical(given[name])) for name, option in known.items() if name in given]
+        pairs = tuple((name, value) for name, value in values if value is not None)
+        # float: 2 equals 2.0 but is written otherwise, and their keys would differ
+        for field, value in zip(self.__slots__, (width, mixers, float(mlp_ratio), cpe, sharing, pairs), strict=True):
+            object.__setattr__(self, field, value)
+
+    def option(self, name: str) -> Value | None:
+        """The value of a mixer's option; None where it is not given and has no default."""
+        option = known_options()[name]
+        return dict(self.options).get(name, None if option.required else option.default)
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "options"}
+        return {**fields, "mixers": list(self.mixers), **dict(self.options)}
 
     @property
     def depth(self) -> int:
@@ -90,12 +102,12 @@ class Architecture:
     - `merge`, between stages: `conv` (2x2 with bias), `conv_norm` (2x2 without bias, then group norm), `gather` (four tokens to one,
       group norm, linear without bias).
 
-    A field that has no effect (the form of merging in one stage, say) is set to its default, so that equal networks are equal.
+    The forms are the fields that have a default; files leave them out there. A form that has no effect (of merging in one stage, say) is set
+    to its default, so that equal networks are equal.
     """
 
-    __pydantic_config__ = _NO_OTHER_KEYS
     frame: Frame
-    patch: Annotated[StrictInt, Field(ge=1, le=256)]
+    patch: Patch
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=16)]
     stem: StemKind = "patch"
     stem_norm: OptionalNorm = "layer_norm"
@@ -133,17 +145,8 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without options and forms at their defaults: what a YAML file holds."""
-
-        def plain(item: Frame | Stage) -> dict[str, Any]:
-            pairs = ((field, getattr(item, field)) for field in item.__dataclass_fields__)
-            return {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in pairs
-                if name not in OPTION_DEFAULTS or value != OPTION_DEFAULTS[name]
-            }
-
         forms = {name: getattr(self, name) for name, default in FORM_DEFAULTS.items() if getattr(self, name) != default}
-        return {"frame": plain(self.frame), "patch": self.patch, **forms, "stages": [plain(stage) for stage in self.stages]}
+        return {"frame": dataclasses.asdict(self.frame), "patch": self.patch, **forms, "stages": [stage.to_dict() for stage in self.stages]}
 
     @staticmethod
     def from_dict(data: object, place: str) -> Architecture:
@@ -152,36 +155,37 @@ class Architecture:
         Raises:
             ValueError: a key or value is not an architecture's; `place` begins the message.
         """
-        return validate(_Entry, {"architecture": data}, place).architecture
+        entry = validate(_entry(tuple(MIXERS.values())), {"architecture": data}, place).architecture  # type: ignore[attr-defined]
+        fields = {name: getattr(entry, name) for name in type(entry).model_fields}
+        return Architecture(**fields | {"stages": tuple(Stage(**stage.model_dump(exclude_none=True)) for stage in entry.stages)})
 
 
-def _defaults(of: type, after: str) -> dict[str, Any]:
-    """The defaults of the fields that come after one."""
-    fields = dataclasses.fields(of)
-    names = [field.name for field in fields]
-    return {field.name: field.default for field in fields[names.index(after) + 1 :]}
+FORM_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Architecture) if field.default is not MISSING}
 
 
-FORM_DEFAULTS = _defaults(Architecture, after="stages")
-OPTION_DEFAULTS = _defaults(Stage, after="sharing")
+@functools.cache
+def _entry(mixers: tuple[Mixer, ...]) -> type[BaseModel]:
+    """What a file may say where there are these mixers: the fields of the classes above, and the mixers' options as keys of a stage."""
 
+    def model(of: type, **changed: Any) -> Any:
+        types = get_type_hints(of, include_extras=True)
+        fields = {each.name: (types[each.name], ... if each.default is MISSING else each.default) for each in dataclasses.fields(of)}
+        return create_model(of.__name__, __config__=_NO_OTHER_KEYS, **{name: field for name, field in (fields | changed).items() if field})
 
-class _Entry(BaseModel):
-    """Where a file has its architecture."""
-
-    architecture: Architecture
+    options = {name: (option.type, None) for name, option in known_options().items()}
+    stage = model(Stage, options=None, **options)
+    stages: Any = (Annotated[tuple[stage, ...], Field(min_length=1, max_length=16)], ...)  # type: ignore[valid-type]
+    return create_model("Entry", architecture=(model(Architecture, stages=stages), ...))
 
 
 def describe(architecture: Architecture) -> Iterator[str]:
     """An architecture for people: a line for its forms where they are not the usual ones, and one line for each stage."""
-    forms = [f"{name} {value}" for name, value in architecture.to_dict().items() if name in FORM_DEFAULTS]
-    if forms:
+    if forms := [f"{name} {value}" for name, value in architecture.to_dict().items() if name in FORM_DEFAULTS]:
         yield ", ".join(forms)
     for i, stage in enumerate(architecture.stages):
         runs = [(mixer, len(list(blocks))) for mixer, blocks in itertools.groupby(stage.mixers)]
         mixers = " ".join(mixer if count == 1 else f"{mixer} x{count}" for mixer, count in runs)
-        options = ((name, getattr(stage, name)) for name, default in OPTION_DEFAULTS.items() if getattr(stage, name) != default)
-        extras = [f"mlp_ratio {stage.mlp_ratio:g}", *(f"{name} {value}" for name, value in options)]
+        extras = [f"mlp_ratio {stage.mlp_ratio:g}", *(f"{name} {value}" for name, value in stage.options)]
         extras += ["cpe"] * stage.cpe + ["one shared mixer"] * stage.sharing
         yield f"stage {i}: width {stage.width}, {mixers} ({', '.join(extras)})"
 

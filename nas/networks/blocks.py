@@ -49,75 +49,53 @@ class Stem(nn.Module):
         return Cost(macs, params + norm_params(norm, width), activations)
 
 
-class Conv4Stem(nn.Module):
+class Conv4Stem(Stem):
     """SPACH's stem ("+"): convolutions 7x7 with stride 2, 3x3, 3x3, each with batch norm and ReLU, then patches of half the side.
 
     The only batch norm of the project. Every architecture sees the same images through it, so in a supernet its statistics are no mixture.
     """
 
     def __init__(self, channels: int, width: int, patch: int, grid: tuple[int, int], norm: str, eps: float) -> None:
-        super().__init__()
         if patch % 2:
             raise ValueError(
-                f"stem conv4: half of the patch is the stride of its first convolution: got patch {patch}; accepted even ones."
+                f"stem conv4: its first convolution halves the side and its patches do the rest: got patch {patch}; accepted even ones."
             )
+        super().__init__(CONV4_WIDTH, width, patch // 2, grid, norm, eps)
         self.conv1 = nn.Conv2d(channels, CONV4_WIDTH, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(CONV4_WIDTH)
         self.conv2 = nn.Conv2d(CONV4_WIDTH, CONV4_WIDTH, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(CONV4_WIDTH)
         self.conv3 = nn.Conv2d(CONV4_WIDTH, CONV4_WIDTH, 3, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(CONV4_WIDTH)
-        self.patch_embed = PatchConv(CONV4_WIDTH, width, patch // 2)
-        self.norm = NORMS[norm](width, eps)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(images_BCHW)))
         x = F.relu(self.bn2(self.conv2(x)))
-        x = F.relu(self.bn3(self.conv3(x)))
-        return self.norm(self.patch_embed(x.permute(0, 2, 3, 1)))
+        return super().forward(F.relu(self.bn3(self.conv3(x))))
 
     @staticmethod
     def cost(channels: int, width: int, patch: int, grid: tuple[int, int], norm: str, eps: float) -> Cost:
-        macs, params, activations = _patch_cost(CONV4_WIDTH, width, patch // 2, grid)
+        macs, params, activations = Stem.cost(CONV4_WIDTH, width, patch // 2, grid, norm, eps)
         taps = CONV4_WIDTH * (channels * 7**2 + 2 * CONV4_WIDTH * 3**2)
         positions = grid[0] * grid[1] * (patch // 2) ** 2
-        return Cost(
-            macs + positions * taps,
-            params + taps + 3 * 2 * CONV4_WIDTH + norm_params(norm, width),
-            activations + 3 * positions * CONV4_WIDTH,
-        )
+        return Cost(macs + positions * taps, params + taps + 3 * 2 * CONV4_WIDTH, activations + 3 * positions * CONV4_WIDTH)
 
 
 class Merge(nn.Module):
-    """Patch merging between stages: convolution 2x2 with stride 2 and bias, no norm (ViP's form); `grid` is the one it makes."""
+    """Patch merging between stages, onto `grid`: convolution 2x2 with stride 2, either with bias (ViP's) or `normed`: then group norm (SPACH's)."""
 
-    def __init__(self, in_width: int, width: int, grid: tuple[int, int]) -> None:
+    def __init__(self, in_width: int, width: int, grid: tuple[int, int], normed: bool = False) -> None:
         super().__init__()
-        self.reduction = PatchConv(in_width, width, 2)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        return self.reduction(x_BHWC)
-
-    @staticmethod
-    def cost(in_width: int, width: int, grid: tuple[int, int]) -> Cost:
-        return _patch_cost(in_width, width, 2, grid)
-
-
-class NormedMerge(nn.Module):
-    """SPACH's patch merging: convolution 2x2 with stride 2, without bias, then group norm."""
-
-    def __init__(self, in_width: int, width: int, grid: tuple[int, int]) -> None:
-        super().__init__()
-        self.reduction = PatchConv(in_width, width, 2, bias=False)
-        self.norm = GroupNorm1(width)
+        self.reduction = PatchConv(in_width, width, 2, bias=not normed)
+        self.norm = GroupNorm1(width) if normed else nn.Identity()
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         return self.norm(self.reduction(x_BHWC))
 
     @staticmethod
-    def cost(in_width: int, width: int, grid: tuple[int, int]) -> Cost:
+    def cost(in_width: int, width: int, grid: tuple[int, int], normed: bool = False) -> Cost:
         macs, params, activations = _patch_cost(in_width, width, 2, grid)
-        return Cost(macs, params - width + norm_params("group_norm", width), activations)
+        return Cost(macs, params - width + norm_params("group_norm", width) if normed else params, activations)
 
 
 class GatherMerge(nn.Module):
@@ -127,25 +105,16 @@ class GatherMerge(nn.Module):
         super().__init__()
         self.norm = GroupNorm1(4 * in_width)
         self.reduction = nn.Linear(4 * in_width, width, bias=False)
+        self.groups = {"norm.weight": (4,), "norm.bias": (4,), "reduction.weight": (1, 4)}
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         corners = [x_BHWC[:, h::2, w::2] for w in (0, 1) for h in (0, 1)]
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))
 
-    def take(self, name: str, shared: Tensor) -> Tensor:
-        """The first channels of each of the four neighbours."""
-        width, in_width = self.reduction.out_features, self.reduction.in_features // 4
-        part = shared.unflatten(-1, (4, -1))[..., :in_width].flatten(-2)
-        return part[:width] if name == "reduction.weight" else part
-
     @staticmethod
     def cost(in_width: int, width: int, grid: tuple[int, int]) -> Cost:
         macs, params, activations = _patch_cost(in_width, width, 2, grid)
         return Cost(macs, params - width + norm_params("group_norm", 4 * in_width), activations)
-
-
-def _layer_scale(width: int, init: float | None) -> nn.Parameter | None:
-    return None if init is None else nn.Parameter(torch.full((width,), init))
 
 
 def _scaled(scale: nn.Parameter | None, x: Tensor) -> Tensor:
@@ -162,7 +131,7 @@ class Branch(nn.Module):
     def __init__(self, width: int, norm: str, eps: float, scale: float | None) -> None:
         super().__init__()
         self.norm = NORMS[norm](width, eps)
-        self.scale = _layer_scale(width, scale)
+        self.scale = None if scale is None else nn.Parameter(torch.full((width,), scale))
         self.drop_path: nn.Module = nn.Identity()  # Network puts timm's DropPath here
 
     def forward(self, x_BHWC: Tensor, mixer: Callable[[Tensor], Tensor], cpe: Callable[[Tensor], Tensor] | None) -> Tensor:
@@ -182,7 +151,7 @@ class ChannelMLP(nn.Module):
         self.norm = NORMS[norm](width, eps)
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
-        self.scale = _layer_scale(width, scale)
+        self.scale = None if scale is None else nn.Parameter(torch.full((width,), scale))
         self.drop_path: nn.Module = nn.Identity()
 
     def forward(self, x_BHWC: Tensor) -> Tensor:

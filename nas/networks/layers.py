@@ -1,72 +1,66 @@
 """The architecture written out as layers: the only place that knows shapes.
 
-`outline(architecture)` gives the layers in the order in which they run; `run` runs such an outline with whatever is to run each
-layer. The standalone network, the supernet and the cost arithmetic all start from here.
+`outline(architecture)` gives the layers in the order in which they run, and `run` runs them: a standalone network with its own modules, the
+supernet with slices of its modules. The cost arithmetic starts from here too.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from nas.networks.architecture import OPTION_DEFAULTS, Architecture, Stage
-from nas.networks.blocks import Branch, ChannelMLP, Conv4Stem, GatherMerge, Head, Merge, NormedMerge, Stem
-from nas.networks.mixers import MIXERS, NAMES, NO_MIXER, options_of
-from nas.yaml_files import did_you_mean
+from nas.networks.architecture import Architecture
+from nas.networks.blocks import Branch, ChannelMLP, Conv4Stem, GatherMerge, Head, Merge, Stem
+from nas.networks.mixers import MIXERS, NO_MIXER, Value, check_mixer, options_of
 
 CPE_KERNEL = 3
 
-LAYERS: dict[str, type[nn.Module]] = {
-    "stem": Stem,
-    "stem_conv4": Conv4Stem,
-    "merge": Merge,
-    "merge_conv_norm": NormedMerge,
-    "merge_gather": GatherMerge,
-    "branch": Branch,
-    "channel_mlp": ChannelMLP,
-    "head": Head,
-    **MIXERS,
-}
-STEMS = {"patch": "stem", "conv4": "stem_conv4"}
-MERGES = {"conv": "merge", "conv_norm": "merge_conv_norm", "gather": "merge_gather"}
+STEMS: dict[str, Any] = {"patch": Stem, "conv4": Conv4Stem}
+MERGES: dict[str, tuple[Any, dict[str, bool]]] = {"conv": (Merge, {}), "conv_norm": (Merge, {"normed": True}), "gather": (GatherMerge, {})}
+# A supernet keeps the weights of these forms of stem, merging and norm apart from those of the usual form at the same place.
+KEPT_APART = {"conv4", "conv_norm", "gather", "group_norm", "affine"}
+
+Settings = tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One layer: what it is (`kind`, `settings`), where it stands (`place`), and whose weights it uses (`weights`).
+    """One layer.
 
-    Layers with equal `weights` are one module with one set of parameters; `place` is a layer's own.
+    Attributes:
+        layer: its class, an `nn.Module` with a static method `cost`.
+        settings: what the class is built with.
+        place: its own position in the network.
+        weights: whose parameters it uses: layers with equal `weights` are one module.
+        home: where a supernet keeps these parameters: `weights`, and the names of the forms that are kept apart.
     """
 
-    kind: str
-    settings: tuple[tuple[str, Any], ...]
+    layer: Any
+    settings: Settings
     place: str
     weights: str
+    home: str
 
     @property
-    def shape(self) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    def shape(self) -> tuple[Any, Settings]:
         """All that a module or its cost depends on: the key for caches."""
-        return self.kind, self.settings
-
-    @property
-    def home(self) -> str:
-        """Where a supernet keeps the weights: `weights`, and beside it one for each other form of stem and merging and for each other norm."""
-        return _home(self.kind, self.settings, self.weights)
+        return self.layer, self.settings
 
     def build(self) -> nn.Module:
-        return LAYERS[self.kind](**dict(self.settings))
+        """The layer's module.
 
-
-@functools.lru_cache(maxsize=100_000)
-def _home(kind: str, settings: tuple[tuple[str, Any], ...], weights: str) -> str:
-    form = kind.partition("_")[2] if kind in (*STEMS.values(), *MERGES.values()) else ""
-    norm = dict(settings).get("norm")
-    return "_".join([weights, *([form] if form else []), *([norm] if norm in ("group_norm", "affine") else [])])
+        Raises:
+            ValueError: it cannot take its width, grid or options; the message begins with the place.
+        """
+        try:
+            return self.layer(**dict(self.settings))
+        except ValueError as error:
+            raise ValueError(f"{self.place}: {error}") from None
 
 
 class BlockSpecs(NamedTuple):
@@ -84,128 +78,84 @@ class BlockSpecs(NamedTuple):
 Outline = tuple[LayerSpec | BlockSpecs, ...]
 
 
-def _spec(kind: str, place: str, weights: str | None = None, **settings: Any) -> LayerSpec:
-    return LayerSpec(kind, tuple(settings.items()), place, weights or place)
-
-
-def hidden_width(width: int, mlp_ratio: float) -> int:
-    """Hidden channels of a channel MLP; rounded to the nearest integer."""
-    return max(1, round(width * mlp_ratio))
-
-
-class _Dressing(NamedTuple):
-    """What an architecture says of the branches of all its blocks."""
-
-    norm: str
-    eps: float
-    mixer_scale: float | None  # where the layer scale begins
-    mlp_scale: float | None
-
-
-def _dressing(architecture: Architecture) -> _Dressing:
-    scaled, init = architecture.layer_scale, architecture.layer_scale_init
-    return _Dressing(
-        architecture.norm, architecture.norm_eps, init if scaled in ("mixer", "both") else None, init if scaled == "both" else None
-    )
+@functools.lru_cache(maxsize=100_000)
+def _spec(layer: Any, place: str, weights: str | None = None, forms: tuple[str, ...] = (), **settings: Any) -> LayerSpec:
+    weights = weights or place
+    return LayerSpec(layer, tuple(settings.items()), place, weights, "_".join([weights, *(form for form in forms if form in KEPT_APART)]))
 
 
 @functools.lru_cache(maxsize=100_000)
 def _block(
-    i: int, j: int, mixer: str, settings: tuple[Any, ...], options: tuple[Any, ...], dressing: _Dressing, grid: tuple[int, int]
+    i: int, j: int, mixer: str, settings: tuple[Any, ...], options: Settings, dressing: tuple[Any, ...], grid: tuple[int, int]
 ) -> BlockSpecs:
     """Block j of stage i. Cached, since a space has few distinct blocks and a search writes out many architectures."""
-    width, mlp_ratio, has_cpe, sharing = settings
-    if mixer not in NAMES:
-        raise ValueError(f"stages[{i}].mixers[{j}]: unknown mixer {mixer!r}; known: {', '.join(NAMES)}.{did_you_mean(mixer, NAMES)}")
-    place = f"stages.{i}.blocks.{j}"
-    norm: dict[str, Any] = {"norm": dressing.norm, "eps": dressing.eps}
-    branch = spec = None
+    (width, mlp_ratio, has_cpe, sharing), (kind, eps, mixer_scale, mlp_scale) = settings, dressing
+    place, forms, norm = f"stages.{i}.blocks.{j}", (kind,), {"norm": kind, "eps": eps}
+    branch = mixing = None
     if mixer != NO_MIXER:
-        of_stage = dict(zip(OPTION_DEFAULTS, options, strict=True))
-        given = {name: of_stage[name] for name in options_of(mixer)}
-        if given and all(value is None for value in given.values()):
-            needed = " or ".join(f"'{name}'" for name in given)
-            raise ValueError(f"stages[{i}]: {mixer} needs {needed}: got none. Add '{next(iter(given))}:' with a whole number to the stage.")
-        own = {name: value for name, value in given.items() if value is not None}
-        mixer_place = f"{place}.mixer.{mixer}"
-        weights = f"stages.{i}.shared.{mixer}" if sharing else mixer_place
-        branch = _spec("branch", f"{place}.branch.{mixer}", width=width, **norm, scale=dressing.mixer_scale)
-        spec = _spec(mixer, mixer_place, weights, width=width, grid=grid, **own)
-    return BlockSpecs(
-        branch=branch,
-        mixer=spec,
-        # conditional position encoding is a depthwise convolution of the block's input: SPACH's conv mixer and its CPE are one module
-        cpe=_spec("conv", f"{place}.cpe", width=width, grid=grid, kernel=CPE_KERNEL) if has_cpe else None,
-        mlp=_spec(
-            "channel_mlp",
-            f"{place}.mlp",
-            width=width,
-            hidden=hidden_width(width, mlp_ratio),
-            grid=grid,
-            **norm,
-            scale=dressing.mlp_scale,
-        ),
-    )
+        check_mixer(mixer, f"stages[{i}].mixers[{j}]")
+        own: dict[str, Any] = _own_options(mixer, dict(options), f"stages[{i}]")
+        branch = _spec(Branch, f"{place}.branch.{mixer}", forms=forms, width=width, **norm, scale=mixer_scale)
+        weights = f"stages.{i}.shared.{mixer}" if sharing else None
+        mixing = _spec(MIXERS[mixer].layer, f"{place}.mixer.{mixer}", weights, width=width, grid=grid, **own)
+    # conditional position encoding is a depthwise convolution of the block's input: SPACH's conv mixer and its CPE are one module
+    cpe = _spec(MIXERS["conv"].layer, f"{place}.cpe", width=width, grid=grid, kernel=CPE_KERNEL) if has_cpe else None
+    hidden = max(1, round(width * mlp_ratio))
+    mlp = _spec(ChannelMLP, f"{place}.mlp", forms=forms, width=width, hidden=hidden, grid=grid, **norm, scale=mlp_scale)
+    return BlockSpecs(branch, mixing, cpe, mlp)
 
 
-@functools.lru_cache(maxsize=100_000)
-def _stem(kind: str, channels: int, width: int, patch: int, grid: tuple[int, int], norm: str, eps: float) -> LayerSpec:
-    return _spec(STEMS[kind], "stem", channels=channels, width=width, patch=patch, grid=grid, norm=norm, eps=eps)
-
-
-@functools.lru_cache(maxsize=100_000)
-def _merge(kind: str, i: int, in_width: int, width: int, grid: tuple[int, int]) -> LayerSpec:
-    return _spec(MERGES[kind], f"stages.{i}.merge", in_width=in_width, width=width, grid=grid)
-
-
-@functools.lru_cache(maxsize=100_000)
-def _head(width: int, classes: int, norm: str, eps: float) -> LayerSpec:
-    return _spec("head", "head", width=width, classes=classes, norm=norm, eps=eps)
-
-
-def _stage_layers(i: int, stage: Stage, dressing: _Dressing, grid: tuple[int, int]) -> Iterator[BlockSpecs]:
-    if stage.sharing and len(set(stage.mixers)) > 1:
-        raise ValueError(
-            f"stages[{i}].sharing: one mixer serves all blocks: got {', '.join(stage.mixers)}. Name the same mixer for each block."
-        )
-    settings = (stage.width, stage.mlp_ratio, stage.cpe, stage.sharing)
-    options = tuple(getattr(stage, name) for name in OPTION_DEFAULTS)
-    for j, mixer in enumerate(stage.mixers):
-        yield _block(i, j, mixer, settings, options, dressing, grid)
+def _own_options(mixer: str, given: Mapping[str, Value], place: str) -> dict[str, Value]:
+    """What a mixer is built with, besides width and grid: of what its stage gives, the options that it reads, and defaults."""
+    own = options_of(mixer)
+    for name, option in own.items():
+        ways = [name, *(other for other, its in own.items() if its.instead_of == name)]
+        if option.required and not any(way in given for way in ways):
+            raise ValueError(f"{place}: {mixer} needs {' or '.join(map(repr, ways))}: got none. Add '{name}:' to the stage.")
+    values = {name: given.get(name, None if option.required else option.default) for name, option in own.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def outline(architecture: Architecture) -> Outline:
     """The layers of an architecture in running order: stem, blocks, merging and blocks for each further stage, head.
 
     Raises:
-        ValueError: the stride does not divide the resolution, or the architecture names an unknown mixer.
+        ValueError: the stride does not divide the resolution, or a stage's mixers or options cannot be; the message begins with the place.
     """
-    frame, side = architecture.frame, architecture.frame.resolution // architecture.patch
-    if frame.resolution % architecture.stride:
+    frame, patch, stride, eps = architecture.frame, architecture.patch, architecture.stride, architecture.norm_eps
+    if frame.resolution % stride:
         raise ValueError(
-            f"resolution {frame.resolution}: not a multiple of the network's stride {architecture.stride} "
-            f"(patches of {architecture.patch}, {len(architecture.stages)} stages). Take {-(-frame.resolution // architecture.stride) * architecture.stride}."
+            f"resolution {frame.resolution}: not a multiple of the network's stride {stride} "
+            f"(patches of {patch}, {len(architecture.stages)} stages). Take {-(-frame.resolution // stride) * stride}."
         )
-    dressing, eps = _dressing(architecture), architecture.norm_eps
-    width = architecture.stages[0].width
-    layers: list[LayerSpec | BlockSpecs] = []
-    layers.append(_stem(architecture.stem, frame.channels, width, architecture.patch, (side, side), architecture.stem_norm, eps))
+    scaled, init = architecture.layer_scale, architecture.layer_scale_init
+    # of the branches of all blocks: their norm, its eps, and where the scales of the mixer's and the MLP's begin; None: there is no scale
+    dressing = (architecture.norm, eps, init if scaled != "none" else None, init if scaled == "both" else None)
+    side, width = frame.resolution // patch, architecture.stages[0].width
+    stem, norm = architecture.stem, architecture.stem_norm
+    shape = {"channels": frame.channels, "width": width, "patch": patch, "grid": (side, side)}
+    layers: list[LayerSpec | BlockSpecs] = [_spec(STEMS[stem], "stem", forms=(stem, norm), **shape, norm=norm, eps=eps)]
     for i, stage in enumerate(architecture.stages):
         grid = (side >> i, side >> i)
         if i:
-            layers.append(_merge(architecture.merge, i, width, stage.width, grid))
-        layers.extend(_stage_layers(i, stage, dressing, grid))
+            merge, normed = MERGES[architecture.merge]
+            forms = (architecture.merge,)
+            layers.append(_spec(merge, f"stages.{i}.merge", forms=forms, in_width=width, width=stage.width, grid=grid, **normed))
+        if stage.sharing and len(set(stage.mixers)) > 1:
+            got = ", ".join(stage.mixers)
+            raise ValueError(f"stages[{i}].sharing: one mixer serves all blocks: got {got}. Name the same mixer for each block.")
+        settings = (stage.width, stage.mlp_ratio, stage.cpe, stage.sharing)
+        layers.extend(_block(i, j, mixer, settings, stage.options, dressing, grid) for j, mixer in enumerate(stage.mixers))
         width = stage.width
-    layers.append(_head(width, frame.classes, architecture.final_norm, eps))
+    norm = architecture.final_norm
+    layers.append(_spec(Head, "head", forms=(norm,), width=width, classes=frame.classes, norm=norm, eps=eps))
     return tuple(layers)
 
 
 def layer_specs(architecture: Architecture) -> tuple[LayerSpec, ...]:
     """The same, flat: one entry per layer."""
-    flat: list[LayerSpec] = []
-    for layer in outline(architecture):
-        flat.extend(spec for spec in layer if spec is not None) if isinstance(layer, BlockSpecs) else flat.append(layer)
-    return tuple(flat)
+    layers = (layer if isinstance(layer, BlockSpecs) else (layer,) for layer in outline(architecture))
+    return tuple(spec for each in layers for spec in each if spec is not None)
 
 
 def run(layers: Outline, call: Callable[..., Tensor], images_BCHW: Tensor) -> Tensor:
@@ -224,16 +174,25 @@ def run(layers: Outline, call: Callable[..., Tensor], images_BCHW: Tensor) -> Te
     return x
 
 
-def own_part(module: nn.Module, name: str, shared: Tensor) -> Tensor:
-    """The part of `shared` that is `module`'s parameter `name`, where `shared` is that parameter of the largest module of its place.
+def own_slice(module: nn.Module, name: str, largest: Tensor) -> Tensor:
+    """The part of `largest` that is `module`'s parameter `name`, where `largest` is that parameter of the largest module of its place.
 
-    Modules whose channels are not interchangeable say which part (`take`); elsewhere it is the first entries of every dimension.
+    The first entries of every group along every dimension, by the module's `groups` (one group where it says nothing), or what its method of
+    the same name gives.
+
+    Raises:
+        ValueError: the module's channels do not lie within the largest's.
     """
     shape = module.get_parameter(name).shape
-    if shape == shared.shape:
-        return shared
-    if hasattr(module, "take"):
-        part = module.take(name, shared)  # type: ignore[operator]
-        assert part.shape == shape, (type(module).__name__, name, tuple(part.shape), tuple(shape))
-        return part
-    return shared[tuple(slice(size) for size in shape)]
+    if shape == largest.shape:
+        return largest
+    if hasattr(module, "own_slice"):
+        own = module.own_slice(name, largest)  # type: ignore[operator]
+    elif groups := getattr(module, "groups", {}).get(name):
+        split = [part for size, number in zip(largest.shape, groups, strict=True) for part in (number, size // number)]
+        first = [part for size, number in zip(shape, groups, strict=True) for part in (slice(None), slice(size // number))]
+        own = largest.reshape(split)[tuple(first)].reshape(shape)
+    else:
+        own = largest[tuple(map(slice, shape))]
+    assert own.shape == shape, (type(module).__name__, name, tuple(own.shape), tuple(shape))
+    return own

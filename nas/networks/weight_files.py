@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from nas.yaml_files import check_room, write_atomically
+from nas.yaml_files import check_room, one_line_error, open_file, write_atomically
 
 
 def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -32,14 +32,9 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """
     from safetensors import SafetensorError, safe_open
 
+    open_file(path, "a safetensors file").close()
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - no dict
-    except OSError as error:
-        raise _error(f"{path}: cannot be read: {error.strerror or error}. Check the path.") from None
-    except SafetensorError as error:
-        raise _error(f"{path}: damaged, or not a safetensors file: {error}. Restore it from a copy, or train again.") from None
-
-
-def _error(message: str) -> ValueError:
-    return ValueError(" ".join(message.splitlines()))
+    except (SafetensorError, OSError) as error:
+        raise one_line_error(f"{path}: damaged, or not a safetensors file: {error}. Restore it from a copy, or make it again.") from None

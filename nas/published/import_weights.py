@@ -7,9 +7,9 @@ houqb/VisionPermutator. `NAMES` and `PLACES` say what each of them calls a param
 from __future__ import annotations
 
 import argparse
-import pickle
 import re
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -21,13 +21,11 @@ from torch import Tensor
 from nas.networks.architecture import Architecture
 from nas.networks.layers import layer_specs
 from nas.networks.network import Network
-from nas.yaml_files import did_you_mean
+from nas.networks.weight_files import load_weights
+from nas.yaml_files import one_line_error, open_file
 
 WRAPPERS = ("model", "state_dict", "model_ema", "state_dict_ema")  # where trainers put the weights; the first that is there counts
-_SAVE = "torch.save(model.state_dict(), FILE)"
-
-
-# ------------------------------------------------------------------------------------------------------- reading
+_ADVICE = "Save the weights alone: torch.save(model.state_dict(), FILE)."
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -38,118 +36,64 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: one line: no such file, damaged, not a checkpoint, or it holds something else than tensors.
     """
-    head = _first_bytes(path)
-    is_text = min(head, default=0) >= 9  # no control characters
-    if head[8:9] == b"{" and not is_text:  # after the length of the header, which may begin with any byte
-        return _state_dict(_read_safetensors(path), path)
-    if head.startswith((b"PK\x03\x04", b"\x80")):  # a zip, or a bare pickle as before torch 1.6
-        return _state_dict(_unpickle(path), path)
-    what = ("text, such as an error page or a pointer instead of the file" if is_text else "of another format") if head else "empty"
-    raise _error(f"{path}: not a checkpoint: it is {what}; accepted: .safetensors, .pth or .pt. Download it again, or name another file.")
-
-
-def _first_bytes(path: Path) -> bytes:
-    try:
-        if path.is_dir():
-            raise _error(f"{path}: a folder; accepted: a checkpoint. Name the file in it.")
-        if not path.exists():
-            siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise _error(f"{path}: no such file; accepted: a checkpoint.{did_you_mean(path.name, siblings) or ' Check the path.'}")
-        if not path.is_file():
-            raise _error(f"{path}: not a regular file; accepted: a checkpoint.")
-        with path.open("rb") as file:
-            return file.read(512)
-    except OSError as error:
-        raise _error(f"{path}: cannot be read: {error.strerror}. Check the path and its permissions.") from None
-
-
-def _read_safetensors(path: Path) -> object:
-    import safetensors.torch
-
-    try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise _damaged(path, error) from None
-
-
-def _unpickle(path: Path) -> object:
-    # What official trainers save beside the weights: arguments, and in AS-MLP's files yacs's configuration, which is a kind of dict.
-    harmless: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
-    try:
-        with torch.serialization.safe_globals(harmless), warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("ignore")  # about pickles of another protocol, which may be damaged ones
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None:
-            raise _damaged(path, f"its pickle is not as {_SAVE} writes it") from None
-        what = f"holds more than tensors, numbers and text: got {found[1]}; it is not opened, since it could run code"
-        raise _error(f"{path}: {what}. Save the weights alone: {_SAVE}.") from None
-    except Exception as error:  # a damaged pickle may end in any kind
-        raise _damaged(path, error) from None
-
-
-def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    advice = f"Save the weights alone: {_SAVE}."
+    with open_file(path, "a checkpoint (.safetensors, .pth, .pt)") as file:
+        is_safetensors = file.read(9)[8:] == b"{"  # behind the length of the header
+    content = load_weights(path)[0] if is_safetensors else _unpickle(path)
     wrapped = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)] if isinstance(content, Mapping) else []
     state = wrapped[0] if wrapped else content
-    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
-        got = (_listed(state) or "nothing") if isinstance(state, Mapping) else type(state).__name__
-        raise _error(f"{path}: no tensors in it: got {got}; accepted: a state dict, by itself or as {', '.join(WRAPPERS)}. {advice}")
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise _error(f"{path}: {name}: not a tensor: got {type(value).__name__}; accepted: only tensors in a state dict. {advice}")
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        others = (
+            {name: value for name, value in state.items() if not isinstance(value, Tensor)} if isinstance(state, Mapping) else {"it": state}
+        )
+        got = _listed(f"{name} is {type(value).__name__}" for name, value in others.items()) or "nothing"
+        accepted = f"tensors by name, by themselves or as {', '.join(WRAPPERS)}"
+        raise one_line_error(f"{path}: not a state dict: got: {got}; accepted: {accepted}. {_ADVICE}")
     prefix = "module." if all(str(name).startswith("module.") for name in state) else ""
     return {str(name).removeprefix(prefix): value for name, value in state.items()}
 
 
-# --------------------------------------------------------------------------------------------------- other names
+def _unpickle(path: Path) -> Any:
+    # What official trainers save beside the weights: arguments, and in AS-MLP's files yacs's configuration, which is a kind of dict.
+    harmless: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip():  # torch.load does not look at checksums
+                    raise ValueError("the checksum of a record does not match")
+        # Of a path torch.load believes the suffix .safetensors.
+        with torch.serialization.safe_globals(harmless), warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # about pickles of another protocol, which may be damaged ones
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # what is damaged, or no checkpoint at all, may end in any kind
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign:
+            what = f"holds more than tensors, numbers and text: got {foreign[1]}; it is not opened, since it could run code"
+            raise one_line_error(f"{path}: {what}. {_ADVICE}") from None
+        why = str(error)[:200].rstrip(". ")
+        what = "damaged, cut short, or not a checkpoint at all (a web page, a pointer of git-lfs)"
+        raise one_line_error(f"{path}: {what}: {why}. Download it again, or name another file.") from None
+
+
+def _listed(names: Iterable[object], most: int = 6) -> str:
+    every = [str(name)[:100] for name in names]
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
 
 # What each of them calls the parts of a network: those of stem and head as they are, those of a block or of a merging within it. The longest
 # of our names that fits counts; what follows it is the same.
 _COMMON = {"branch.norm": "norm1", "mlp.norm": "norm2", "head.norm": "norm", "head.fc": "head"}
+_EMBED = _COMMON | {"stem.patch_embed": "patch_embed.proj", "stem.norm": "patch_embed.norm", "mlp": "mlp"}
+_TIMM = _COMMON | {"stem.patch_embed": "stem.proj", "mlp": "mlp_channels"}
 NAMES: dict[str, dict[str, str]] = {
-    "MLP-Mixer": {"stem.patch_embed": "stem.proj", "mixer": "mlp_tokens", "mlp": "mlp_channels"},
-    "ResMLP": {
-        "stem.patch_embed": "stem.proj",
-        "mixer.linear_tokens": "linear_tokens",
-        "branch.scale": "ls1",
-        "mlp": "mlp_channels",
-        "mlp.scale": "ls2",
-    },
-    "ResMLP of deit": {
-        "stem.patch_embed": "patch_embed.proj",
-        "mixer.linear_tokens": "attn",
-        "branch.scale": "gamma_1",
-        "mlp": "mlp",
-        "mlp.scale": "gamma_2",
-    },
-    "SPACH": {
-        "stem.patch_embed": "stem.proj",
-        "stem.norm": "norm1",
-        "merge.reduction": "net.1.0",
-        "merge.norm": "net.1.1",
-        "mixer": "spatial_func",
-        "branch.scale": "gamma_1",
-        "cpe": "cpe_net.net.1",
-        "mlp": "channel_func",
-        "head.norm": "norm2",
-    },
-    "AS-MLP": {
-        "stem.patch_embed": "patch_embed.proj",
-        "stem.norm": "patch_embed.norm",
-        "merge": "downsample",
-        "mixer": "axial_shift",
-        "mlp": "mlp",
-    },
-    "ViP": {
-        "stem.patch_embed": "patch_embed.proj",
-        "merge.reduction": "proj",
-        "mixer": "attn",
-        "mixer.reweight_fc1": "attn.reweight.fc1",
-        "mixer.reweight_fc2": "attn.reweight.fc2",
-        "mlp": "mlp",
-    },
+    "MLP-Mixer": _TIMM | {"mixer": "mlp_tokens"},
+    "ResMLP": _TIMM | {"mixer.linear_tokens": "linear_tokens", "branch.scale": "ls1", "mlp.scale": "ls2"},
+    "ResMLP of deit": _EMBED | {"mixer.linear_tokens": "attn", "branch.scale": "gamma_1", "mlp.scale": "gamma_2"},
+    "SPACH": _COMMON
+    | {"stem.patch_embed": "stem.proj", "stem.norm": "norm1", "merge.reduction": "net.1.0", "merge.norm": "net.1.1", "head.norm": "norm2"}
+    | {"mixer": "spatial_func", "branch.scale": "gamma_1", "cpe": "cpe_net.net.1", "mlp": "channel_func"},
+    "AS-MLP": _EMBED | {"merge": "downsample", "mixer": "axial_shift"},
+    "ViP": _EMBED
+    | {"merge.reduction": "proj", "mixer": "attn", "mixer.reweight_fc1": "attn.reweight.fc1", "mixer.reweight_fc2": "attn.reweight.fc2"},
 }
 # SPACH's other stem is one list: convolution, norm and ReLU, three times, then the convolution over patches.
 _CONV4 = {"stem.patch_embed": "stem.proj.9"}
@@ -167,18 +111,9 @@ VIP_GROUPS: dict[Depths, tuple[tuple[int, ...], ...]] = {
 }
 
 
-def _timm_place(depths: Depths, i: int, j: int | None) -> str:
-    return f"blocks.{j}"
-
-
 def _spach_place(depths: Depths, i: int, j: int | None) -> str:
     """One list of blocks, or for several stages a list each, which begins with the merging."""
     return f"blocks.{j}" if len(depths) == 1 else f"layer{i + 1}.{0 if j is None else j + (i > 0)}"
-
-
-def _as_mlp_place(depths: Depths, i: int, j: int | None) -> str:
-    """The merging ends the stage before it."""
-    return f"layers.{i - 1}" if j is None else f"layers.{i}.blocks.{j}"
 
 
 def _vip_place(depths: Depths, i: int, j: int | None) -> str:
@@ -196,15 +131,12 @@ def _vip_place(depths: Depths, i: int, j: int | None) -> str:
 
 # Where block j of stage i is, and for j None the merging before the stage.
 PLACES: dict[str, Callable[[Depths, int, int | None], str]] = {
-    "MLP-Mixer": _timm_place,
-    "ResMLP": _timm_place,
+    "MLP-Mixer": lambda depths, i, j: f"blocks.{j}",
+    "ResMLP": lambda depths, i, j: f"blocks.{j}",
     "SPACH": _spach_place,
-    "AS-MLP": _as_mlp_place,
+    "AS-MLP": lambda depths, i, j: f"layers.{i - 1}" if j is None else f"layers.{i}.blocks.{j}",  # the merging ends the stage before
     "ViP": _vip_place,
 }
-
-
-# ---------------------------------------------------------------------------------------------------- conversion
 
 
 def convert(system: str, architecture: Architecture, state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
@@ -220,13 +152,13 @@ def convert(system: str, architecture: Architecture, state: Mapping[str, Tensor]
         ValueError: one line: no official code, or keys that are missing, left over, of another shape, or copies that differ.
     """
     if system not in PLACES:
-        raise _error(f"{place}: {system}: no official code was found, so no file has its weights; accepted: {', '.join(PLACES)}.")
+        raise one_line_error(f"{place}: {system}: no official code was found, so no file has its weights; accepted: {', '.join(PLACES)}.")
     depths = tuple(stage.depth for stage in architecture.stages)
     if system == "ViP" and depths not in VIP_GROUPS:
         accepted = ", ".join("+".join(map(str, known)) for known in VIP_GROUPS)
-        raise _error(f"{place}: ViP: no file groups its blocks so: got depths {'+'.join(map(str, depths))}; accepted: {accepted}.")
+        raise one_line_error(f"{place}: ViP: no file groups its blocks so: got depths {'+'.join(map(str, depths))}; accepted: {accepted}.")
     layout = "ResMLP of deit" if system == "ResMLP" and "patch_embed.proj.weight" in state else system
-    names = _COMMON | NAMES[layout] | (_CONV4 if architecture.stem == "conv4" else {})
+    names = NAMES[layout] | (_CONV4 if architecture.stem == "conv4" else {})
 
     def original(name: str) -> str:
         """`stages.0.blocks.2.mixer.token_mlp.fc1.weight` -> `blocks.2.spatial_func.fc1.weight`."""
@@ -237,10 +169,10 @@ def convert(system: str, architecture: Architecture, state: Mapping[str, Tensor]
         return where + names[ours] + part.removeprefix(ours)
 
     with torch.device("meta"):
-        layers = Network(architecture).layers
+        network = Network(architecture)
     wanted = {}  # by the original's name: ours, and what it is to be like; a shared mixer has a copy in each block
     for spec in layer_specs(architecture):
-        for name, like in layers[spec.weights].state_dict().items():
+        for name, like in network.get_submodule(spec.weights).state_dict().items():
             wanted[original(f"{spec.place}.{name}")] = (f"{spec.weights}.{name}", like)
     _check(system, {theirs: like for theirs, (_, like) in wanted.items()}, state, place)
 
@@ -248,43 +180,28 @@ def convert(system: str, architecture: Architecture, state: Mapping[str, Tensor]
     for theirs, (name, like) in wanted.items():
         tensor = state[theirs].reshape(like.shape).to(like.dtype)
         if not torch.equal(converted.setdefault(name, tensor), tensor):
-            raise _error(f"{place}: {theirs}: not equal to the first block's, so no mixer is shared. Name the preset without sharing.")
+            raise one_line_error(
+                f"{place}: {theirs}: not equal to the first block's, so no mixer is shared. Name the preset without sharing."
+            )
     return converted
 
 
 def _check(system: str, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str) -> None:
     """Axes of length one do not count: the originals have them where a linear is a 1x1 convolution, and where a scale is (1, 1, C)."""
 
-    def fits(tensor: Tensor, like: Tensor) -> bool:
-        shapes = ([size for size in each.shape if size != 1] for each in (tensor, like))
-        return next(shapes) == next(shapes) and tensor.is_floating_point() == like.is_floating_point()
+    def like(tensor: Tensor) -> tuple[list[int], bool]:
+        return [size for size in tensor.shape if size != 1], tensor.is_floating_point()
 
     def shown(tensor: Tensor) -> str:
         return ("x".join(map(str, tensor.shape)) or "one number") + ("" if tensor.is_floating_point() else f" of {tensor.dtype}")
 
+    both = {name: (state[name], tensor) for name, tensor in wanted.items() if name in state}
     problems = {
         "missing": [name for name in wanted if name not in state],
         "left over": [name for name in state if name not in wanted],
-        "of another shape": [
-            f"{name} (got {shown(state[name])}; accepted {shown(like)})"
-            for name, like in wanted.items()
-            if name in state and not fits(state[name], like)
-        ],
+        "of another shape": [f"{name} (got {shown(a)}; accepted {shown(b)})" for name, (a, b) in both.items() if like(a) != like(b)],
     }
-    told = "; ".join(f"{what}: {_listed(names)}" for what, names in problems.items() if names)
-    if told:
+    found = "; ".join(f"{what}: {_listed(names)}" for what, names in problems.items() if names)
+    if found:
         advice = "It is probably of another network: name the preset that it was trained as."
-        raise _error(f"{place}: not the weights of this {system} network: {told}. {advice}")
-
-
-def _listed(names: Iterable[object], most: int = 6) -> str:
-    every = [str(name)[:100] for name in names]
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
-
-
-def _damaged(path: Path, why: object) -> ValueError:
-    return _error(f"{path}: damaged or cut short: {str(why)[:200].rstrip('. ')}. Download it again, or restore it from a copy.")
-
-
-def _error(message: str) -> ValueError:
-    return ValueError(" ".join(message.splitlines()))
+        raise one_line_error(f"{place}: not the weights of this {system} network: {found}. {advice}")

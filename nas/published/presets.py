@@ -1,11 +1,14 @@
 """The published networks: their files in `search_spaces/presets/`, and the figures of their papers beside exact counts.
 
-`python launch.py presets` prints the table.
+`python launch.py presets` prints the table, with `--markdown` the counted part of docs/networks.md.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +20,7 @@ from nas import HOME
 from nas.cost import cost
 from nas.networks.architecture import Architecture, read_architecture
 from nas.networks.blocks import Head
-from nas.yaml_files import did_you_mean, validate
+from nas.yaml_files import did_you_mean, one_line_error, validate
 
 FOLDER = HOME / "search_spaces" / "presets"
 MISFIT = "*"  # beside a published figure that the exact count does not round to
@@ -27,15 +30,11 @@ Printed = Annotated[StrictInt, Field(gt=0)] | Annotated[StrictFloat, Field(gt=0,
 
 
 class Paper(NamedTuple):
-    """Where a system was published; `code` is the authors' repository on GitHub, where there is one."""
+    """Where a system was published: its number on arXiv, and the authors' repository on GitHub where there is one."""
 
     title: str
     arxiv: str
     code: str | None
-
-    @property
-    def link(self) -> str:
-        return f"https://arxiv.org/abs/{self.arxiv}"
 
 
 PAPERS: dict[str, Paper] = {
@@ -52,28 +51,19 @@ PAPERS: dict[str, Paper] = {
 assert tuple(PAPERS) == get_args(System)
 
 
-# ---- one preset --------------------------------------------------------------------------------------------------------
-
-
 class Published(BaseModel):
     """What a paper prints of a network, None where it prints nothing.
 
     Digits count: 30 millions are 29.5 to 30.5, and 30.0 millions are 29.95 to 30.05.
-
-    Attributes:
-        params_M: parameters in millions.
-        params_with_head: whether the classifier is among them.
-        gflops: multiply-adds in billions.
-        top1: accuracy on ImageNet-1k in percent.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: Annotated[StrictStr, Field(min_length=1)]
     system: System
-    params_M: Printed | None = None
-    params_with_head: StrictBool | None = None
-    gflops: Printed | None = None
-    top1: Printed | None = None
+    params_M: Printed | None = None  # millions
+    params_with_head: StrictBool | None = None  # whether the classifier is among them
+    gflops: Printed | None = None  # billions of multiply-adds
+    top1: Printed | None = None  # accuracy on ImageNet-1k in percent
 
     @model_validator(mode="after")
     def _says_what_it_counts(self) -> Published:
@@ -84,32 +74,26 @@ class Published(BaseModel):
 
 
 class Figure(NamedTuple):
-    """A published figure beside the exact count of the same thing.
-
-    Attributes:
-        quantity: `params` (without the classifier, where the paper leaves it out) or `macs`.
-        published: as printed, in millions of parameters or billions of multiply-adds.
-    """
+    """A published figure, in millions of parameters or billions of multiply-adds, beside the exact count of the same thing."""
 
     quantity: Literal["params", "macs"]
     published: int | float
     exact: int
 
     @property
-    def unit(self) -> int:
-        return 10**6 if self.quantity == "params" else 10**9
+    def unit(self) -> tuple[int, str]:
+        return (10**6, "M") if self.quantity == "params" else (10**9, "G")
 
     @property
     def difference(self) -> int:
         """Exact count less the published figure."""
-        return int(self.exact - Decimal(repr(self.published)) * self.unit)
+        return int(self.exact - Decimal(repr(self.published)) * self.unit[0])  # by its digits: 4.4 is 4.4 to the last bit
 
     @property
     def fits(self) -> bool:
         """Whether the count is within half a unit of the last printed digit."""
-        printed = Decimal(repr(self.published))  # keeps the digits, and 4.4 is 4.4 to the last bit
-        last_digit = Decimal((0, (1,), printed.as_tuple().exponent))  # type: ignore[arg-type]  # no infinity gets here
-        return abs(self.exact - printed * self.unit) <= last_digit / 2 * self.unit
+        decimals = len(repr(self.published).partition(".")[2])
+        return 2 * abs(self.difference) <= Decimal(self.unit[0]) / 10**decimals
 
 
 @dataclass(frozen=True)
@@ -129,22 +113,16 @@ class Preset:
     def figures(self) -> tuple[Figure, ...]:
         """The published figures that can be counted."""
         macs, params, _ = cost(self.architecture)
-        found: list[Figure] = []
-        if self.published.params_M is not None:
-            found.append(Figure("params", self.published.params_M, params - (0 if self.published.params_with_head else self.head_params)))
-        if self.published.gflops is not None:
-            found.append(Figure("macs", self.published.gflops, macs))
+        given, found = self.published, []
+        if given.params_M is not None:
+            found.append(Figure("params", given.params_M, params if given.params_with_head else params - self.head_params))
+        if given.gflops is not None:
+            found.append(Figure("macs", given.gflops, macs))
         return tuple(found)
 
     @property
     def misfits(self) -> tuple[Figure, ...]:
         return tuple(figure for figure in self.figures if not figure.fits)
-
-
-class _Entry(BaseModel):
-    """Where a file has what was published."""
-
-    published: Published
 
 
 def preset_names() -> list[str]:
@@ -153,27 +131,34 @@ def preset_names() -> list[str]:
 
 
 def preset_path(name: str) -> Path:
-    """The file of a preset.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
+    """The file of a preset; a ValueError with the nearest name when there is none of this one."""
     known = preset_names()
     if name not in known:
         near = did_you_mean(re.sub("[^a-z0-9]", "_", name.lower()), known)  # of a published name, "AS-MLP-T", the file's
-        raise ValueError(f"unknown preset {name!r}; known: the {len(known)} names that `python launch.py presets` prints.{near}")
+        raise one_line_error(f"unknown preset {name!r}; known: the {len(known)} names that `python launch.py presets` prints.{near}")
     return FOLDER / f"{name}.yaml"
 
 
-def read_preset(name: str) -> Preset:
-    """A published network by its name, `as_mlp_t`.
+def architecture_file(given: Path) -> Path:
+    """An architecture's file by its path, or by the name of a published network.
 
     Raises:
-        ValueError: there is none of this name, or its file has an error.
+        ValueError: neither a path nor such a name.
     """
+    if given.exists() or given.suffix in (".yaml", ".yml") or len(given.parts) > 1:
+        return given
+    try:
+        path = preset_path(str(given))
+    except ValueError as error:
+        raise ValueError(f"{given}: no such file, and {error}") from None
+    return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
+
+
+def read_preset(name: str) -> Preset:
+    """A published network by its name, `as_mlp_t`; a ValueError of one line when there is none, or its file has an error."""
     path = preset_path(name)
     architecture, data = read_architecture(path)
-    published = validate(_Entry, data, str(path)).published
+    published = validate(Published, data.get("published"), f"{path}: published")
     try:
         cost(architecture)
     except ValueError as error:  # a mixer that does not exist, say
@@ -181,13 +166,14 @@ def read_preset(name: str) -> Preset:
     return Preset(name, architecture, published)
 
 
-def read_presets() -> list[Preset]:
+@functools.cache  # a search asks twice
+def read_presets() -> tuple[Preset, ...]:
     """All of them, by system and size."""
     presets = [read_preset(name) for name in preset_names()]
-    return sorted(presets, key=lambda each: (list(PAPERS).index(each.published.system), *cost(each.architecture)[:2], each.name))
+    return tuple(sorted(presets, key=lambda each: (list(PAPERS).index(each.published.system), *cost(each.architecture)[:2], each.name)))
 
 
-# ---- tables ------------------------------------------------------------------------------------------------------------
+_RIGHT = (False, True, True, False, False, True)  # whether a column of `_cells` stands to the right
 
 
 def rows() -> list[dict[str, Any]]:
@@ -206,29 +192,52 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
-def cells(preset: Preset) -> tuple[str, str, str, str, str]:
+def _cells(preset: Preset) -> tuple[str, ...]:
     """Exact parameters and multiply-adds, then what was published of both and of the accuracy, `-` for nothing."""
     macs, params, _ = cost(preset.architecture)
     printed = {"params": "-", "macs": "-"}
     for figure in preset.figures:
-        unit = "M" if figure.quantity == "params" else "G"
         without = " (no head)" if figure.quantity == "params" and not preset.published.params_with_head else ""
-        printed[figure.quantity] = f"{figure.published} {unit}{'' if figure.fits else MISFIT}{without}"
+        printed[figure.quantity] = f"{figure.published} {figure.unit[1]}{'' if figure.fits else MISFIT}{without}"
     return f"{params:,}", f"{macs:,}", printed["params"], printed["macs"], str(preset.published.top1 or "-")
 
 
 def as_table() -> str:
     """The table for a terminal."""
     head = ("network", "params", "MACs", "published params", "published FLOPs", "top-1")
-    lines = [head, *((preset.name, *cells(preset)) for preset in read_presets())]
+    lines = [head, *((preset.name, *_cells(preset)) for preset in read_presets())]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = (False, True, True, False, False, True)
-    text = [
-        "  ".join(cell.rjust(width) if is_right else cell.ljust(width) for cell, width, is_right in zip(line, widths, right, strict=True))
+    justified = (
+        [cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(line, widths, _RIGHT, strict=True)]
         for line in lines
-    ]
-    text += [
+    )
+    text = [
+        *map("  ".join, justified),
         "Counts at 224 px with 1000 classes. One multiply-add counts as one, as in the papers' FLOPs.",
         f"{MISFIT} the exact count does not round to the published figure; (no head): published without the classifier. See docs/networks.md.",
     ]
     return "\n".join(text) + "\n"
+
+
+def as_markdown() -> str:
+    """What docs/networks.md has between its marks: a table for each paper, and one of the figures that do not fit."""
+    parts = []
+    for system, paper in PAPERS.items():
+        code = f"code [{paper.code}](https://github.com/{paper.code})" if paper.code else "no official code was found"
+        head = ("preset", "published name", "parameters", "MACs", "published parameters", "published FLOPs", "top-1")
+        lines = [(f"`{each.name}`", each.published.name, *_cells(each)) for each in read_presets() if each.published.system == system]
+        parts += [f"## {system}", f"[{paper.title}](https://arxiv.org/abs/{paper.arxiv}), {code}.", _markdown_table(head, lines)]
+    misfits = ((each.name, figure) for each in read_presets() for figure in each.misfits)
+    lines = [
+        (f"`{name}`", each.quantity.replace("macs", "MACs"), f"{each.published} {each.unit[1]}", f"{each.exact:,}", f"{each.difference:+,}")
+        for name, each in misfits
+    ]
+    parts += ["## Published figures that do not fit", _markdown_table(("preset", "what", "published", "exact", "difference"), lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table whose columns stand to the right but for the first two."""
+    rule = ["---", "---", *["---:"] * (len(head) - 2)]
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
+    return text.replace("*", r"\*")  # else two marks would set what is between them in italics

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import pickle
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.yaml_files import check_room, write_atomically
+from nas.yaml_files import check_room, one_line_error, write_atomically
 
 if TYPE_CHECKING:
     import torch
 
-_MAGIC = b"nas-sha2"
-_TRAILER_BYTES = len(_MAGIC) + hashlib.sha256().digest_size
-
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes a checkpoint atomically, with a checksum behind it, and keeps the one before as ``<name>.previous``.
+    """Writes a checkpoint atomically, and keeps the one before as ``<name>.previous``.
 
     Killed at any point, one of the two is whole. Only the holder of the run's lock may write.
 
     Args:
-        path: the file. Other tools' `torch.load` reads it too: the checksum behind the archive does not disturb it.
+        path: the file, as `torch.save` writes it.
         state: tensors, numbers, text, and lists and dicts of these.
 
     Raises:
@@ -39,10 +35,9 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a process killed while it wrote
         leftover.unlink(missing_ok=True)
     check_room(path, len(content))
-    # A damaged file never replaces a good previous one.
-    keep = path.exists() and isinstance(_verified(path), memoryview)
-    trailer = _MAGIC + hashlib.sha256(content).digest()
-    write_atomically(path, content, trailer, previous=_previous(path) if keep else None)
+    # A damaged file never replaces a good previous one. Mapped into memory, the tensors are not read a second time.
+    whole = isinstance(_read(path, mmap=True), dict)
+    write_atomically(path, content, previous=_previous(path) if whole else None)
 
 
 def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any] | None:
@@ -51,44 +46,45 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
     Raises:
         ValueError: one line, when what is there cannot be used; says what to do.
     """
-    import torch
-
     problems: list[str] = []
     for candidate in (path, _previous(path)):
-        content = _verified(candidate)
-        if isinstance(content, memoryview):
+        found = _read(candidate, map_location=map_location)
+        if isinstance(found, dict):
             if problems:
                 print(f"{'; '.join(problems)}. Using the one before, {candidate}.", file=sys.stderr)
-            try:
-                return dict(torch.load(io.BytesIO(content), map_location=map_location, weights_only=True))
-            except pickle.UnpicklingError:
-                what = "holds more than tensors, numbers and text; it is not opened, since it could run code"
-                raise _error(f"{candidate}: {what}. Delete it, or use a checkpoint that this program wrote.") from None
-        problems.append(f"{candidate}: {content}")
+            return found
+        problems.append(f"{candidate}: {found}")
     if not path.exists() and not _previous(path).exists():
         return None
-    raise _error(f"{'; '.join(problems)}. Delete {path.name}* in {path.parent} to begin anew, or restore one from a copy.")
+    raise one_line_error(f"{'; '.join(problems)}. Delete {path.name}* in {path.parent} to begin anew, or restore one from a copy.")
 
 
 def _previous(path: Path) -> Path:
     return path.with_name(path.name + ".previous")
 
 
-def _verified(path: Path) -> memoryview | str:
-    """A checkpoint's content without its trailer, or what is wrong with it."""
+def _read(path: Path, **options: Any) -> dict[str, Any] | str:
+    """A checkpoint, or what is wrong with it.
+
+    `torch.load` does not look at the CRC-32 that it saves with every record, so a flipped bit of a weight loads as another weight; Python's
+    `zipfile` does look. A bit flipped in the directory of the archive ends in an error of either, but for the attributes: a record that they
+    call a folder is not read, and its tensor is whatever the memory held.
+
+    Raises:
+        ValueError: one line, when it is there but cannot be opened: nothing is known to be wrong with it.
+    """
+    import torch
+
     try:
-        raw = memoryview(path.read_bytes())
+        path.open("rb").close()
     except FileNotFoundError:
         return "missing"
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    content, trailer = raw[:-_TRAILER_BYTES], bytes(raw[-_TRAILER_BYTES:])
-    if trailer[: len(_MAGIC)] != _MAGIC:
-        return "damaged: cut short, or not a checkpoint"
-    if trailer[len(_MAGIC) :] != hashlib.sha256(content).digest():
-        return "damaged: the checksum does not match"
-    return content
-
-
-def _error(message: str) -> ValueError:
-    return ValueError(" ".join(message.splitlines()))
+        raise one_line_error(f"{path}: cannot be read: {error.strerror}. Check its permissions; it may be a good checkpoint.") from None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() or any(entry.external_attr for entry in archive.infolist()):
+                return "damaged: the checksum of a record does not match"
+        return dict(torch.load(path, weights_only=True, **options))
+    except Exception:  # a damaged archive may end in any kind; weights_only refuses what could run code
+        return "damaged, or not a checkpoint that this program wrote (tensors, numbers and text)"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -23,26 +23,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nas.yaml_files import read_yaml, write_yaml
+from filelock import FileLock, Timeout
 
-if TYPE_CHECKING:
-    pass
+from nas.machine import cores
+from nas.yaml_files import one_line_error, read_yaml, write_yaml
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+FORMAT = "run 1"
+RUNS = Path("runs")  # where runs are, from where a command is started
 _PACKAGES = ("torch", "torchvision", "timm", "optuna", "ray", "numpy")
-
-# A forked child inherits the lock's descriptor and would hold the lock on after its parent was killed.
-_held_locks: set[int] = set()
-
-
-def _drop_inherited_locks() -> None:
-    while _held_locks:
-        os.close(_held_locks.pop())
-
-
-os.register_at_fork(after_in_child=_drop_inherited_locks)
 
 
 class Run:
@@ -53,74 +43,65 @@ class Run:
         folder: its path.
     """
 
-    def __init__(self, name: str, root: Path = Path("runs")) -> None:
-        """Checks that the name is one folder in the root.
-
-        Raises:
-            ValueError: a name that is not a plain file name, that leaves the root through a link, or that is a file.
-        """
-        if not _NAME.fullmatch(name):
+    def __init__(self, name: str, root: Path = RUNS) -> None:
+        """Raises a ValueError for a name that is not a plain file name, that leaves the root through a link, or that is a file."""
+        if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
             accepted = "1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit"
-            raise _error(f"--run: not a run name: got {name[:80]!r}; accepted: {accepted}. Choose another name.")
+            raise one_line_error(f"--run: not a run name: got {name[:80]!r}; accepted: {accepted}. Choose another name.")
         self.name = name
         self.folder = Path(root) / name
         try:
-            if self.folder.resolve().parent != Path(root).resolve():
-                raise _error(f"--run: leaves {root}: got {name!r}, a link to {self.folder.resolve()}; accepted: a folder in {root}.")
-            if self.folder.exists() and not self.folder.is_dir():
-                raise _error(f"--run: not a folder: got {name!r}, but {self.folder} is a file. Choose another name.")
-        except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError up to Python 3.12
-            raise _error(f"--run: {self.folder} cannot be reached: {error}. Choose another name.") from None
+            inside = self.folder.resolve().parent == Path(root).resolve() and (self.folder.is_dir() or not self.folder.exists())
+        except (OSError, RuntimeError):  # a circle of links is a RuntimeError up to Python 3.12
+            inside = False
+        if not inside:
+            raise one_line_error(f"--run: {self.folder} is a file, or a link out of {root}; accepted: a folder in it. Choose another name.")
         self._invocation_recorded = False
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the run for this process; ends with the process, however that dies. Not to be taken twice.
+        """Holds the run for this process; ends with the process, however that dies, also where a forked worker lives on.
 
         Raises:
             ValueError: another process holds it; says which.
         """
         path = self.folder / ".lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise _error(f"{path}: cannot be written: {error.strerror}. Check the permissions of {self.folder.parent}.") from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip() or "another process"
-            os.close(descriptor)
-            if not isinstance(error, BlockingIOError):
-                raise _error(f"{path}: cannot be locked: {error.strerror}. Keep runs on a local disk.") from None
-            raise _error(f"{self.folder}: in use by {holder}. Wait for it, stop it, or choose another name with --run.") from None
-        _held_locks.add(descriptor)
-        try:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()} since {now()}: {_command()[:1000]}".encode(), 0)
+        # A soft lock would be a file that a killed process leaves behind.
+        lock = FileLock(path, timeout=0, fallback_to_soft=False)
+        with contextlib.ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(lock)
+                path.write_text(f"process {os.getpid()} on {platform.node()} since {now()}: {_command()[:1000]}")
+            except Timeout:
+                holder = path.read_text(errors="replace") or "another process"
+                raise one_line_error(
+                    f"{self.folder}: in use by {holder}. Wait for it, stop it, or choose another name with --run."
+                ) from None
+            except OSError as error:
+                raise one_line_error(
+                    f"{path}: cannot be locked: {error.strerror}. Check the permissions; keep runs on a local disk."
+                ) from None
             yield
-        finally:
-            if descriptor in _held_locks:  # not in a forked child, which has closed its copy
-                _held_locks.discard(descriptor)
-                os.close(descriptor)  # the file stays: removing it would let two processes lock two files of one name
 
-    def record(self, **what: Any) -> None:
-        """Merges entries into ``run.yaml``; the first call of a process also adds its provenance to ``invocations``.
-
-        Args:
-            what: plain values by name, such as ``seed=0`` or ``finished=now()``; an entry of the same name is replaced.
-        """
-        data = self.recorded() or {"format": "run 1", "name": self.name}
-        invocations = list(data.pop("invocations", None) or [])
+    def record(self, **entries: Any) -> None:
+        """Puts plain values by name into ``run.yaml``, in place of those before; the first call also adds to ``invocations`` who writes."""
+        data = self.recorded() or {"format": FORMAT, "name": self.name}
+        invocations = data.pop("invocations", [])
         if not self._invocation_recorded:
-            invocations.append(provenance())
+            invocations = [*invocations, provenance()]
             self._invocation_recorded = True
-        write_yaml(self.folder / "run.yaml", {**data, **what, "invocations": invocations})
+        write_yaml(self.folder / "run.yaml", {**data, **entries, "invocations": invocations})
 
     def recorded(self) -> dict[str, Any]:
-        """What ``run.yaml`` holds; empty when there is none yet."""
+        """What ``run.yaml`` holds, empty when there is none yet; a ValueError of one line when it is no file of a run."""
         path = self.folder / "run.yaml"
-        return read_yaml(path, format="run 1") if path.exists() else {}
+        data = read_yaml(path, format=FORMAT) if path.exists() else {}
+        if not isinstance(data.get("invocations", []), list):
+            raise one_line_error(
+                f"{path}: invocations: got {data['invocations']!r}; accepted: a list. Delete the line: it is only a record."
+            )
+        return data
 
     def log(self, kind: str, **numbers: Any) -> None:
         """Appends one line to ``metrics.jsonl``: the kind, the time, the numbers. What is not finite is written as null."""
@@ -136,7 +117,9 @@ class Run:
                         line = b"\n" + line
                 file.write(line)
         except OSError as error:
-            raise _error(f"{path}: cannot be written: {error.strerror}. Make room, then run the same command to continue.") from None
+            raise one_line_error(
+                f"{path}: cannot be written: {error.strerror}. Make room, then run the same command to continue."
+            ) from None
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``, all or of one kind, in order; torn lines are left out. A resumed run repeats some steps."""
@@ -150,7 +133,13 @@ class Run:
         return lines
 
 
-# ---------------------------------------------------------------------------------------------------- provenance
+def default_name(*parts: str | int) -> str:
+    """The name of a run that nobody named, after what is run: data sets, spaces and recipes by their file's or folder's name."""
+    plain = [Path(str(part)) for part in parts]
+    name = "-".join(part.stem if part.suffix in (".yaml", ".yml") else part.name for part in plain)
+    safe = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_" for letter in name).lstrip("._-")
+    # Cut, a name would lose its recipe and seed, and two runs would become one.
+    return safe if len(safe) <= 64 else f"{safe[:55]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def now() -> str:
@@ -164,10 +153,10 @@ def provenance() -> dict[str, Any]:
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    host = {"name": platform.node(), "system": platform.platform(), "cpu": _cpu_model(), "cores": len(os.sched_getaffinity(0))}
-    found: dict[str, Any] = {"command": _command(), "started": now(), "versions": versions, "host": host}
+    host = {"name": platform.node(), "system": platform.platform(), "cpu": _cpu_model(), "cores": cores()}
     revision = _git_revision()
-    return {**found, "revision": revision} if revision else found
+    found = {"command": _command(), "started": now(), "versions": versions, "host": host}
+    return found | ({"revision": revision} if revision else {})
 
 
 def _command() -> str:
@@ -176,23 +165,21 @@ def _command() -> str:
 
 def _cpu_model() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M)
+        if found:
+            return found[1]
     return platform.processor() or platform.machine()
 
 
 def _git_revision() -> str | None:
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # installed packages may lie in somebody else's repository
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
+        # Installed packages may lie in somebody else's repository.
+        for command in (
+            [*git, "ls-files", "--error-unmatch", __file__],
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        ):
+            found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return found or None
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-
-
-def _error(message: str) -> ValueError:
-    return ValueError(" ".join(message.splitlines()))

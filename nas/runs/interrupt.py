@@ -20,11 +20,8 @@ class Interrupt:
                     save_checkpoint(...)
                     break
 
-    Inside another Interrupt it tells the outer one too. Outside the main thread it does nothing: signals never come there.
-
-    Attributes:
-        requested: whether to stop at the next clean point.
-        exit_status: what a shell expects of a process that a signal ended: 130 or 143; 0 when nothing came.
+    `exit_status` is what a shell expects of a process that a signal ended: 130 or 143; 0 when nothing came. Inside another Interrupt it sets
+    the outer one too. Outside the main thread it does nothing: signals never come there.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Ray's room: workers that evaluate networks beside each other, each built once.
+"""Workers under Ray that evaluate networks beside each other, each built once.
 
 Ray is imported where it is used: it takes 0.4 s and 650 MB, which a search without workers need not pay.
 """
@@ -7,32 +7,36 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import pickle
 import signal
 import sys
 import threading
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
+from nas.machine import cores
 from nas.networks.architecture import Architecture
+from nas.searching.search import Evaluation
 
-Evaluator = Callable[[Architecture], float]
+EvaluateOne = Callable[[Architecture], Evaluation]
 
 QUEUED = 2  # tasks handed to a worker at a time: with one it idles between two, 122 against 178 short tasks a second
+START_SECONDS = 300  # what workers may take to start; Ray itself would wait for ever for what the machine does not have
 
 
 class _Worker:
     """What runs in a worker's process."""
 
-    def build(self, factory: Callable[[Any], Evaluator], payload: Any) -> None:
+    def build(self, factory: Callable[[Any], EvaluateOne], payload: Any) -> None:
         # Not in __init__: there an error would reach the driver as a dead actor, without its message.
-        self._evaluator = factory(payload)
+        self._evaluate = factory(payload)
 
-    def evaluate(self, architecture: Architecture) -> float:
-        return float(self._evaluator(architecture))
+    def evaluate(self, architecture: Architecture) -> Evaluation:
+        return self._evaluate(architecture)
 
 
 class Workers:
@@ -46,7 +50,7 @@ class Workers:
         num_gpus: GPUs, or the fraction of one, that each worker takes.
     """
 
-    def __init__(self, num: int, factory: Callable[[Any], Evaluator], payload: Any, *, num_gpus: float = 0.0) -> None:
+    def __init__(self, num: int, factory: Callable[[Any], EvaluateOne], payload: Any, *, num_gpus: float = 0.0) -> None:
         self._num, self._num_gpus = num, num_gpus
         self._factory, self._payload = factory, payload
         self._actors: list[Any] = []
@@ -56,23 +60,17 @@ class Workers:
         """Starts Ray on this machine alone, and the workers.
 
         Raises:
-            ValueError: more workers or GPUs than the machine has; asked of Ray, that would wait for ever.
+            ValueError: more workers than the machine has cores, or they do not start.
         """
         check_workers(self._num, least=1)
         _start_ray(self._num, _size(self._payload))
         import ray
 
         try:
-            gpus = ray.cluster_resources().get("GPU", 0)
-            if self._num * self._num_gpus > gpus + 1e-6:
-                raise ValueError(
-                    f"--workers: not enough GPUs: got {self._num} workers with {self._num_gpus:g} each; "
-                    f"accepted: {gpus:g} on this machine in all. Ask for fewer, or take --device cpu."
-                )
             self._payload = ray.put(self._payload)
             self._actors = [self._start() for _ in range(self._num)]
             self._queues = [deque() for _ in range(self._num)]
-            _get([actor.build.remote(self._factory, self._payload) for actor in self._actors])
+            self._build(self._actors)
         except BaseException:
             ray.shutdown()
             raise
@@ -83,19 +81,18 @@ class Workers:
 
         ray.shutdown()
 
-    def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[float]:
-        """Accuracies, lazily and in the order of the architectures, whoever finishes first.
+    def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[Evaluation]:
+        """Evaluations, lazily and in the order of the architectures, whoever finishes first; one that ends its worker twice has failed.
 
         Raises:
-            ValueError: an architecture ended its worker twice.
             Exception: what the evaluator raised.
         """
         import ray
 
         waiting = deque(enumerate(architectures))
         running: dict[Any, tuple[int, int]] = {}  # task -> index of the architecture, of the actor
-        results: dict[int, float] = {}
-        deaths: dict[int, int] = {}
+        results: dict[int, Evaluation] = {}
+        deaths: Counter[int] = Counter()
         try:
             for wanted in range(len(architectures)):
                 while wanted not in results:
@@ -110,12 +107,12 @@ class Workers:
                     index, position = running[task]
                     try:
                         results[index] = _get(task)
-                    except ray.exceptions.RayActorError:
+                    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # it died, or Ray ended it for want of memory
                         # The oldest task was the one it worked on; those behind it are as good as new.
                         lost = [running.pop(task)[0] for task in self._queues[position]]
-                        deaths[lost[0]] = deaths.get(lost[0], 0) + 1
+                        deaths[lost[0]] += 1
                         if deaths[lost[0]] > 1:
-                            raise self._deadly(architectures[lost[0]]) from None
+                            results[lost.pop(0)] = Evaluation(failure="ended its worker twice")
                         waiting.extendleft((k, architectures[k]) for k in reversed(lost))
                         self._replace(position)
                     else:
@@ -149,13 +146,32 @@ class Workers:
         ray.kill(self._actors[position])
         self._queues[position].clear()
         self._actors[position] = self._start()
-        _get(self._actors[position].build.remote(self._factory, self._payload))
+        self._build([self._actors[position]])
 
-    def _deadly(self, architecture: Architecture) -> ValueError:
-        return ValueError(
-            f"--workers: architecture {architecture.key} ended its worker twice, most likely for want of memory: got {self._num} workers; "
-            f"accepted: as many as fit. Take fewer; the same command then goes on from here."
-        )
+    def _build(self, actors: list[Any]) -> None:
+        """Waits until the actors have what they evaluate with.
+
+        Raises:
+            ValueError: they take too long, or end.
+        """
+        import ray
+
+        try:
+            _get([actor.build.remote(self._factory, self._payload) for actor in actors], START_SECONDS)
+        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+            late = isinstance(error, ray.exceptions.GetTimeoutError)
+            why = f"not ready within {START_SECONDS:g} s" if late else "ended while they were built, most likely for want of memory"
+            raise ValueError(
+                f"--workers: {why}: got {self._num} workers; accepted: as many as the machine has cores, GPUs and memory for. Ask for fewer."
+            ) from None
+
+
+def gpu_share(num: int, gpus: int) -> float:
+    """The GPU, or part of one, that each of so many workers takes, so that all have room: a worker never stands on two GPUs.
+
+    Three workers on two GPUs take a half each; with two thirds the third would wait for ever. Ray rounds to four decimals, so we round down.
+    """
+    return 10_000 // math.ceil(num / gpus) / 10_000
 
 
 def check_workers(num: int, least: int = 0) -> None:
@@ -168,17 +184,12 @@ def check_workers(num: int, least: int = 0) -> None:
         raise ValueError(f"--workers: one core each is needed: got {num}; accepted: 0 to {cores()} on this machine. Ask for fewer.")
 
 
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _get(tasks: Any) -> Any:
+def _get(tasks: Any, seconds: float | None = None) -> Any:
     """The results of tasks; an error in a worker is raised as it was there."""
     import ray
 
     try:
-        return ray.get(tasks)
+        return ray.get(tasks, timeout=seconds)
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, Exception) else error from None
 
@@ -190,50 +201,34 @@ def _size(payload: Any) -> int:
 
 
 def _start_ray(num_cpus: int, payload_bytes: int) -> None:
-    """Starts Ray quietly, for this process alone, leaving our signal handlers as they are."""
-    inherited = {
-        "RAY_USAGE_STATS_ENABLED": "0",  # no calls to the outside
-        # Workers import what this process can, wherever it was started from.
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
-    with _environment(inherited), warnings.catch_warnings():
+    """Starts Ray quietly, for this process alone."""
+    with _surroundings_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what its next versions will do
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no calls to the outside
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # workers import what this process can, wherever it was started
         import ray
 
-        with _signal_handlers_kept():
-            ray.init(
-                address="local",  # whatever RAY_ADDRESS says
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=128 * 2**20 + 2 * payload_bytes,
-            )
+        ray.init(
+            address="local",  # whatever RAY_ADDRESS says
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=128 * 2**20 + 2 * payload_bytes,
+        )
 
 
 @contextlib.contextmanager
-def _environment(changes: dict[str, str]) -> Iterator[None]:
-    """Environment variables for the processes begun meanwhile."""
-    before = dict(os.environ)
-    os.environ.update(changes)
+def _surroundings_kept() -> Iterator[None]:
+    """Puts two environment variables back, and our signal handlers: Ray installs one for SIGTERM that prints a stack trace and exits."""
+    before = {name: os.environ.get(name) for name in ("RAY_USAGE_STATS_ENABLED", "PYTHONPATH")}
+    main = threading.current_thread() is threading.main_thread()  # handlers are the main thread's alone, Ray's too
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
     try:
         yield
     finally:
-        for name in changes:
-            os.environ.pop(name)
-            if name in before:
-                os.environ[name] = before[name]
-
-
-@contextlib.contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """Ray installs a handler for SIGTERM that prints a stack trace and exits."""
-    if threading.current_thread() is not threading.main_thread():  # handlers are the main thread's alone, Ray's too
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ |= {name: value} if value is not None else {}
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas.networks.architecture import Architecture
-from nas.networks.layers import LayerSpec, layer_specs, outline, own_part, run
-from nas.networks.network import Network, attach, build_layer
-from nas.spaces.space import SearchSpace
+from nas.networks.layers import LayerSpec, layer_specs, outline, own_slice, run
+from nas.networks.network import Network, attach, attached
+from nas.spaces.decisions import SearchSpace
 
 
 class Supernet(nn.Module):
@@ -26,10 +26,8 @@ class Supernet(nn.Module):
     def __init__(self, space: SearchSpace) -> None:
         super().__init__()
         self.space = space
-        self._largest: dict[str, nn.Module] = {}
         for home, spec in space.largest_layers.items():
-            attach(self, home, build_layer(spec))
-            self._largest[home] = self.get_submodule(home)
+            attach(self, home, spec.build())
         self._skeletons: dict[Any, tuple[nn.Module, tuple[str, ...], tuple[str, ...]]] = {}
 
     def forward(self, images_BCHW: Tensor, architecture: Architecture) -> Tensor:
@@ -38,8 +36,8 @@ class Supernet(nn.Module):
 
     def _call(self, spec: LayerSpec, *inputs: object) -> Tensor:
         skeleton, parameters, buffers = self._skeleton(spec)
-        shared = self._largest[spec.home]
-        tensors = {name: own_part(skeleton, name, shared.get_parameter(name)) for name in parameters}
+        shared = attached(self, spec.home)
+        tensors = {name: own_slice(skeleton, name, shared.get_parameter(name)) for name in parameters}
         if buffers:  # a batch norm's: no choice changes them, so they are used, and kept up, as they are
             tensors |= {name: shared.get_buffer(name) for name in buffers}
             skeleton.train(self.training)
@@ -50,28 +48,23 @@ class Supernet(nn.Module):
 
         Not registered: the weights are the largest module's. Two threads must not run one skeleton at once.
         """
-        found = self._skeletons.get(spec.shape)
-        if found is None:
+        if spec.shape not in self._skeletons:
             with torch.device("meta"):
-                skeleton = build_layer(spec)
+                skeleton = spec.build()
             # A buffer that is not passed would stay on meta, and indexing by it reads uninitialised memory without an error.
-            buffers = dict(skeleton.named_buffers())
-            assert all(self._largest[spec.home].get_buffer(name).shape == buffer.shape for name, buffer in buffers.items()), spec.kind
-            found = self._skeletons[spec.shape] = skeleton, tuple(dict(skeleton.named_parameters())), tuple(buffers)
-        return found
+            buffers, shared = dict(skeleton.named_buffers()), attached(self, spec.home)
+            assert all(shared.get_buffer(name).shape == buffer.shape for name, buffer in buffers.items()), spec.place
+            self._skeletons[spec.shape] = skeleton, tuple(dict(skeleton.named_parameters())), tuple(buffers)
+        return self._skeletons[spec.shape]
 
     def subnet(self, architecture: Architecture) -> Network:
         """The standalone network of `architecture` with a copy of its part of the shared weights: same outputs, same gradients."""
         with torch.device("meta"):
             network = Network(architecture)
-        homes = {spec.weights: spec.home for spec in layer_specs(architecture)}
-        for weights, module in network.layers.items():
-            shared = self._largest[homes[weights]]
-            for name, _ in list(module.named_parameters()):
-                part = own_part(module, name, shared.get_parameter(name)).detach().clone(memory_format=torch.contiguous_format)
-                owner, _, leaf = name.rpartition(".")
-                setattr(module.get_submodule(owner), leaf, nn.Parameter(part))
-            for name, buffer in shared.named_buffers():
-                owner, _, leaf = name.rpartition(".")
-                setattr(module.get_submodule(owner), leaf, buffer.clone())
+        for spec in {spec.weights: spec for spec in layer_specs(architecture)}.values():
+            module, shared = attached(network, spec.weights), attached(self, spec.home)
+            tensors = {name: own_slice(module, name, shared.get_parameter(name)) for name, _ in module.named_parameters()}
+            tensors |= dict(shared.named_buffers())
+            copies = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+            module.load_state_dict(copies, assign=True)
         return network.train(self.training)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 
 from nas.networks.architecture import Architecture
-from nas.spaces.space import SearchSpace, Value
+from nas.spaces.decisions import SearchSpace, Value
 
 
 def paths_of_step(space: SearchSpace, seed: int, step: int) -> list[Architecture]:

@@ -32,8 +32,6 @@ def as_shift(x_BHWC: Tensor, dim: int) -> Tensor:
 
 
 class ASShift(nn.Module):
-    options = ()
-
     def __init__(self, width: int, grid: tuple[int, int]) -> None:
         super().__init__()
         if -(-width // -(-width // SHIFT_SIZE)) < SHIFT_SIZE:
@@ -53,25 +51,24 @@ class ASShift(nn.Module):
         along_height = F.gelu(self.conv2_2(as_shift(x, dim=1)))
         return self.conv3(self.norm2(along_width + along_height))
 
-    def take(self, name: str, shared: Tensor) -> Tensor:
+    def own_slice(self, name: str, largest: Tensor) -> Tensor:
         """The first channels of each chunk where the shifts are; leading ones elsewhere."""
-        width, largest = self.conv1.weight.shape[0], shared.shape[0]
+        width, widest = self.conv1.weight.shape[0], largest.shape[0]
 
         def chunkwise(tensor: Tensor, dim: int) -> Tensor:
-            if width == largest:
-                return tensor
-            chunk, whole = -(-width // SHIFT_SIZE), -(-largest // SHIFT_SIZE)
+            chunk, whole = -(-width // SHIFT_SIZE), -(-widest // SHIFT_SIZE)
             sizes = [min(chunk, width - g * chunk) for g in range(SHIFT_SIZE)]
-            assert all(size <= min(whole, largest - g * whole) for g, size in enumerate(sizes)), (width, largest)
+            if any(size > min(whole, widest - g * whole) for g, size in enumerate(sizes)):
+                raise ValueError(f"as_shift: the widths do not nest: got {width} and {widest}; accepted multiples of 28 or of 32.")
             return torch.cat([tensor.narrow(dim, g * whole, size) for g, size in enumerate(sizes)], dim)
 
         if name in ("conv1.bias", "norm1.weight", "norm1.bias"):
-            return chunkwise(shared, 0)
+            return chunkwise(largest, 0)
         if name == "conv1.weight":
-            return chunkwise(shared, 0)[:, :width]
+            return chunkwise(largest, 0)[:, :width]
         if name in ("conv2_1.weight", "conv2_2.weight"):
-            return chunkwise(shared, 1)[:width]
-        return shared[:width, :width] if shared.dim() == 2 else shared[:width]
+            return chunkwise(largest, 1)[:width]
+        return largest[:width, :width] if largest.dim() == 2 else largest[:width]
 
     @staticmethod
     def cost(width: int, grid: tuple[int, int]) -> Cost:

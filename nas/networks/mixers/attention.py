@@ -2,7 +2,7 @@
 
 Source: "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929, in the form of SPACH,
 https://arxiv.org/abs/2108.13002, code microsoft/SPACH: one fused qkv with bias, scale head_width^-0.5, no relative positions.
-Heads are given by their width or by their number, and what a narrower network takes of the widest follows from that. With `head_width` (SPACH's
+Heads are given by their width or by their number, and what a narrower network has of the widest follows from that. With `head_width` (SPACH's
 networks of one stage) it has fewer heads, the first ones; with `heads` (SPACH's networks of four stages: one number for all) it has as many,
 of the first channels of each.
 """
@@ -14,8 +14,6 @@ from nas.quantities import Cost
 
 
 class Attention(nn.Module):
-    options = ("head_width", "heads")
-
     def __init__(self, width: int, grid: tuple[int, int], head_width: int | None = None, heads: int | None = None) -> None:
         super().__init__()
         divisor = heads if head_width is None else head_width
@@ -25,10 +23,11 @@ class Attention(nn.Module):
         if width % divisor:
             what = f"{heads} heads" if heads else f"heads of {head_width}"
             raise ValueError(f"attention: {what} do not divide the width: got width {width}; accepted multiples of {divisor}.")
-        self.narrow_heads = head_width is None  # what a narrower network has: narrower heads, or fewer
         self.head_width = head_width or width // divisor
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
+        groups = heads or 1  # heads of a fixed width are one group, whose first channels are the first heads
+        self.groups = {"qkv.weight": (3 * groups, 1), "qkv.bias": (3 * groups,), "proj.weight": (1, groups)}
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         B, H, W, C = x_BHWC.shape
@@ -37,19 +36,6 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v)
         return self.proj(y.transpose(1, 2).reshape(B, H, W, C))
-
-    def take(self, name: str, shared: Tensor) -> Tensor:
-        """The first heads, or the first channels of each head, of q, k and v and where proj reads them; leading ones elsewhere."""
-        width = self.proj.weight.shape[0]
-        heads = width // self.head_width if self.narrow_heads else 1  # taken for one, its first channels are the first heads
-
-        def headwise(tensor: Tensor, dim: int) -> Tensor:
-            return tensor.unflatten(dim, (heads, -1)).narrow(dim + 1, 0, width // heads).flatten(dim, dim + 1)
-
-        if name.startswith("qkv."):
-            rows = headwise(shared.unflatten(0, (3, -1)), 1).flatten(0, 1)
-            return rows if rows.dim() == 1 else rows[:, :width]
-        return shared[:width] if name == "proj.bias" else headwise(shared[:width], 1)
 
     @staticmethod
     def cost(width: int, grid: tuple[int, int], head_width: int | None = None, heads: int | None = None) -> Cost:

@@ -13,8 +13,6 @@ from nas.quantities import Cost
 
 
 class Conv(nn.Module):
-    options = ("kernel",)
-
     def __init__(self, width: int, grid: tuple[int, int], kernel: int) -> None:
         super().__init__()
         if kernel % 2 == 0:
@@ -28,13 +26,13 @@ class Conv(nn.Module):
         y = F.conv2d(x_BHWC.permute(0, 3, 1, 2), self.weight, self.bias, padding=padding, groups=self.weight.shape[0])
         return y.permute(0, 2, 3, 1)
 
-    def take(self, name: str, shared: Tensor) -> Tensor:
+    def own_slice(self, name: str, largest: Tensor) -> Tensor:
         """The first filters; of a larger kernel, its centre."""
         width, kernel = self.weight.shape[0], self.weight.shape[-1]
         if name == "bias":
-            return shared[:width]
-        edge = (shared.shape[-1] - kernel) // 2
-        return shared[:width, :, edge : edge + kernel, edge : edge + kernel]
+            return largest[:width]
+        edge = (largest.shape[-1] - kernel) // 2
+        return largest[:width, :, edge : edge + kernel, edge : edge + kernel]
 
     @staticmethod
     def cost(width: int, grid: tuple[int, int], kernel: int) -> Cost:

@@ -14,8 +14,6 @@ from nas.quantities import Cost
 
 
 class Permute(nn.Module):
-    options = ()
-
     def __init__(self, width: int, grid: tuple[int, int]) -> None:
         super().__init__()
         if width % grid[0] or width % grid[1]:
@@ -29,6 +27,7 @@ class Permute(nn.Module):
         self.reweight_fc1 = nn.Linear(width, width // 4)
         self.reweight_fc2 = nn.Linear(width // 4, 3 * width)
         self.proj = nn.Linear(width, width)
+        self.groups = {"mlp_h.weight": (grid[0], grid[0]), "mlp_w.weight": (grid[1], grid[1])}  # a group is one position's segment
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         B, H, W, C = x_BHWC.shape
@@ -45,17 +44,6 @@ class Permute(nn.Module):
         weights = self.reweight_fc2(F.gelu(self.reweight_fc1(summary))).reshape(B, C, 3).softmax(dim=-1)
         a_h, a_w, a_c = weights.to(x_BHWC.dtype).reshape(B, 1, 1, C, 3).unbind(dim=-1)
         return self.proj(h * a_h + w * a_w + c * a_c)
-
-    def take(self, name: str, shared: Tensor) -> Tensor:
-        """The first channels of each position's segment in the spatial linears; leading ones elsewhere."""
-        width = self.proj.weight.shape[0]
-        if name in ("mlp_h.weight", "mlp_w.weight"):
-            side = self.grid[0] if name == "mlp_h.weight" else self.grid[1]
-            segment = width // side
-            shared = shared.unflatten(1, (side, -1)).unflatten(0, (side, -1))
-            return shared[:, :segment, :, :segment].flatten(2).flatten(0, 1)
-        own = self.get_parameter(name).shape
-        return shared[: own[0], : own[1]] if len(own) == 2 else shared[: own[0]]
 
     @staticmethod
     def cost(width: int, grid: tuple[int, int]) -> Cost:

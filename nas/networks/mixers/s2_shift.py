@@ -33,28 +33,16 @@ def _moved(x_BHWC: Tensor, step: int, dim: int) -> Tensor:
 
 
 class S2Shift(nn.Module):
-    options = ()
-
     def __init__(self, width: int, grid: tuple[int, int]) -> None:
         super().__init__()
         if width % 4:
             raise ValueError(f"s2_shift: its four groups must be equal: got width {width}; accepted multiples of 4.")
         self.fc1 = nn.Linear(width, width)
         self.fc2 = nn.Linear(width, width)
+        self.groups = {"fc1.weight": (4, 1), "fc1.bias": (4,), "fc2.weight": (1, 4)}
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         return self.fc2(s2_shift(F.gelu(self.fc1(x_BHWC))))
-
-    def take(self, name: str, shared: Tensor) -> Tensor:
-        """The first channels of each shift group between the two linears; leading ones at the ends."""
-        width = self.fc1.weight.shape[0]
-        if name == "fc1.weight":
-            return shared.unflatten(0, (4, -1))[:, : width // 4, :width].flatten(0, 1)
-        if name == "fc1.bias":
-            return shared.unflatten(0, (4, -1))[:, : width // 4].flatten()
-        if name == "fc2.weight":
-            return shared.unflatten(1, (4, -1))[:width, :, : width // 4].flatten(1)
-        return shared[:width]
 
     @staticmethod
     def cost(width: int, grid: tuple[int, int]) -> Cost:

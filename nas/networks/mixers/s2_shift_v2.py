@@ -17,8 +17,6 @@ from nas.quantities import Cost
 
 
 class S2ShiftV2(nn.Module):
-    options = ("split_pool",)
-
     def __init__(self, width: int, grid: tuple[int, int], split_pool: str = "mean") -> None:
         super().__init__()
         if width % 4:
@@ -30,6 +28,14 @@ class S2ShiftV2(nn.Module):
         self.sa_mlp1 = nn.Linear(width, width // 4, bias=False)
         self.sa_mlp2 = nn.Linear(width // 4, 3 * width, bias=False)
         self.mlp2 = nn.Linear(width, width)
+        # twelve: three thirds of four groups
+        self.groups = {
+            "mlp1.weight": (12, 1),
+            "mlp1.bias": (12,),
+            "sa_mlp1.weight": (1, 4),
+            "sa_mlp2.weight": (12, 1),
+            "mlp2.weight": (1, 4),
+        }
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         B, _, _, C = x_BHWC.shape
@@ -40,23 +46,6 @@ class S2ShiftV2(nn.Module):
         weights = self.sa_mlp2(F.gelu(self.sa_mlp1(summary))).reshape(B, 3, C).softmax(dim=1)
         a1, a2, a3 = weights.to(x_BHWC.dtype).reshape(B, 3, 1, 1, C).unbind(dim=1)
         return self.mlp2(x1 * a1 + x2 * a2 + x3 * a3)
-
-    def take(self, name: str, shared: Tensor) -> Tensor:
-        """The first channels of each shift group wherever the thirds are; leading ones at the ends and in the hidden layer."""
-        width = self.mlp2.weight.shape[0]
-
-        def groupwise(tensor: Tensor, dim: int, groups: int) -> Tensor:
-            return tensor.unflatten(dim, (groups, -1)).narrow(dim + 1, 0, width // 4).flatten(dim, dim + 1)
-
-        if name == "mlp1.bias":
-            return groupwise(shared, 0, 12)  # three thirds of four groups
-        if name == "mlp1.weight":
-            return groupwise(shared, 0, 12)[:, :width]
-        if name == "sa_mlp1.weight":
-            return groupwise(shared, 1, 4)[: width // 4]
-        if name == "sa_mlp2.weight":
-            return groupwise(shared, 0, 12)[:, : width // 4]
-        return groupwise(shared, 1, 4)[:width] if name == "mlp2.weight" else shared[:width]
 
     @staticmethod
     def cost(width: int, grid: tuple[int, int], split_pool: str = "mean") -> Cost:

@@ -10,8 +10,6 @@ from nas.quantities import Cost
 
 
 class TokenLinear(nn.Module):
-    options = ()
-
     def __init__(self, width: int, grid: tuple[int, int]) -> None:
         super().__init__()
         self.grid = tuple(grid)

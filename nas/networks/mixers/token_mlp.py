@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from nas.quantities import Cost
 
 
-def hidden_width(width: int, grid: tuple[int, int], token_hidden: str) -> int:
+def hidden_units(width: int, grid: tuple[int, int], token_hidden: str) -> int:
+    """Units of the hidden layer."""
     if token_hidden not in ("tokens", "channels"):
         raise ValueError(f"token_mlp: unknown 'token_hidden': got {token_hidden!r}; accepted 'tokens' and 'channels'.")
     # one token has a hidden width of one, as in SPACH's code
@@ -20,12 +21,10 @@ def hidden_width(width: int, grid: tuple[int, int], token_hidden: str) -> int:
 
 
 class TokenMLP(nn.Module):
-    options = ("token_hidden",)
-
     def __init__(self, width: int, grid: tuple[int, int], token_hidden: str = "tokens") -> None:
         super().__init__()
         self.grid = tuple(grid)
-        tokens, hidden = grid[0] * grid[1], hidden_width(width, grid, token_hidden)
+        tokens, hidden = grid[0] * grid[1], hidden_units(width, grid, token_hidden)
         self.fc1 = nn.Linear(tokens, hidden)
         self.fc2 = nn.Linear(hidden, tokens)
 
@@ -39,7 +38,7 @@ class TokenMLP(nn.Module):
 
     @staticmethod
     def cost(width: int, grid: tuple[int, int], token_hidden: str = "tokens") -> Cost:
-        tokens, hidden = grid[0] * grid[1], hidden_width(width, grid, token_hidden)
+        tokens, hidden = grid[0] * grid[1], hidden_units(width, grid, token_hidden)
         return Cost(
             macs=2 * tokens * hidden * width,
             params=2 * tokens * hidden + hidden + tokens,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.quantities import Budget, format_quantity, parse_budget, parse_budgets
+from nas.quantities import QUANTITIES, Budget, Cost, counted, format_quantity, parse_budget, parse_budgets
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ from nas.quantities import Budget, format_quantity, parse_budget, parse_budgets
         ("500kparams", "params", 500_000, "500kparams"),
         ("500Kparam", "params", 500_000, "500kparams"),
         (" 4.5 gflops ", "macs", 4_500_000_000, "4.5GMACs"),
+        ("5mactivations", "activations", 5e6, "5Mactivations"),
         ("8ms", "latency_ms", 8, "8ms"),
         ("8MS", "latency_ms", 8, "8ms"),
         ("500us", "latency_ms", 0.5, "500us"),
@@ -32,18 +33,19 @@ from nas.quantities import Budget, format_quantity, parse_budget, parse_budgets
     ],
 )
 def test_a_budget_means_what_the_papers_mean(text: str, quantity: str, limit: float, canonical: str) -> None:
-    assert parse_budget(text) == Budget(quantity, float(limit), canonical)
+    assert parse_budget(text) == Budget(QUANTITIES[quantity], float(limit), canonical)
 
 
 def test_a_multiply_add_counts_once() -> None:
     assert parse_budget("4.5GFLOPs") == parse_budget("4.5GMACs")
 
 
-@settings(deadline=None, derandomize=True, database=None)
+@settings(deadline=None, derandomize=True, database=None, max_examples=50)
 @given(st.floats(1e-9, 1e15), st.sampled_from(["MACs", "MMACs", "GFLOPs", "kparams", "ms", "us", "s"]))
 def test_canonical_text_reads_back_as_the_same_budget(number: float, unit: str) -> None:
     budget = parse_budget(f"{number!r}{unit}")
-    assert parse_budget(budget.text) == budget
+    again = parse_budget(budget.text)
+    assert (again.limit, again.text, again.quantity.name) == (budget.limit, budget.text, budget.quantity.name)
     assert not set(budget.text) & set(" /\\+:*")  # it becomes part of a file name
 
 
@@ -81,7 +83,7 @@ def test_what_is_no_budget_is_refused_in_one_line(text: str, says: str) -> None:
     assert message.startswith("--budget: ") and says in message and "accepted" in message and len(message.splitlines()) == 1
 
 
-@settings(deadline=None, derandomize=True, database=None)
+@settings(deadline=None, derandomize=True, database=None, max_examples=50)
 @given(st.text(max_size=20))
 def test_any_text_is_a_budget_or_a_one_line_error(text: str) -> None:
     try:
@@ -96,6 +98,19 @@ def test_budgets_come_in_one_order_and_once_per_quantity() -> None:
     assert parse_budgets([]) == ()
     with pytest.raises(ValueError, match=r"two limits on macs: got 4\.5GMACs and 300MMACs"):
         parse_budgets(["4.5GFLOPs", "8ms", "300MMACs"])
+
+
+def test_exact_quantities_are_the_fields_of_a_cost() -> None:
+    assert [name for name, quantity in QUANTITIES.items() if not quantity.measured] == list(Cost._fields)
+    assert all(quantity.name == name and dict(quantity.scale)[quantity.unit] == 1 for name, quantity in QUANTITIES.items())
+
+
+def test_another_quantity_is_one_more_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(QUANTITIES, "memory_bytes", counted("memory_bytes", "B", "Bytes.", "bytes", measured=True))
+    budgets = parse_budgets(["12MB", "8ms"])
+    assert [(budget.text, budget.quantity.measured) for budget in budgets] == [("8ms", True), ("12MB", True)]
+    assert parse_budget("3kbytes").limit == 3000
+    assert format_quantity("memory_bytes", 12_345_678) == "12.3 MB" and format_quantity("memory_bytes", 12) == "12 B"
 
 
 def test_violation_is_the_share_over_the_limit() -> None:

@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nas.machine import cores
 from nas.networks.architecture import Architecture, Stage
-from nas.searching.ray_workers import Workers, cores
-from tests.test_optuna_search import run, stored_trials
+from nas.searching import ray_workers
+from nas.searching.ray_workers import Workers, gpu_share
+from nas.searching.search import Evaluation
+from tests.test_optuna_study import run, stored_trials
 from tests.test_search import FRAME, accuracy_of
 
 NUM = min(2, cores())
@@ -25,12 +28,16 @@ def network(width: int) -> Architecture:
     return Architecture(FRAME, 4, (Stage(width, ("conv",), 2.0),))
 
 
-def factory(payload: dict[str, np.ndarray]) -> Callable[[Architecture], float]:
+def expected(architectures: list[Architecture]) -> list[Evaluation]:
+    return [Evaluation(accuracy_of(architecture)) for architecture in architectures]
+
+
+def factory(payload: dict[str, np.ndarray]) -> Callable[[Architecture], Evaluation]:
     """Evaluators whose behaviour goes by the width: odd ones fail in one way or another."""
     folder = Path(bytes(payload["folder"]).decode())
     assert payload["weights"].nbytes == 8_000_000
 
-    def evaluate(architecture: Architecture) -> float:
+    def evaluate(architecture: Architecture) -> Evaluation:
         width = architecture.stages[0].width
         if width == 1:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -43,7 +50,7 @@ def factory(payload: dict[str, np.ndarray]) -> Callable[[Architecture], float]:
             (folder / f"begun{time.time_ns()}").touch()
             time.sleep(1)
         time.sleep(width % 3 / 200)  # so that they finish out of order
-        return accuracy_of(architecture)
+        return Evaluation(accuracy_of(architecture))
 
     return evaluate
 
@@ -60,33 +67,29 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
 
 
 def test_study_with_workers_equals_study_without(workers: Workers, tmp_path: Path) -> None:
-    run(tmp_path / "0.db", trials=40)
-    run(tmp_path / "2.db", trials=40, evaluate=workers.evaluate)
+    run(tmp_path / "0.db", trials=15)
+    run(tmp_path / "2.db", trials=15, evaluate=workers.evaluate)
     assert stored_trials(tmp_path / "0.db") == stored_trials(tmp_path / "2.db")
 
 
 def test_results_come_in_order_and_none_twice(workers: Workers) -> None:
     architectures = [network(width) for width in range(10, 60, 2)]
-    assert list(workers.evaluate(architectures)) == [accuracy_of(architecture) for architecture in architectures]
+    assert list(workers.evaluate(architectures)) == expected(architectures)
     assert list(workers.evaluate([])) == []
 
 
-def test_a_dead_worker_is_replaced_and_its_architecture_tried_again(workers: Workers) -> None:
-    architectures = [network(width) for width in (10, 3, 12, 14, 16)]
-    assert list(workers.evaluate(architectures)) == [accuracy_of(architecture) for architecture in architectures]
-
-
-def test_an_architecture_that_ends_its_worker_twice_is_named(workers: Workers) -> None:
-    deadly = network(1)
-    with pytest.raises(ValueError, match=f"architecture {deadly.key} ended its worker twice") as error:
-        list(workers.evaluate([network(10), deadly, *map(network, range(20, 30, 2))]))
-    assert "\n" not in str(error.value)
+def test_who_ends_a_worker_is_tried_again_and_fails_the_second_time(workers: Workers) -> None:
+    """Width 3 ends its worker once, width 1 always; what was queued behind them is none the worse."""
+    architectures = [network(width) for width in (10, 3, 12, 1, 14, 16, 18)]
+    results = expected(architectures)
+    results[3] = Evaluation(failure="ended its worker twice")
+    assert list(workers.evaluate(architectures)) == results
 
 
 def test_an_error_of_the_evaluator_arrives_as_it_was(workers: Workers) -> None:
     with pytest.raises(ValueError, match=r"^a broken image$"):
         list(workers.evaluate([network(10), network(5)]))
-    assert list(workers.evaluate([network(10)])) == [accuracy_of(network(10))]
+    assert list(workers.evaluate([network(10)])) == expected([network(10)])
 
 
 def test_settle_waits_for_what_runs_and_begins_nothing(workers: Workers) -> None:
@@ -107,6 +110,24 @@ def test_more_workers_than_cores_are_refused_before_anything_starts(num: int) ->
         Workers(num, factory, None),
     ):
         pass
+
+
+def test_workers_that_can_never_start_are_refused_after_a_time(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_workers, "START_SECONDS", 1)
+    with pytest.raises(ValueError, match=r"^--workers: not ready within 1 s: got ") as error:
+        workers._build([workers._start()])  # every core is taken
+    assert "\n" not in str(error.value)
+
+
+def test_every_worker_finds_room_on_one_gpu() -> None:
+    """Ray rounds shares to four decimals, and a worker stands on one GPU."""
+    for gpus in range(1, 9):
+        for num in range(1, 65):
+            share = gpu_share(num, gpus)
+            on_each = int(1 / round(share, 4) + 1e-9)
+            assert 0 < share <= 1 and on_each * gpus >= num
+            assert (on_each - 1) * gpus < num, "a share is as large as may be"
+    assert gpu_share(3, 2) == 0.5
 
 
 def test_ray_is_not_imported_before_it_is_needed() -> None:

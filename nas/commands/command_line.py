@@ -1,0 +1,87 @@
+"""How every command is started, and how every mistake ends: with one line and exit status 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import NoReturn
+
+import click
+
+from nas import __version__
+from nas.machine import program
+
+HELP = """Find, under a budget, the image network whose mix of token mixers is best, and train it from scratch.
+
+\b
+    {program} search --budget 4.5GFLOPs
+    {program} retrain runs/best.yaml
+
+FLOPs are counted as the papers count them: a multiply-add is one, so 4.5GFLOPs and 4.5GMACs are the same budget. With no --data the images
+are scikit-learn's digits: that shows the machine working; --data gives a ranking that means something."""
+
+
+def run(commands: Iterable[click.Command]) -> int:
+    """Runs the command that `sys.argv` names; the exit status."""
+    _let_threads_sleep()
+    known = {str(command.name): command for command in commands}
+    group = click.Group("hybrid-nas", known, help=HELP.format(program=program()), no_args_is_help=False)
+    version = click.version_option(__version__, "--version", message=f"hybrid-nas {__version__}")
+    try:
+        return version(group).main(prog_name=program().split()[-1], standalone_mode=False) or 0
+    except click.ClickException as error:
+        _fail(_finished(error))
+    except (KeyboardInterrupt, click.Abort):
+        print(f"{_name()}: stopped; the same command continues.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        if os.environ.get("NAS_TRACEBACK"):  # for whoever looks for a fault in the program
+            raise
+        _fail(str(error))
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        _fail(f"out of memory: {str(error).split('. ')[0]}. Lower 'batch_size' in the recipe, or --resolution; the same command continues.")
+
+
+def _let_threads_sleep() -> None:
+    """On a shared machine OpenMP's threads must not spin for each other: see docs/results.md. Before torch is loaded, and only where the user
+    has said nothing."""
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # torch's is named only, so that torch is not imported here; a CPU's is a plain RuntimeError
+    return type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "DefaultCPUAllocator" in str(error)
+
+
+def _finished(error: click.ClickException) -> str:
+    """click's message with the command's name before it and what is accepted behind it."""
+    context = getattr(error, "ctx", None)
+    command = f"{context.info_name} " if context is not None and context.parent is not None else ""
+    said = error.format_message().strip().rstrip(".")
+    said = f"{command.strip()}{': ' if command else ''}{said[:1].lower()}{said[1:]}"
+    accepted = _accepted(error)
+    end = f"; accepted: {accepted.rstrip('.')}." if accepted else "" if said.endswith("?") else "."
+    return f"{said}{end} See {_name()} {command}--help."
+
+
+def _accepted(error: click.ClickException) -> str:
+    """What the place of a mistake takes, where click does not say it."""
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        return getattr(error.param, "help", None) or f"a word for {error.param.human_readable_name}"
+    context = getattr(error, "ctx", None)
+    if context is not None and context.parent is None and not isinstance(error, click.NoSuchOption):
+        return ", ".join(context.command.commands)
+    return ""
+
+
+def _name() -> str:
+    return program().split()[-1]
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"{_name()}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

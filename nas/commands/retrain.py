@@ -1,0 +1,106 @@
+"""`retrain`: the network of an architecture file, from scratch with the whole recipe, tested once at the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nas.commands.options import stopped, training_options
+
+
+@click.command(short_help="Train a network from scratch, and test it.")
+@click.argument("file", metavar="FILE")
+@training_options("the training")
+def retrain(file: str, **options: Any) -> int:
+    """Train the network of an architecture file from scratch, and test it.
+
+    FILE is an architecture, such as runs/best.yaml, or a published network, such as as_mlp_t.
+    """
+    import torch
+
+    from nas.networks.architecture import read_architecture
+    from nas.networks.network import Network
+    from nas.published.presets import architecture_file
+    from nas.runs.folder import Run, default_name
+    from nas.runs.interrupt import Interrupt
+    from nas.runs.records import Begun, NetworkRecord, read_record, read_training, same_as_begun
+    from nas.training.report import Stopped
+    from nas.training.setting import Given, open_setting
+    from nas.yaml_files import validate
+
+    path = architecture_file(Path(file))
+    architecture, entries = read_architecture(path)
+    found = validate(Begun, entries, str(path))
+    given = Given.of(options)
+    whole = given.or_else(found.model_copy(update={"seed": None})) if given.data is None else given  # the seed is this training's own
+    setting = open_setting(whole, architecture.stride, architecture.frame.resolution)
+    if given.data is None and found.data_fingerprint not in (None, setting.source.fingerprint):
+        print(f"The images of {setting.data} are not those that the network was found with: files were changed, added or removed.")
+    with torch.device("meta"):
+        Network(architecture.at(setting.frame))  # geometry at the resolution trained at, before anything is loaded
+    unusual = [f"{given.resolution}px"] * (given.resolution is not None) + ["smoke"] * given.smoke
+    name = default_name("retrain", architecture.key, setting.source.name, setting.recipe_name, setting.seed, *unusual)
+    run, epochs, steps = Run(name if options["run"] is None else options["run"]), options["epochs"], options["steps"]
+    with run.lock(), Interrupt() as interrupt:
+        begun = read_record(run).retrain
+        if epochs is None and steps is None and begun:  # a run keeps the length that it was begun with
+            epochs, steps = begun.phase.get("epochs"), begun.phase.get("steps")
+        phase = setting.recipe.retrain.with_length(epochs, steps)
+        setting = replace(setting, recipe=setting.recipe.model_copy(update={"retrain": phase}))
+        wanted = NetworkRecord(
+            architecture=architecture.key, bf16=setting.recipe.bf16, found_at=str(path),
+            phase=phase.model_dump(mode="json", exclude_none=True), **setting.record(),
+        )  # fmt: skip
+        same_as_begun(run, begun, wanted)
+        if (run.folder / "result.yaml").exists() and (run.folder / "weights.safetensors").exists():
+            print(f"This retraining is done ({run.folder / 'result.yaml'}); its result again:")
+        else:
+            try:
+                _train(architecture, setting, run, wanted, lambda: interrupt.requested)
+            except Stopped as stop:
+                return stopped(stop, interrupt)
+        result = read_training(run.folder / "result.yaml").result
+    print(
+        f"Test accuracy: {result.test_accuracy:.2%} of {result.test_images} images "
+        f"({setting.source.name} at {setting.resolution} px, {result.steps} steps)"
+    )
+    print(f"Weights: {run.folder / 'weights.safetensors'}")
+    return 0
+
+
+def _train(architecture: Any, setting: Any, run: Any, wanted: Any, stop: Any) -> None:
+    from nas.cost import cost
+    from nas.networks.architecture import describe
+    from nas.quantities import format_quantity
+    from nas.runs.folder import now
+    from nas.runs.records import write_architecture
+    from nas.training.report import Report
+    from nas.training.train_network import train_network
+
+    phase, costs = setting.recipe.retrain, cost(architecture)
+    per_epoch = setting.images.steps_per_epoch("train", phase.batch_size)  # data that cannot be used is refused before a run begins
+    steps = phase.num_steps(per_epoch)
+    run.record(retrain=wanted.model_dump(mode="json", exclude_none=True), architecture=architecture.to_dict())
+    print(
+        f"Training {architecture.key} ({format_quantity('macs', costs.macs)}, {format_quantity('params', costs.params)} at {architecture.frame.resolution} px) "
+        f"from scratch: {setting.images.size('train')} images at {setting.resolution} px, {steps} steps of {phase.batch_size} "
+        f"({steps / per_epoch:.3g} epochs), on {setting.device}.",
+        flush=True,
+    )
+    for line in describe(architecture):
+        print(f"  {line}")
+    report = Report(run, "retrain", stop)
+    trained = train_network(architecture, setting, fit="train", evaluate_on="test", seed=setting.seed, folder=run, report=report)
+    assert trained.accuracy is not None
+    result = {
+        "test_accuracy": round(trained.accuracy, 4), "test_images": trained.images,
+        "steps": trained.steps, "epochs": round(trained.epochs, 3),
+    }  # fmt: skip
+    run.log("result", **result)
+    entries = {"costs": dict(costs._asdict()), "result": result, "from": wanted.found_at, **setting.record()}
+    entries |= {"run": run.name, "device": str(setting.device)}
+    write_architecture(run.folder / "result.yaml", architecture, entries, "A network trained from scratch.")
+    run.record(finished=now())

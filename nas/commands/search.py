@@ -1,0 +1,107 @@
+"""`search`: the best network under budgets, by the supernet of a run; trains the supernet first where the run has none."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nas.commands.options import COUNT, space_option, stopped, training_options
+
+if TYPE_CHECKING:
+    from nas.runs.records import SearchRecord
+    from nas.searching.search_run import SearchRun
+
+
+@click.command(short_help="Search a network under a budget.")
+@click.option(
+    "--budget", metavar="BUDGET", multiple=True, required=True, help="4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated."
+)
+@click.option(
+    "--floor", metavar="SHARE", type=float, default=0.8, help="A winner uses at least this share of its tightest budget (default: 0.8)."
+)
+@click.option(
+    "--start", metavar="NETWORK", multiple=True, help="An architecture file or a published network to begin with; may be repeated."
+)
+@click.option("--trials", metavar="N", type=COUNT, help="Networks to evaluate, instead of the recipe's number; more continue a search.")
+@click.option(
+    "--sampler",
+    metavar="SAMPLER",
+    default="nsga2",
+    type=click.Choice(["nsga2", "tpe", "random"]),
+    help="nsga2, tpe or random (default: nsga2).",
+)
+@click.option(
+    "--workers", metavar="N", type=click.IntRange(0), default=0, help="Ray actors that evaluate; 0: in this process (default: 0)."
+)
+@click.option("--latency-batch", metavar="N", type=COUNT, default=1, help="Images in a timed pass (default: 1).")
+@space_option
+@training_options("the supernet's training")
+def search(
+    budget: tuple[str, ...], floor: float, start: tuple[str, ...], trials: int | None, sampler: str, workers: int, **options: Any
+) -> int:
+    """Search a network under a budget; train the supernet first where the run has none.
+
+    With --run, what is not said is as the run was begun. Another budget, floor, start or sampler is another study on the same supernet.
+    """
+    from nas.cost import cost
+    from nas.quantities import format_quantity, parse_budgets
+    from nas.runs.interrupt import Interrupt
+    from nas.searching.known_networks import starting_networks
+    from nas.searching.proposals import exact_value
+    from nas.searching.ray_workers import check_workers
+    from nas.searching.search import SearchRequest, check_budgets
+    from nas.searching.search_run import SearchRun
+    from nas.searching.supernet_run import open_supernet_run
+    from nas.training.report import Stopped
+    from nas.training.setting import Given
+
+    budgets = parse_budgets(budget)
+    if not 0 <= floor < 1:
+        raise ValueError(f"--floor: out of range: got {floor}; accepted: 0 up to, not including, 1.")
+    check_workers(workers)
+    opened = open_supernet_run(Given.of(options), *(options[name] for name in ("space", "run", "epochs", "steps")))
+    space, settings = opened.space, opened.setting.recipe.search
+    binding, unlimited = check_budgets(space, cost, budgets)
+    for each in unlimited:
+        value = partial(exact_value, cost, each.quantity.name)
+        most = format_quantity(each.quantity.name, value(space.largest(value)))
+        print(f"--budget {each.text} is no limit: the largest network of {space.name} has {most}.")
+    starts = starting_networks(space, binding, start)
+    request = SearchRequest(binding, trials or settings.trials, settings.population, sampler, opened.setting.seed, floor, starts)
+    found = SearchRun(opened, request, budgets, start, options["latency_batch"], workers)
+    with opened.run.lock(), Interrupt() as interrupt:
+        opened.check_begun()
+        try:
+            _show(found, found.winner(lambda: interrupt.requested))
+        except Stopped as stop:
+            return stopped(stop, interrupt)
+    return 0
+
+
+def _show(search: SearchRun, record: SearchRecord) -> None:
+    """Copies the winner to where `retrain` looks for it, and prints it."""
+    from nas.machine import pasted
+    from nas.networks.architecture import describe
+    from nas.quantities import format_quantity
+    from nas.runs.folder import RUNS
+    from nas.runs.records import winner_path
+    from nas.searching.search_run import STUDY_FILE
+    from nas.yaml_files import write_atomically
+
+    found, architecture, run = record.found, record.architecture, search.supernet.run
+    for copy in (run.folder / "best.yaml", RUNS / "best.yaml"):
+        write_atomically(copy, winner_path(run, search.study).read_bytes())
+    held_out = f"{found.held_out_images} held-out images with the supernet's weights"
+    print(f"\nWinner: {found.accuracy_supernet:.2%} of {held_out} (standard error {found.standard_error:.2%})")
+    share = f"; it uses {found.usage:.0%} of the tightest budget (a winner uses {found.floor:.0%} or more)"
+    print(f"  chosen as {found.reason}{share if found.usage else ''}")  # with no budget that binds there is nothing to use
+    for line in describe(architecture):
+        print(f"  {line}")
+    costs = ", ".join(format_quantity(name, value) for name, value in record.costs.items())
+    print(f"  {costs} at {architecture.frame.resolution} px, {architecture.frame.classes} classes")
+    beside = f"baselines of the same budget in {run.folder / 'baselines' / search.study}/"
+    print(f"Written to {run.folder / 'best.yaml'} and {RUNS / 'best.yaml'}; {beside}")
+    print(f"Why:  optuna-dashboard sqlite:///{run.folder / STUDY_FILE}")
+    print(f"Next: {pasted('retrain', RUNS / 'best.yaml')}")

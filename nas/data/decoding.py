@@ -1,0 +1,122 @@
+"""Many images: decoded once by threads where the set is small, batch by batch by processes where it is not.
+
+Nothing is drawn at random here: what is wanted of each image comes with its index, so the number of threads or processes changes no batch.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nas.data.augmentation import RESIZED_RATIO, random_boxes
+from nas.data.images import Images, centre_square, picture, scaled
+from nas.progress import Progress
+
+CHUNK = 256  # images a thread decodes between two reports
+QUIET_SECONDS = 10  # before the progress is shown
+PREFETCHED = 4  # batches that each process prepares ahead
+Wanted = tuple[int, list[float] | None]  # an image's index, and the random numbers of a box of it; None for its centre square
+
+
+def decode(images: Images, indices: NDArray[np.int64], shape: tuple[int, int], threads: int, name: str) -> tuple[Tensor, bool]:
+    """Decodes images in a pool of threads (Pillow releases the interpreter while it decodes), with progress where it takes long.
+
+    Returns:
+        The images' centre squares, uint8, [len(indices), channels, side, side] for a shape of (channels, side), on the CPU; and whether
+        every image had these sides by itself.
+
+    Raises:
+        ValueError: A broken image, named: the first one in order.
+    """
+    channels, side = shape
+    decoded = torch.empty(len(indices), channels, side, side, dtype=torch.uint8)
+    rows = decoded.numpy()
+
+    def decode_chunk(start: int) -> tuple[int, bool]:
+        stop, unscaled = min(start + CHUNK, len(rows)), True
+        for row in range(start, stop):
+            image, size = picture(images, int(indices[row]), channels, draft=side)
+            rows[row] = scaled(image, centre_square(image), side)
+            unscaled &= size == (side, side)
+        return stop, unscaled
+
+    begun, unscaled, progress = time.monotonic(), True, None
+    with ExitStack() as shown:
+        pool = ThreadPoolExecutor(threads)
+        try:
+            for done, these in pool.map(decode_chunk, range(0, len(rows), CHUNK)):
+                unscaled &= these
+                if progress is None and time.monotonic() - begun > QUIET_SECONDS:
+                    progress = shown.enter_context(Progress(f"decode {name}", len(rows), "image", done))
+                elif progress is not None:
+                    progress.advance(done - progress.done)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, without the rest of the set
+    return decoded, unscaled
+
+
+@dataclass
+class Samples(Dataset[Any]):
+    """Decodes one image at a time, in whichever process asks."""
+
+    images: Images
+    channels: int
+    resolution: int
+    scale: tuple[float, float]  # least and greatest part of the area that a random box takes
+
+    def __getitem__(self, wanted: Wanted) -> tuple[Tensor, int] | ValueError:
+        """Returns pixels and label, or a broken image's error: raised, the DataLoader would wrap it in the worker's long traceback."""
+        index, numbers = wanted
+        try:
+            if numbers is None:
+                image, _ = picture(self.images, index, self.channels, draft=self.resolution)
+                box = centre_square(image)
+            else:
+                image, (width, height) = picture(self.images, index, self.channels)
+                drawn = random_boxes(torch.tensor([numbers]), self.scale, RESIZED_RATIO, width / height)
+                top, left, tall, wide = drawn[0].tolist()
+                # float32 may exceed the image by its last bit, which Pillow would refuse.
+                box = left * width, top * height, min((left + wide) * width, width), min((top + tall) * height, height)
+            x = torch.from_numpy(scaled(image, box, self.resolution).copy())
+        except ValueError as error:
+            return ValueError(str(error))  # a plain copy: the original's cause may not survive pickling
+        return x, int(self.images.labels[index])
+
+
+def stream(samples: Samples, batches: Iterable[list[Wanted]], processes: int, memory: int, pin: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields uint8 images [B, C, R, R] and labels [B] on the CPU, in the order of `batches`, which may be endless.
+
+    With 0 processes they are decoded in this one. Up to `memory` bytes may be read beforehand for the processes to share; `pin` is for
+    batches that go to a GPU.
+
+    Raises:
+        ValueError: A broken image, named.
+    """
+    samples.images.prepare(memory)
+    loader: DataLoader[Any] = DataLoader(
+        samples,
+        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists will do
+        num_workers=processes,
+        prefetch_factor=PREFETCHED if processes else None,
+        collate_fn=_collate,
+        pin_memory=pin,
+        # Its own: a DataLoader draws a base seed, from the global generator if it is given none.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, ValueError):
+            raise batch
+        yield batch
+
+
+def _collate(samples: list[Any]) -> Any:
+    broken = [sample for sample in samples if isinstance(sample, ValueError)]
+    return broken[0] if broken else (torch.stack([x for x, _ in samples]), torch.tensor([label for _, label in samples]))

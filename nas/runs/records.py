@@ -1,0 +1,264 @@
+"""What a run's YAML files hold, in one place: written through these models and checked by them when read.
+
+    runs/<run>/run.yaml        `RunRecord`: what was begun and finished, with what, by which commands
+    runs/<run>/<study>.yaml    `SearchRecord`: the winner of a search; best.yaml is a copy of the last one
+    runs/<run>/result.yaml     `TrainingRecord`: a network trained from scratch, and its accuracy
+
+A winner and a result are architecture files too: `retrain` takes them, and whatever else they hold is for people and for `read_run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, StrictInt, StrictStr
+
+from nas.networks.architecture import FORMAT as ARCHITECTURE_FORMAT
+from nas.networks.architecture import MAX_RESOLUTION, Architecture, read_architecture
+from nas.runs.folder import Run, now, provenance
+from nas.yaml_files import validate, write_yaml
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[StrictInt, Field(ge=0)]
+Resolution = Annotated[StrictInt, Field(ge=1, le=MAX_RESOLUTION)]
+
+
+class _Entries(BaseModel):
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)  # keys of other versions are passed over
+
+
+class Begun(_Entries):
+    """With what a training began: enough to come back to it. Identity is `data_fingerprint`, not the path or name in `data`."""
+
+    data: StrictStr | None = None
+    data_root: StrictStr | None = None
+    data_fingerprint: StrictStr | None = None
+    recipe: StrictStr | None = None
+    resolution: Resolution | None = None
+    seed: Count | None = None
+
+
+class SupernetRecord(Begun):
+    """With what a run's supernet began; `recipe_content` is the whole recipe, since the file may change meanwhile."""
+
+    space: StrictStr
+    space_fingerprint: StrictStr
+    recipe_content: dict[str, Any]
+
+
+class NetworkRecord(Begun):
+    """With what the training of one network began; `architecture` is its key, `found_at` its file."""
+
+    architecture: StrictStr
+    bf16: StrictStr
+    phase: dict[str, Any]
+    found_at: StrictStr
+
+
+class StudyRecord(_Entries):
+    """A finished search: how many networks it was to evaluate, and the digest of the winner's file."""
+
+    trials: Count
+    finished: StrictStr
+    winner: StrictStr
+
+
+class ImportRecord(_Entries):
+    """Whose weights were imported, from which file."""
+
+    preset: StrictStr
+    file: StrictStr
+    sha256: StrictStr
+
+
+class RunRecord(_Entries):
+    """run.yaml."""
+
+    name: StrictStr | None = None
+    supernet: SupernetRecord | None = None
+    supernet_finished: StrictStr | None = None
+    searches: dict[str, StudyRecord] = {}
+    retrain: NetworkRecord | None = None
+    imported: Annotated[ImportRecord | None, Field(alias="import")] = None
+    finished: StrictStr | None = None
+
+
+class Found(_Entries):
+    """How a search came to its winner."""
+
+    accuracy_supernet: Share  # of the held-out images, with the supernet's weights
+    standard_error: Share
+    held_out_images: Count
+    trial: Count
+    evaluations: Count
+    failures: Count = 0
+    usage: Annotated[float, Field(ge=0)]  # share of the tightest budget; 0 without one
+    floor: Share
+    reason: StrictStr
+
+
+class SearchRecord(Begun):
+    """A winner's file."""
+
+    architecture: InstanceOf[Architecture]
+    costs: dict[str, float]
+    budgets: list[StrictStr]
+    found: Found
+    run: StrictStr
+    study: StrictStr
+    space: StrictStr
+    space_fingerprint: StrictStr
+
+
+class Result(_Entries):
+    """What training one network from scratch gave; accuracies are shares, 0 to 1."""
+
+    test_accuracy: Share
+    test_images: Count
+    steps: Count
+    epochs: Annotated[float, Field(ge=0)]
+
+
+class TrainingRecord(Begun):
+    """A result's file."""
+
+    architecture: InstanceOf[Architecture]
+    costs: dict[str, float]
+    result: Result
+    run: StrictStr
+
+
+# ---- reading -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _saying(advice: str) -> Iterator[None]:
+    """Adds to an error of reading whether the file can be made again."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error} {advice}") from None
+
+
+def read_record(run: Run) -> RunRecord:
+    """What run.yaml says; all empty when there is none yet. A file damaged or changed by hand is a ValueError, here and below."""
+    path = run.folder / "run.yaml"
+    with _saying("It cannot be made again: restore it from a copy, or begin another run with --run."):
+        return validate(RunRecord, run.recorded(), str(path))
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    architecture, entries = read_architecture(path)
+    return {**entries, "architecture": architecture}
+
+
+def read_search(path: Path) -> SearchRecord:
+    """The winner of a search, by its file."""
+    with _saying("Delete it: the same search command writes it again from the study."):
+        return validate(SearchRecord, _entries(path), str(path))
+
+
+def read_training(path: Path) -> TrainingRecord:
+    """The result of training one network, by its file."""
+    with _saying("Delete it: the same retrain command writes it again from the last checkpoint."):
+        return validate(TrainingRecord, _entries(path), str(path))
+
+
+def read_winner(run: Run, study: str) -> SearchRecord | None:
+    """The winner of a finished search; None where the search or its file is not there. It has to be as the search wrote it."""
+    path, record = winner_path(run, study), read_record(run).searches.get(study)
+    if record is None or not path.exists():
+        return None
+    winner = read_search(path)
+    if digest(path) != record.winner:
+        raise ValueError(f"{path}: changed since the search wrote it. Delete it: the same search command writes it again from the study.")
+    return winner
+
+
+@dataclass(frozen=True)
+class RunStory:
+    """All that a run's records say."""
+
+    record: RunRecord  # run.yaml
+    searches: dict[str, SearchRecord]  # the winners by study
+    training: TrainingRecord | None  # result.yaml, if the run trained one network to its end
+    metrics: list[dict[str, Any]]  # the lines of metrics.jsonl
+
+
+def read_run(folder: Path) -> RunStory:
+    """Reads a run's folder.
+
+    Raises:
+        ValueError: a file in it was damaged or changed by hand; one line that names it and says whether it can be made again.
+    """
+    run = Run(folder.name, folder.parent)
+    record, result = read_record(run), run.folder / "result.yaml"
+    winners = {study: winner for study in record.searches if (winner := read_winner(run, study))}
+    return RunStory(record, winners, read_training(result) if result.exists() else None, run.metrics())
+
+
+# ---- writing -----------------------------------------------------------------------------------------------------------
+
+
+def winner_path(run: Run, study: str) -> Path:
+    return run.folder / f"{study}.yaml"
+
+
+def digest(path: Path) -> str:
+    """Twelve hexadecimal digits of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def write_architecture(path: Path, architecture: Architecture, entries: dict[str, Any], header: str) -> None:
+    """Writes an architecture file with other entries and with what made it."""
+    made = provenance()
+    written = {"command": made["command"], "versions": made["versions"], "written": now()}
+    write_yaml(path, {"format": ARCHITECTURE_FORMAT, "architecture": architecture.to_dict(), **entries, **written}, header=header)
+
+
+def same_as_begun(run: Run, begun: Begun | None, wanted: Begun) -> None:
+    """Refuses to go on with a run that was begun with something else. Names and paths do not count, contents do.
+
+    Raises:
+        ValueError: names the first difference, and what to do.
+    """
+    if begun is None:
+        return
+    new, old = _flat(wanted), _flat(begun)
+    for key in dict.fromkeys([*new, *old]):
+        if new.get(key) != old.get(key):
+            what = _SAID.get(key, f"with another value of '{key}'")
+            got, accepted = _shown(key, wanted, new), _shown(key, begun, old)
+            raise ValueError(
+                f"{run.folder}: begun {what}: got {got}; accepted: {accepted}. Take that, or begin another run with --run NAME."
+            )
+
+
+_SAID = {"data_fingerprint": "with other images", "space_fingerprint": "with another space", "architecture": "with another architecture"}
+_CALLED = {"data_fingerprint": "data", "space_fingerprint": "space"}  # what a fingerprint is of
+
+
+def _shown(key: str, record: Begun, plain: dict[str, Any]) -> object:
+    value = plain.get(key, "none")
+    return f"{getattr(record, _CALLED[key])} ({value})" if key in _CALLED else value
+
+
+_NAMES = ("data", "data_root", "recipe", "space", "found_at")  # how something was called, not what it is
+
+
+def _flat(record: Begun) -> dict[str, Any]:
+    """What has to be the same, by name; a phase entry by entry, so that a message names what differs. The search part of a recipe and the
+    retraining's are no part of a supernet."""
+    plain = record.model_dump(mode="json", exclude=set(_NAMES))
+    recipe = plain.pop("recipe_content", {})
+    phase = {**plain.pop("phase", {}), **recipe.get("supernet", {})}
+    return {
+        **plain,
+        **({"bf16": recipe["bf16"]} if "bf16" in recipe else {}),
+        **{key: value for key, value in phase.items() if value is not None},
+    }

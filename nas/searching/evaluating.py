@@ -1,0 +1,102 @@
+"""What the networks of a search are worth: accuracy on the held-out images with the supernet's weights, in this process or in workers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas.cost.latency import memory_errors
+from nas.machine import cores
+from nas.networks.architecture import Architecture
+from nas.searching.ray_workers import Workers, gpu_share
+from nas.searching.search import Evaluation
+from nas.spaces.supernet import Supernet
+from nas.training.loop import evaluate
+from nas.training.recipe import Recipe
+
+
+class Evaluator:
+    """Evaluates networks one after the other in this process; `Workers` does the same beside each other."""
+
+    def __init__(self, evaluate_one: Callable[[Architecture], Evaluation]) -> None:
+        self._evaluate_one = evaluate_one
+
+    def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[Evaluation]:
+        """Evaluations, lazily and in the order of the architectures."""
+        return map(self._evaluate_one, architectures)
+
+    def settle(self) -> None:
+        """Waits until nothing is at work: here nothing ever is."""
+
+
+@contextlib.contextmanager
+def open_evaluator(
+    supernet: Supernet, batches: Sequence[tuple[Tensor, Tensor]], recipe: Recipe, device: torch.device, workers: int
+) -> Iterator[Evaluator | Workers]:
+    """Opens what evaluates sub-networks of the supernet.
+
+    Args:
+        supernet: trained, on the device.
+        batches: all held-out images and their class numbers, on the device.
+        recipe: says whether autocast runs.
+        device: of this process, or the kind of device of the workers.
+        workers: 0: evaluate in this process, else that many Ray workers beside each other.
+
+    Raises:
+        ValueError: the machine cannot take so many workers.
+    """
+    if not workers:
+        yield Evaluator(partial(evaluate_subnet, supernet, batches, partial(recipe.autocast, device)))
+        return
+    payload = {
+        "space": supernet.space,
+        "weights": {name: tensor.cpu().numpy() for name, tensor in supernet.state_dict().items()},
+        "batches": [(images.cpu().numpy(), targets.cpu().numpy()) for images, targets in batches],
+        "device": device.type,
+        "recipe": recipe,
+        "threads": max(1, cores() // workers),
+    }
+    share = gpu_share(workers, torch.cuda.device_count()) if device.type == "cuda" else 0.0
+    with Workers(workers, evaluator_of, payload, num_gpus=share) as pool:
+        yield pool
+
+
+def evaluator_of(payload: dict[str, Any]) -> Callable[[Architecture], Evaluation]:
+    """In a worker: the supernet and the held-out images, held once."""
+    torch.set_num_threads(payload["threads"])
+    device = torch.device(payload["device"])  # Ray shows a worker its own GPU alone
+    supernet = Supernet(payload["space"])
+    # Ray's arrays are read-only views of its store; torch wants its own.
+    supernet.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in payload["weights"].items()})
+    batches = [(torch.from_numpy(x.copy()).to(device), torch.from_numpy(y.copy()).to(device)) for x, y in payload["batches"]]
+    return partial(evaluate_subnet, supernet.to(device).eval(), batches, partial(payload["recipe"].autocast, device))
+
+
+def evaluate_subnet(
+    supernet: Supernet, batches: Sequence[tuple[Tensor, Tensor]], autocast: Callable[[], Any], architecture: Architecture
+) -> Evaluation:
+    """Accuracy of one sub-network with inherited weights; a failure where memory runs out or a logit is not finite."""
+    finite: list[Tensor] = []
+    try:
+        with memory_errors():
+            network = supernet.subnet(architecture.at(supernet.space.frame))
+            network.register_forward_hook(lambda module, inputs, logits: finite.append(logits.isfinite().all()))
+            accuracy = evaluate(network, batches, autocast)
+    except MemoryError:
+        return Evaluation(failure="out of memory")
+    return Evaluation(accuracy) if torch.stack(finite).all() else Evaluation(failure="logits are not finite")
+
+
+def alone(evaluator: Evaluator | Workers, measure: Callable[[Architecture], float]) -> Callable[[Architecture], float]:
+    """The measurement, taken while no worker of the evaluator is at work."""
+
+    def measured(architecture: Architecture) -> float:
+        evaluator.settle()
+        return measure(architecture)
+
+    return measured

@@ -1,0 +1,178 @@
+"""What arithmetic proposes to a search before any network is evaluated: extremes, patterns, and draws near the budget."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from nas.networks.architecture import Architecture
+from nas.quantities import QUANTITIES, Budget, Cost
+
+if TYPE_CHECKING:  # the space itself comes with torch
+    from nas.networks.mixers import Value
+    from nas.spaces.decisions import SearchSpace
+    from nas.spaces.schema import Values
+
+
+class Proposal(NamedTuple):
+    """A trial to be made: an option for every decision, and where they come from: "smallest", a pattern's name, "drawn"; "" for the sampler."""
+
+    values: Values
+    origin: str
+
+
+def usage(cost: Cost, budgets: Sequence[Budget]) -> float:
+    """Share of the tightest budget: the largest cost / limit over the budgets on exact quantities; 0 with none of these."""
+    return max((getattr(cost, b.quantity.name) / b.limit for b in budgets if not b.quantity.measured), default=0.0)
+
+
+def exact_value(cost_of: Callable[[Architecture], Cost], name: str, architecture: Architecture) -> float:
+    """The exact quantity of that name."""
+    return getattr(cost_of(architecture), name)
+
+
+class Band:
+    """The networks that use between `floor` and all of the tightest budget. Measured budgets cannot be judged here and are left out.
+
+    Without an exact budget the band holds sizes of all kinds: `floor` is 0 and the limit the MACs of the largest network.
+
+    Attributes:
+        space: where the networks are.
+        cost: of a network, by arithmetic.
+        limits: the exact budgets, at least one.
+        floor: lower end, as a share of the tightest limit.
+    """
+
+    def __init__(self, space: SearchSpace, cost: Callable[[Architecture], Cost], budgets: Sequence[Budget], floor: float) -> None:
+        self.space, self.cost = space, cost
+        self.limits = [budget for budget in budgets if not budget.quantity.measured]
+        self.floor = floor if self.limits else 0.0
+        if not self.limits:
+            macs = partial(exact_value, cost, "macs")
+            self.limits = [Budget(QUANTITIES["macs"], macs(space.largest(macs)), "")]
+
+    def used(self, values: Values) -> float:
+        """Share of the tightest limit that the network of these values uses; above 1 does not fit."""
+        return usage(self.cost(self.space.decode(values)), self.limits)
+
+
+def first_generation(band: Band, starts: Mapping[str, Values], population: int, rng: random.Random) -> list[Proposal]:
+    """Distinct networks within the budgets: the starts, the smallest, the largest that fits, each pattern's, and draws from the band."""
+    space = band.space
+    smallest = space.encode(space.smallest(partial(exact_value, band.cost, band.limits[0].quantity.name)))
+    seeds: list[tuple[Values | None, str]] = [(values, name) for name, values in starts.items()]
+    seeds += [(smallest, "smallest"), (largest_that_fits(space, {}, band.used), "largest that fits")]
+    seeds += [(largest_that_fits(space, fixed, band.used), name) for name, fixed in space.patterns().items()]
+    proposals: dict[str, Proposal] = {}
+    for values, origin in seeds:
+        if values is not None and band.used(values) <= 1:
+            proposals.setdefault(space.decode(values).key, Proposal(values, origin))
+    return [*proposals.values(), *draw(band, population - len(proposals), set(proposals), rng)]
+
+
+def largest_that_fits(space: SearchSpace, fixed: Values, used: Callable[[Values], float]) -> Values | None:
+    """The largest network with the fixed decisions, or near it: what a pattern makes of a budget.
+
+    From the smallest, the free decisions are raised in turn, one step each, while the network fits; then pairs are exchanged (one
+    raised, one lowered) while the usage grows. Where steps are so coarse that this leaves more than 3% unused, other orders are
+    tried. Deterministic.
+
+    Args:
+        space: where to look.
+        fixed: decisions that stay, such as a pattern's mixers.
+        used: usage of values; above 1 does not fit.
+
+    Returns:
+        An option for every decision; None where even the smallest does not fit.
+    """
+    free = [name for name in space.decisions if name not in fixed]
+    smallest = {name: options[0] for name, options in space.decisions.items()} | dict(fixed)
+    # The last of equally cheap options: sharing saves no MACs, so under a budget of MACs nothing is shared.
+    for name in free:
+        smallest[name] = min(reversed(space.decisions[name]), key=lambda option: used({**smallest, name: option}))
+    if used(smallest) > 1:
+        return None
+    rng, order = random.Random(0), list(free)
+    reached: list[tuple[float, Values]] = []
+    while len(reached) < 8 and not (reached and reached[-1][0] >= 0.97):
+        reached.append(_raise_sizes(space, smallest, order, used))
+        rng.shuffle(order)
+    return max(reached, key=lambda pair: pair[0])[1]
+
+
+def _raise_sizes(space: SearchSpace, start: Values, free: Sequence[str], used: Callable[[Values], float]) -> tuple[float, Values]:
+    """The usage reached from the start, and the values: steps in turn, then exchanges, as `largest_that_fits` says."""
+    values, now = dict(start), used(start)
+
+    def steps_up(name: str) -> list[tuple[float, Value]]:
+        """The options of a decision that use more, with the usages they lead to, ascending."""
+        after = ((used({**values, name: option}), option) for option in space.decisions[name] if option != values[name])
+        return sorted((pair for pair in after if pair[0] > now), key=lambda pair: pair[0])
+
+    raised = True
+    while raised:
+        raised = False
+        for name in free:
+            after, option = next(iter(steps_up(name)), (2.0, values[name]))
+            if after <= 1:
+                values[name], now, raised = option, after, True
+
+    sizes = [name for name in free if name not in space.mixer_decisions]
+    exchanged = True
+    while exchanged and now < 0.99:  # the last hundredth is not worth the arithmetic
+        exchanged = False
+        for name, other in itertools.permutations(sizes, 2):
+            for _, option in steps_up(name):
+                pairs = [(used({**values, name: option, other: lower}), lower) for lower in space.decisions[other]]
+                after, lower = max((pair for pair in pairs if pair[0] <= 1), key=lambda pair: pair[0], default=(0.0, values[other]))
+                if after > now:
+                    values.update({name: option, other: lower})
+                    now, exchanged = after, True
+                    break  # the other steps were from where we were
+    return now, values
+
+
+def draw(band: Band, num: int, seen: set[str], rng: random.Random) -> list[Proposal]:
+    """Up to `num` networks of the band that are not in `seen` (keys), all different; fewer where the band seems to have no more."""
+    drawn: dict[str, Proposal] = {}
+    failures = 0  # in a row
+    while len(drawn) < num and failures < 50:
+        values = draw_in_band(band, rng)
+        key = None if values is None else band.space.decode(values).key
+        if values is None or key is None or key in seen or key in drawn:
+            failures += 1
+        else:
+            drawn[key] = Proposal(values, "drawn")
+            failures = 0
+    return list(drawn.values())
+
+
+def draw_in_band(band: Band, rng: random.Random) -> Values | None:
+    """A network of the band.
+
+    A usage is drawn first and then a network for it (uniform choices pile up in the middle of the range of costs): a uniform
+    draw whose sizes are moved towards the usage. Mixers stay as drawn where any sizes suit them.
+
+    Returns:
+        An option for every decision; None where 20 tries found nothing.
+    """
+    space = band.space
+    sizes = [name for name in space.decisions if name not in space.mixer_decisions]
+    for attempt in range(20):
+        level = rng.uniform(band.floor, 1.0)
+        values = space.random(rng)
+        now = band.used(values)
+        movable = sizes if attempt < 10 else list(space.decisions)  # ... and where none does, they move too
+        for name in itertools.chain.from_iterable(rng.sample(movable, len(movable)) for _ in range(4)):
+            if abs(now - level) <= 0.01:
+                break
+            option = rng.choice(space.decisions[name])
+            after = band.used({**values, name: option})
+            if abs(after - level) < abs(now - level):
+                values, now = {**values, name: option}, after
+        if band.floor <= now <= 1:
+            return values
+    return None

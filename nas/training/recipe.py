@@ -1,0 +1,123 @@
+"""Recipes: how to train a supernet, search it, and train a network from scratch."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
+
+from nas.data import Augmentation
+from nas.yaml_files import read_yaml, validate
+
+FORMAT = "recipe 1"
+
+
+class Phase(BaseModel):
+    """How one training goes: AdamW with a linear warm-up and a cosine to `min_lr`. Give `epochs` or `steps`.
+
+    With `rungs` (steps, ascending) the network is also evaluated on the way. The figure of a rung must not depend on how long the training is
+    to be: the rate then stays at `lr` after the warm-up, which is a share of the first rung, and falls to `min_lr` over the last fifth of the
+    steps alone; give `ema` with it, since averaged weights do at a constant rate what a falling rate does (Haegele et al.,
+    https://arxiv.org/abs/2405.18392).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    steps: Annotated[StrictInt, Field(ge=1)] | None = None
+    batch_size: Annotated[StrictInt, Field(ge=2)]
+    lr: Annotated[float, Field(gt=0)]
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05  # none on norms, scales and biases
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of the steps
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the last block; standalone networks only
+    ema: StrictBool = False  # evaluate an average of the weights over the last twentieth of the run
+    rungs: tuple[Annotated[StrictInt, Field(ge=1)], ...] = ()
+    augmentation: Augmentation = Augmentation()
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Phase:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps")
+        if list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError(f"rungs: steps must ascend: got {list(self.rungs)}")
+        return self
+
+    def with_length(self, epochs: float | None, steps: int | None) -> Phase:
+        """The phase with another length; with neither, the phase as it is.
+
+        Raises:
+            ValueError: both, or not a length.
+        """
+        if epochs is not None and steps is not None:
+            raise ValueError("--steps: not with --epochs: got both; accepted: one of them.")
+        if epochs is not None and not 0 < epochs < 1e6:
+            raise ValueError(f"--epochs: out of range: got {epochs}; accepted: more than 0.")
+        return self if epochs is None and steps is None else self.model_copy(update={"epochs": epochs, "steps": steps})
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """The rate of step `step`, from 0, of `steps`."""
+        warmup = round(self.warmup * (self.rungs[0] if self.rungs else steps))
+        if step < warmup:
+            start = self.lr / warmup
+            return start + step * (self.lr - start) / warmup
+        if not self.rungs:
+            return self.min_lr + 0.5 * (self.lr - self.min_lr) * (1 + math.cos(math.pi * step / steps))
+        left = (steps - step) / max(1, steps - max(round(0.8 * steps), self.rungs[-1]))
+        return self.min_lr + (self.lr - self.min_lr) * min(1.0, left)
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        """Steps in all."""
+        return self.steps if self.steps is not None else max(1, round(self.epochs * steps_per_epoch))  # type: ignore[operator]
+
+
+class SearchSettings(BaseModel):
+    """How many networks a search evaluates, in generations of `population`, with `batch_size` images at a time."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    trials: Annotated[StrictInt, Field(ge=1)]
+    population: Annotated[StrictInt, Field(ge=2)] = 50
+    batch_size: Annotated[StrictInt, Field(ge=1)] = 500
+
+
+class Recipe(BaseModel):
+    """How to train a supernet, search it and retrain the winner; `bf16` says where autocast runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: str
+    resolution: Annotated[StrictInt, Field(ge=1)] | None = None  # None: the images' own
+    bf16: Literal["gpu", "always", "never"] = "gpu"
+    supernet: Phase
+    search: SearchSettings
+    retrain: Phase
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """bfloat16 autocast where the recipe wants it; a new context at each call."""
+        wanted = self.bf16 == "always" or (self.bf16 == "gpu" and device.type == "cuda")
+        return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Reads and checks a recipe file.
+
+    Raises:
+        ValueError: an error in the file, with its place.
+    """
+    return validate(Recipe, read_yaml(path, format=FORMAT), str(path))
+
+
+def shortened(recipe: Recipe) -> Recipe:
+    """The recipe with next to nothing of everything, for tests."""
+    short = {"epochs": None, "steps": 2, "batch_size": 8}
+    return recipe.model_copy(
+        update={
+            "supernet": recipe.supernet.model_copy(update=short),
+            "search": recipe.search.model_copy(update={"trials": 4, "population": 4}),
+            "retrain": recipe.retrain.model_copy(update=short),
+        }
+    )

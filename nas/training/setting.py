@@ -1,0 +1,155 @@
+"""What a training is about besides the network: images, recipe, resolution, device and seed, checked before work begins."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas import HOME
+from nas.data import Data, DataSource, open_data
+from nas.networks.architecture import MAX_RESOLUTION, Frame
+from nas.runs.records import Begun
+from nas.training.loop import Autocast
+from nas.training.recipe import Recipe, read_recipe, shortened
+from nas.yaml_files import did_you_mean, validate
+
+SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's
+DIGITS = "digits"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user said of a setting; None where nothing was said."""
+
+    data: str | None = None  # digits, a folder, or the name of a torchvision data set, which is in `data_root`
+    data_root: str | None = None
+    recipe: str | None = None  # a name in recipes/, or a YAML file
+    resolution: int | None = None  # side of the images in training, in pixels
+    device: str = "auto"  # or cpu, cuda, cuda:N
+    seed: int | None = None
+    loaders: int | None = None  # processes or threads that decode images
+    smoke: bool = False  # a few steps and trials
+
+    @staticmethod
+    def of(options: dict[str, Any]) -> Given:
+        """Of the options of a command line, by name."""
+        return Given(**{name: options[name] for name in Given.__dataclass_fields__})
+
+    def or_else(self, begun: Begun) -> Given:
+        """What was not said is as it was when the run, or the search that found the network, began."""
+        found: dict[str, Any] = {name: getattr(begun, name) for name in ("resolution", "seed") if getattr(self, name) is None}
+        if self.data is None:
+            found |= {"data": begun.data, "data_root": self.data_root or begun.data_root}
+        if self.recipe is None:
+            found["recipe"] = begun.recipe
+        return Given(**{**self.__dict__, **found})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Images, recipe, resolution, device and seed of a command."""
+
+    source: DataSource
+    data: str  # how to come back to it: a name, or an absolute path
+    data_root: str | None
+    recipe: Recipe
+    recipe_name: str
+    resolution: int
+    device: torch.device
+    seed: int
+    loaders: int | None = None
+
+    @property
+    def frame(self) -> Frame:
+        """What networks are trained for."""
+        return Frame(self.resolution, self.source.channels, len(self.source.classes))
+
+    @cached_property
+    def images(self) -> Data:
+        return self.source.load(self.resolution, self.device, self.loaders)
+
+    @property
+    def autocast(self) -> Autocast:
+        return partial(self.recipe.autocast, self.device)
+
+    def record(self) -> dict[str, Any]:
+        """The entries by which a run or a winner says what it was made with, as `Begun` reads them."""
+        return {
+            "data": self.data,
+            **({"data_root": self.data_root} if self.data_root else {}),
+            "data_fingerprint": self.source.fingerprint,
+            "recipe": self.recipe_name,
+            "resolution": self.resolution,
+            "seed": self.seed,
+        }
+
+
+def open_setting(given: Given, stride: int, largest: int, begun_recipe: dict[str, Any] | None = None) -> Setting:
+    """Opens the data and the recipe and settles resolution and device.
+
+    Args:
+        given: what the user said.
+        stride: the resolution is a multiple of it.
+        largest: resolution above which images are scaled down, where nobody said another.
+        begun_recipe: the recipe's content when the run began, which counts where the user names no other.
+
+    Raises:
+        ValueError: an option cannot be used; one line.
+    """
+    data = DIGITS if given.data is None else given.data
+    source = open_data(data, Path(given.data_root) if given.data_root else None)
+    if Path(data).expanduser().is_dir() and data != DIGITS:
+        data = str(Path(data).expanduser().resolve())
+    root = str(Path(given.data_root).expanduser().resolve()) if given.data_root else None
+    default = DIGITS if data == DIGITS else "cifar" if source.resolution <= SMALL_IMAGES else "imagenet"
+    name = default if given.recipe is None else given.recipe
+    recipe = validate(Recipe, begun_recipe, "run.yaml: recipe") if begun_recipe else read_recipe(shipped("recipes", name, "--recipe"))
+    if given.smoke:
+        recipe = shortened(recipe)
+    resolution = given.resolution or recipe.resolution or min(-(-source.resolution // stride) * stride, largest)
+    if resolution > MAX_RESOLUTION:
+        raise ValueError(f"--resolution: too large: got {resolution}; accepted: at most {MAX_RESOLUTION}. Take a smaller one.")
+    if given.seed is not None and given.seed >= 2**63:  # what torch takes
+        raise ValueError(f"--seed: out of range: got {given.seed}; accepted: whole numbers below 2**63.")
+    return Setting(source, data, root, recipe, name, resolution, open_device(given.device), given.seed or 0, given.loaders)
+
+
+def shipped(folder: str, name: str, option: str) -> Path:
+    """A YAML file by its path, or by its name in a folder of the project.
+
+    Raises:
+        ValueError: neither.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return path
+    found = HOME / folder / f"{name}.yaml"
+    if not found.exists():
+        known = sorted(each.stem for each in (HOME / folder).glob("*.yaml"))
+        raise ValueError(f"{option}: unknown: got {name!r}; accepted: {', '.join(known)}, or a YAML file.{did_you_mean(name, known)}")
+    return Path(os.path.relpath(found)) if found.is_relative_to(Path.cwd()) else found
+
+
+def open_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one.
+
+    Raises:
+        ValueError: no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise ValueError(
+            f"--device: unknown: got {name!r}; accepted: auto, cpu, cuda, cuda:N.{did_you_mean(name, ('auto', 'cpu', 'cuda'))}"
+        )
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device: no usable GPU here: got {name!r}; accepted: cpu or auto. Check the driver with nvidia-smi.")
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise ValueError(f"--device: no such GPU: got {name!r}; accepted: cuda:0 to cuda:{torch.cuda.device_count() - 1}.")
+    return torch.device(name)

@@ -1,0 +1,88 @@
+"""Training one network from scratch to a result: the only way to do it, for whoever wants one trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from nas.networks.architecture import Architecture
+from nas.networks.network import Network
+from nas.networks.weight_files import save_weights
+from nas.runs.folder import Run
+from nas.training.loop import Course, evaluate, train_model
+from nas.training.report import Report, Stopped
+from nas.training.setting import Setting
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What training one network gave.
+
+    Attributes:
+        accuracy: share of the evaluation split's images, 0 to 1; None where none was evaluated.
+        images: how many images that split has; 0 for none.
+        steps: of the training.
+        epochs: the same in passes over the split trained on.
+        rungs: (steps done, accuracy) at each of the phase's rungs.
+    """
+
+    accuracy: float | None
+    images: int
+    steps: int
+    epochs: float
+    rungs: tuple[tuple[int, float], ...] = ()
+
+
+def train_network(
+    architecture: Architecture, setting: Setting, *, fit: str, evaluate_on: str | None, seed: int, folder: Run, report: Report
+) -> TrainingResult:
+    """Trains the network of `architecture` with fresh weights and the recipe's `retrain` phase, and evaluates it.
+
+    Continues from `checkpoint.pt` in the folder, and leaves `weights.safetensors` there: those that were evaluated.
+
+    Args:
+        architecture: the network; trained in the setting's frame.
+        setting: images, recipe and device.
+        fit: the split to train on: "train" (all training images), or "fit" where the held-out ones are to judge.
+        evaluate_on: the split for the result and for the rungs; None evaluates nothing. No other split is opened.
+        seed: of weights, data, augmentation and drop path.
+        folder: the run that the checkpoint and the weights belong to.
+        report: shows, logs and stops it.
+
+    Raises:
+        ValueError: the network cannot be built at this resolution, the data cannot be used, or the loss is no longer finite.
+        Stopped: interrupted; a checkpoint is there.
+    """
+    phase, images = setting.recipe.retrain, setting.images
+    if phase.rungs and evaluate_on == "test":
+        raise ValueError("recipe: retrain.rungs: the test split is opened once, at the end: got rungs with it; accepted: a held-out split.")
+    trained = architecture.at(setting.frame)
+    torch.manual_seed(seed)
+    network = Network(trained, phase.drop_path).to(setting.device)
+    per_epoch = images.steps_per_epoch(fit, phase.batch_size)
+    steps = phase.num_steps(per_epoch)
+    batches = images.batches(fit, phase.batch_size, seed, phase.augmentation)
+    course = Course(
+        phase, steps, seed, setting.autocast, folder.folder / "checkpoint.pt",
+        identity=f"network {architecture.key} at {setting.resolution} px, seed {seed}",
+    )  # fmt: skip
+
+    def accuracy_of(model: nn.Module) -> float:
+        return evaluate(model, images.evaluation_batches(str(evaluate_on), setting.recipe.search.batch_size), setting.autocast)
+
+    with report.training(steps, accuracy_of if evaluate_on else None) as watch:
+        model, done = train_model(network, batches, course, watch)
+    if done < steps:
+        raise Stopped(f"{report.kind} stopped at step {done} of {steps}")
+    accuracy = None
+    if evaluate_on:
+        with report.evaluation(evaluate_on, images.size(evaluate_on)) as watched:
+            accuracy = evaluate(model, watched(images.evaluation_batches(evaluate_on, setting.recipe.search.batch_size)), setting.autocast)
+    described = {"architecture": trained.to_dict(), "classes": list(images.classes), "mean": list(images.mean), "std": list(images.std)}
+    weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    save_weights(folder.folder / "weights.safetensors", weights, {name: json.dumps(value) for name, value in described.items()})
+    size = images.size(evaluate_on) if evaluate_on else 0
+    return TrainingResult(accuracy, size, steps, steps / per_epoch, tuple(report.rungs()))

@@ -1,0 +1,58 @@
+"""Training a supernet, the sibling of `train_network`: the same loop with several paths a step. What a path is, only the caller knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import Run
+from nas.training.loop import Course, train_model
+from nas.training.report import Report, Stopped
+from nas.training.setting import Setting
+
+CHECKPOINT = "supernet.pt"
+
+
+def supernet_steps(setting: Setting) -> int:
+    """Steps of a supernet's training in all."""
+    return setting.recipe.supernet.num_steps(setting.images.steps_per_epoch("fit", setting.recipe.supernet.batch_size))
+
+
+def load_supernet(model: nn.Module, setting: Setting, identity: str, folder: Run) -> bool:
+    """Loads the weights of a finished training into the model; False where there is none of this identity.
+
+    Where the last checkpoint is damaged it is the one before that is found, from which the end is trained again.
+    """
+    state = load_checkpoint(folder.folder / CHECKPOINT, map_location=setting.device)
+    if state is None or state["identity"] != identity or state["step"] != supernet_steps(setting):
+        return False
+    model.load_state_dict(state["model"])
+    return True
+
+
+def train_supernet(
+    model: nn.Module, setting: Setting, identity: str, paths: Callable[[int], Iterable[tuple[Any, ...]]], folder: Run, report: Report
+) -> None:
+    """Trains a supernet on the images that are not held out, with the recipe's `supernet` phase; continues from its checkpoint.
+
+    Args:
+        model: with fresh weights, on the setting's device.
+        identity: what the checkpoint must be of.
+        paths: further arguments of `model` for each path of a step.
+        folder: the run that the checkpoint belongs to.
+        report: shows, logs and stops it.
+
+    Raises:
+        ValueError: the data cannot be used, or the loss is no longer finite.
+        Stopped: interrupted; a checkpoint is there.
+    """
+    phase, steps = setting.recipe.supernet, supernet_steps(setting)
+    batches = setting.images.batches("fit", phase.batch_size, setting.seed, phase.augmentation)
+    course = Course(phase, steps, setting.seed, setting.autocast, folder.folder / CHECKPOINT, identity)
+    with report.training(steps) as watch:
+        _, done = train_model(model, batches, course, watch, paths)
+    if done < steps:
+        raise Stopped(f"supernet stopped at step {done} of {steps}")

@@ -1,0 +1,213 @@
+"""What the networks of a search are evaluated with: which weights, images, precision and threads, and what counts as a failure."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.machine import cores
+from nas.networks.architecture import Architecture, Frame
+from nas.searching import evaluating
+from nas.searching.evaluating import alone, evaluator_of, open_evaluator
+from nas.searching.search import Evaluation
+from nas.spaces.decisions import SearchSpace
+from nas.spaces.schema import SpaceFile
+from nas.spaces.supernet import Supernet
+
+CPU = torch.device("cpu")
+STAGE = {"width": [8, 16], "depth": [1, 2], "mixer": ["conv", "token_mlp"], "mlp_ratio": [1.0, 2.0]}
+SPACE = SearchSpace(
+    SpaceFile.model_validate({"format": "search space 1", "frame": Frame(16, 3, 4), "patch": 4, "stages": [STAGE]}), "toy", "toy.yaml"
+)
+
+
+class Recipe:
+    """Stands for a recipe: says whether its autocast is entered."""
+
+    entered: torch.device | None = None
+
+    @contextlib.contextmanager
+    def autocast(self, device: torch.device) -> Iterator[None]:
+        Recipe.entered = device
+        yield
+        Recipe.entered = None
+
+
+def random_networks(num: int) -> list[Architecture]:
+    rng = random.Random(0)
+    return [SPACE.decode(SPACE.random(rng)) for _ in range(num)]
+
+
+@pytest.fixture(scope="module")
+def supernet() -> Supernet:
+    """Left in training mode, with weights that tell images apart."""
+    torch.manual_seed(0)
+    supernet = Supernet(SPACE)
+    for parameter in supernet.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter)
+    return supernet
+
+
+@pytest.fixture(scope="module")
+def batches(supernet: Supernet) -> list[tuple[Tensor, Tensor]]:
+    """Three batches of unequal sizes, whose classes are as the first random network has them, but for the last image of each."""
+    torch.manual_seed(1)
+    images = [torch.randn(num, 3, 16, 16) + 3 * torch.randn(num, 3, 1, 1) for num in (8, 5, 2)]
+    network = random_networks(1)[0]
+    with torch.no_grad():
+        return [(x, (y := supernet.subnet(network).eval()(x).argmax(1)) + (torch.arange(len(y)) == len(y) - 1)) for x in images]
+
+
+def slow_accuracy(supernet: Supernet, batches: list[tuple[Tensor, Tensor]], architecture: Architecture) -> float:
+    """Image by image through the supernet itself."""
+    network = supernet.eval()
+    with torch.no_grad():
+        right = [
+            network(x[None], architecture)[0].argmax() == y for images, targets in batches for x, y in zip(images, targets, strict=True)
+        ]
+    return sum(map(bool, right)) / len(right)
+
+
+def test_accuracy_is_of_the_subnet_on_all_held_out_images(supernet: Supernet, batches: list[tuple[Tensor, Tensor]]) -> None:
+    networks = random_networks(8)
+    with open_evaluator(supernet, batches, Recipe(), CPU, 0) as evaluator:  # type: ignore[arg-type]
+        accuracies = [each.accuracy for each in evaluator.evaluate(networks)]
+        elsewhere = networks[0].at(Frame(32, 1, 10))  # as budgets may be counted in another frame
+        assert [*evaluator.evaluate([elsewhere])] == [Evaluation(accuracies[0])]
+    assert accuracies == pytest.approx([slow_accuracy(supernet, batches, network) for network in networks])
+    assert accuracies[0] == pytest.approx(12 / 15) and len(set(accuracies)) > 2
+
+
+def test_a_worker_evaluates_as_this_process_does(
+    supernet: Supernet, batches: list[tuple[Tensor, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    class Pool:
+        """Stands for Ray's workers: keeps what it was made with."""
+
+        def __init__(self, num: int, factory: Any, payload: Any, *, num_gpus: float) -> None:
+            given.update(num=num, factory=factory, payload=payload, num_gpus=num_gpus)
+
+        def __enter__(self) -> str:
+            return "the pool"
+
+        def __exit__(self, *_: object) -> None:
+            given["closed"] = True
+
+    monkeypatch.setattr(evaluating, "Workers", Pool)
+    networks, threads = random_networks(4), torch.get_num_threads()
+    with open_evaluator(supernet, batches, Recipe(), CPU, 0) as evaluator:  # type: ignore[arg-type]
+        expected = list(evaluator.evaluate(networks))
+    for workers in (1, 2, 10**6):
+        with open_evaluator(supernet, batches, Recipe(), CPU, workers) as evaluator:  # type: ignore[arg-type]
+            assert evaluator == "the pool" and not given.get("closed")
+        assert given.pop("closed") and (given["num"], given["num_gpus"]) == (workers, 0.0)
+        assert given["payload"]["threads"] == max(1, cores() // workers)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with open_evaluator(supernet, batches, Recipe(), torch.device("cuda"), 3):  # type: ignore[arg-type]
+        assert given["num_gpus"] == 0.5
+    assert given["factory"] is evaluator_of
+    try:
+        evaluate = evaluator_of({**given["payload"], "device": "cpu", "threads": 3})
+        assert torch.get_num_threads() == 3
+        assert [evaluate(network) for network in networks] == expected
+    finally:
+        torch.set_num_threads(threads)
+
+
+class FakeSupernet:
+    """Gives modules that do as `forward` says, and note how they are run."""
+
+    space = SimpleNamespace(frame=SPACE.frame)
+
+    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
+        self.forward = forward
+        self.passes: list[tuple[object, ...]] = []
+
+    def subnet(self, architecture: Architecture) -> nn.Module:
+        assert architecture.frame == SPACE.frame
+        outer = self
+
+        class Module(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                outer.passes.append((self.training, torch.is_inference_mode_enabled(), Recipe.entered))
+                return outer.forward(images)
+
+        return Module()
+
+
+def evaluations(forward: Callable[[Tensor], Tensor], batches: Any, num: int = 1) -> tuple[list[Evaluation], list[tuple[object, ...]]]:
+    fake = FakeSupernet(forward)
+    with open_evaluator(fake, batches, Recipe(), CPU, 0) as evaluator:  # type: ignore[arg-type]
+        results = evaluator.evaluate(random_networks(num))
+        assert not fake.passes, "evaluated before it is asked for"
+        return list(results), fake.passes
+
+
+def test_it_runs_in_evaluation_mode_without_gradients_under_the_recipes_autocast(batches: list[tuple[Tensor, Tensor]]) -> None:
+    _, passes = evaluations(lambda images: images.mean((2, 3)), batches)
+    assert passes == [(False, True, CPU)] * len(batches)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("size", [8, 5, 2])
+def test_one_logit_that_is_not_finite_is_a_failure(value: float, size: int, batches: list[tuple[Tensor, Tensor]]) -> None:
+    def forward(images: Tensor) -> Tensor:
+        logits = images.mean((2, 3))
+        if len(images) == size:
+            logits[0, 2] = value
+        return logits
+
+    assert evaluations(forward, batches)[0] == [Evaluation(failure="logits are not finite")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_is_a_failure_and_the_next_network_is_evaluated(
+    error: Exception, batches: list[tuple[Tensor, Tensor]]
+) -> None:
+    errors = [error]
+
+    def forward(images: Tensor) -> Tensor:
+        if errors:
+            raise errors.pop()
+        return images.mean((2, 3))
+
+    first, second = evaluations(forward, batches, num=2)[0]
+    assert first == Evaluation(failure="out of memory") and second.accuracy is not None
+
+
+def test_memory_really_runs_out(batches: list[tuple[Tensor, Tensor]]) -> None:
+    assert evaluations(lambda images: torch.empty(10**17), batches)[0] == [Evaluation(failure="out of memory")]
+
+
+def test_any_other_error_is_raised(batches: list[tuple[Tensor, Tensor]]) -> None:
+    def forward(images: Tensor) -> Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        evaluations(forward, batches)
+
+
+def test_a_measurement_waits_each_time_until_nothing_is_at_work() -> None:
+    log: list[object] = []
+    evaluator: Any = SimpleNamespace(settle=lambda: log.append("settled"))
+    measure = alone(evaluator, lambda architecture: (log.append(architecture), 7.5)[1])  # type: ignore[arg-type]
+    networks = random_networks(2)
+    assert [measure(network) for network in networks] == [7.5, 7.5]
+    assert log == ["settled", networks[0], "settled", networks[1]]

@@ -1,0 +1,54 @@
+"""Interrupts: the first signal asks to stop, the second stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from nas.runs.interrupt import Interrupt
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_asks_and_the_second_stops(number: int, status: int, capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:
+        assert not interrupt.requested
+        assert interrupt.exit_status == 0
+        os.kill(os.getpid(), number)
+        assert interrupt.requested
+        assert interrupt.exit_status == status
+        assert "once more to stop at once" in capfd.readouterr().err
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    assert signal.getsignal(number) is before
+
+
+def test_an_inner_interrupt_tells_the_outer_one() -> None:
+    with Interrupt() as outer:
+        with Interrupt() as inner:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert inner.requested
+        assert outer.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_outside_the_main_thread_an_interrupt_does_nothing() -> None:
+    before, failures = signal.getsignal(signal.SIGINT), []
+
+    def enter() -> None:
+        try:
+            with Interrupt() as interrupt:
+                assert not interrupt.requested
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert not failures
+    assert signal.getsignal(signal.SIGINT) is before

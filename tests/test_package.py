@@ -1,0 +1,61 @@
+"""The package as others install it: from a wheel, in any folder, by plain names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+import nas
+from nas.networks.architecture import Architecture, Frame, Stage
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of the wheel, as pip unpacks them."""
+    folder = tmp_path_factory.mktemp("installed")
+    (wheel,) = WheelBuilder(str(REPOSITORY)).build(directory=str(folder / "wheel"), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_a_wheel_finds_its_spaces_presets_and_recipes_from_any_folder(installed: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+
+    def says(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-m", "nas", *words]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    assert nas.__version__ in says("--version").stdout
+    trained = says("train", "--space", "cifar", "--smoke", "--steps", "1")
+    assert trained.returncode == 0, trained.stderr
+    assert "python -m nas search --run cifar-digits-digits-0-smoke --budget " in trained.stdout
+    assert (tmp_path / "runs/cifar-digits-digits-0-smoke/supernet.pt").exists(), "runs are kept where the command runs"
+    assert "as_mlp_t" in says("retrain", "as_mlp_tt").stderr, "the published networks are there"
+
+
+def test_the_wheel_has_a_console_command_and_every_yaml_file(installed: Path) -> None:
+    (entry_points,) = installed.glob("hybrid_nas-*.dist-info/entry_points.txt")
+    assert "hybrid-nas = nas.__main__:main" in entry_points.read_text()
+    for folder in ("search_spaces", "recipes"):
+        ours = {path.relative_to(REPOSITORY / folder) for path in (REPOSITORY / folder).rglob("*.yaml")}
+        assert ours and ours == {path.relative_to(installed / "nas" / folder) for path in (installed / "nas" / folder).rglob("*.yaml")}
+
+
+def test_plain_names_and_a_cost_that_can_be_called_whatever_was_imported_before() -> None:
+    import nas.cost.counts
+
+    network = Architecture(Frame(8, 1, 2), 4, (Stage(4, ("conv",), 1.0, kernel=3),))
+    assert nas.cost(network) == nas.cost.counts.cost(network)
+    for name in ("load_network", "Architecture", "SearchSpace", "Supernet", "Network"):
+        assert getattr(nas, name).__name__ == name and name in dir(nas)
+    with pytest.raises(AttributeError, match="Supernett"):
+        _ = nas.Supernett  # type: ignore[attr-defined]
