@@ -6,11 +6,13 @@ Each command runs once as a user gives it, on images that carry numbers (`record
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import json
 import math
 import os
 import signal
+import statistics
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +168,7 @@ def test_the_supernet_is_trained_on_fit_images_alone(searched: Searched) -> None
 def test_the_supernet_is_trained_with_the_augmentation_of_its_phase(searched: Searched) -> None:
     mirrored = Counter(flag for step in searched.seen.steps for flag in step.passes[0].mirrored)
     assert mirrored[True] >= 10 and mirrored[False] >= 10, "of 48"
+    assert len({tuple(step.passes[0].mirrored) for step in searched.seen.steps}) >= 3, "drawn anew in each step"
     assert all(not targets.is_floating_point() for step in searched.seen.steps for targets, _ in step.losses), "its recipe mixes nothing"
 
 
@@ -239,28 +242,26 @@ def test_the_studys_accuracies_are_shares_of_the_held_out_images(searched: Searc
 # ---- latency -----------------------------------------------------------------------------------------------------------
 
 
-def test_latency_is_timed_in_the_spaces_frame_with_one_thread_and_the_threads_come_back(searched: Searched) -> None:
+def test_latency_is_timed_in_the_spaces_frame_with_one_thread_that_nothing_interrupts(searched: Searched) -> None:
     assert searched.seen.timed
     assert {tuple(one.images.shape) for one in searched.seen.timed} == {(2, 3, 32, 32)}
     assert {one.threads for one in searched.seen.timed} == {1}
-    assert not any(one.training or one.autocast for one in searched.seen.timed)
+    assert not any(one.training or one.autocast or one.collecting for one in searched.seen.timed)
+    assert gc.isenabled()
     others = [*searched.seen.evaluations, *(one for step in searched.seen.steps for one in step.passes)]
     assert {one.threads for one in others} == {7}
 
 
 def test_latency_is_the_median_of_the_passes_after_a_warm_up(searched: Searched) -> None:
-    """The k-th pass of a network took 1000 - k seconds more on the clock that was given."""
-    reported = {
-        searched.space.decode(t.params).at(SearchSpace.read(searched.folder / "tiny.yaml").frame).key: t.user_attrs.get("latency_ms")
-        for t in searched.trials
-    }
+    """By the clock that was given, on which each pass of a network takes less time than the one before."""
+    frame = SearchSpace.read(searched.folder / "tiny.yaml").frame
+    reported = {searched.space.decode(trial.params).at(frame).key: trial.user_attrs.get("latency_ms") for trial in searched.trials}
     measured = by_network(searched.seen.timed)
     assert len(measured) >= 2
     for passes in measured[:-1]:  # the last one is the winner's
-        count, seconds = len(passes), reported[passes[0].architecture.key] / 1000
-        warmup = 2 * (1000 - seconds) - (count - 1)
-        assert 3 <= round(warmup) <= count - 5, (warmup, count)
-        assert warmup == pytest.approx(round(warmup), abs=0.4)
+        seconds = reported[passes[0].architecture.key] / 1000
+        counted = {first: statistics.median([Clock.taken(k) for k in range(first, len(passes))]) for first in range(len(passes) - 4)}
+        assert [first for first, median in counted.items() if first >= 3 and median == pytest.approx(seconds, abs=2)], (seconds, counted)
     best = read_yaml(searched.folder / "winner.yaml")
     assert measured[-1][0].architecture.to_dict() == best["architecture"]
 
