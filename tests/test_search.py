@@ -112,9 +112,11 @@ class Recorder:
     """An evaluator that remembers what it was given; `failing` says which networks fail, and why."""
 
     failing: Callable[[Architecture], str | None] = lambda architecture: None
+    given: list[str] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
 
     def __call__(self, architectures: list[Architecture]) -> Iterator[Evaluation]:
+        self.given += [architecture.key for architecture in architectures]
         for architecture in architectures:
             self.seen.append(architecture.key)
             failure = self.failing(architecture)
@@ -175,6 +177,7 @@ def test_nothing_is_evaluated_twice_and_repeats_get_the_known_value() -> None:
 def test_trials_counts_distinct_evaluated_networks() -> None:
     result, recorder, _ = run(ToySpace(), "4MMACs", trials=33)
     assert result.ending == "trials" and result.num_evaluated == len(recorder.seen) == 33
+    assert recorder.given == recorder.seen, "workers would evaluate what nobody asks for"
     assert [trial.number for trial in result.trials] == list(range(len(result.trials)))
 
 
