@@ -71,7 +71,7 @@ def finished(finished_once: Path, tmp_path: Path) -> Path:
 
 
 # What each part of a command calls, whoever calls it: the places at which tests interrupt, kill or forbid.
-STEP = "nas.training.report:_Shown.step"
+STEP = "nas.training.report:Report.step"
 TRAIN = "nas.spaces.supernet:Supernet.forward"
 EVALUATE = "nas.spaces.supernet:Supernet.subnet"
 TEST = "nas.data.batches:Data.evaluation_batches"

@@ -56,7 +56,7 @@ def train_network(
         ValueError: the network cannot be built at this resolution, the data cannot be used, or the loss is no longer finite.
         Stopped: interrupted; a checkpoint is there.
     """
-    phase, images = setting.recipe.retrain, setting.images
+    phase, images, batch_size = setting.recipe.retrain, setting.images, setting.recipe.search.batch_size
     if phase.rungs and evaluate_on == "test":
         raise ValueError("recipe: retrain.rungs: the test split is opened once, at the end: got rungs with it; accepted: a held-out split.")
     trained = architecture.at(setting.frame)
@@ -71,7 +71,7 @@ def train_network(
     )  # fmt: skip
 
     def accuracy_of(model: nn.Module) -> float:
-        return evaluate(model, images.evaluation_batches(str(evaluate_on), setting.recipe.search.batch_size), setting.autocast)
+        return evaluate(model, images.evaluation_batches(str(evaluate_on), batch_size), setting.autocast)
 
     with report.training(steps, accuracy_of if evaluate_on else None) as watch:
         model, done = train_model(network, batches, course, watch)
@@ -79,8 +79,8 @@ def train_network(
         raise Stopped(f"{report.kind} stopped at step {done} of {steps}")
     accuracy = None
     if evaluate_on:
-        with report.evaluation(evaluate_on, images.size(evaluate_on)) as watched:
-            accuracy = evaluate(model, watched(images.evaluation_batches(evaluate_on, setting.recipe.search.batch_size)), setting.autocast)
+        batches_shown = report.evaluated(evaluate_on, images.size(evaluate_on), images.evaluation_batches(evaluate_on, batch_size))
+        accuracy = evaluate(model, batches_shown, setting.autocast)
     described = {"architecture": trained.to_dict(), "classes": list(images.classes), "mean": list(images.mean), "std": list(images.std)}
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     save_weights(folder.folder / "weights.safetensors", weights, {name: json.dumps(value) for name, value in described.items()})
