@@ -162,7 +162,7 @@ def test_a_finished_study_is_repeated_without_evaluating(tmp_path: Path) -> None
         assert not architectures
         return iter([])
 
-    again = run(tmp_path / "a.db", evaluate=evaluate, stop=lambda: True)
+    again = run(tmp_path / "a.db", evaluate=evaluate, stop=lambda: True, report=lambda *trial: pytest.fail("reported again"))
     assert again.trials == first.trials and again.ending == "trials"
 
 
@@ -291,23 +291,24 @@ def one_line(error: pytest.ExceptionInfo[ValueError]) -> str:
 
 def test_a_study_of_something_else_is_refused_with_the_fact_that_differs(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    run(path, trials=5)
+    smallest, largest = ({name: options[k] for name, options in SMALL.decisions.items()} for k in (0, -1))
+    begun: dict[str, Any] = {"request": {"starts": {"mine": smallest}}}
+    run(path, trials=5, **begun)
     before = stored_trials(path)
-    values = {name: options[-1] for name, options in SMALL.decisions.items()}
     for fact, change in {
         "fingerprint": {"facts": {**FACTS, "fingerprint": "other"}},
         "sampler": {"sampler": "tpe"},
         "seed": {"seed": 3},
         "population": {"population": 12},
         "budgets": {"budgets": ["4.1MMACs"]},
-        "floor": {"request": {"floor": 0.7}},
-        "starts": {"request": {"starts": {"mine": values}}},
+        "floor": {"request": {**begun["request"], "floor": 0.7}},
+        "starts": {"request": {"starts": {"mine": largest}}},
     }.items():
         with pytest.raises(ValueError, match=f"of something else, by its '{fact}'") as error:
-            run(path, **change)  # type: ignore[arg-type]
+            run(path, **{**begun, **change})  # type: ignore[arg-type]
         assert str(path) in one_line(error) and "--run" not in one_line(error)
     assert stored_trials(path) == before
-    assert run(path, trials=6).num_evaluated == 6  # more trials are the same study
+    assert run(path, trials=6, **begun).num_evaluated == 6  # more trials are the same study
 
 
 def test_unknown_sampler_is_refused(tmp_path: Path) -> None:

@@ -66,7 +66,6 @@ def open_study(
         raise ValueError(f"--sampler: unknown sampler: got {request.sampler!r}; accepted: {', '.join(SAMPLERS)}. Choose one of these.")
     facts = json.loads(json.dumps({**_facts(request), **facts}))
     with _readable_errors(path):
-        _check_file(path)
         storage = _connect(path)
     try:
         with _readable_errors(path), warnings.catch_warnings():
@@ -233,18 +232,6 @@ def _connect(path: Path) -> RDBStorage:
         return made
 
     return RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"creator": connection})
-
-
-def _check_file(path: Path) -> None:
-    """Refuses a file that SQLite finds damaged, before anything is written to it.
-
-    Raises:
-        DatabaseError: it is not SQLite, or torn.
-    """
-    with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
-        answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if answer != "ok":
-        raise sqlite3.DatabaseError(answer)
 
 
 @contextlib.contextmanager
