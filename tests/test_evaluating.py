@@ -18,13 +18,12 @@ from nas.searching import evaluating
 from nas.searching.evaluating import alone, evaluator_of, open_evaluator
 from nas.searching.search import Evaluation
 from nas.spaces.decisions import SearchSpace
-from nas.spaces.schema import SpaceFile
 from nas.spaces.supernet import Supernet
 
 CPU = torch.device("cpu")
 STAGE = {"width": [8, 16], "depth": [1, 2], "mixer": ["conv", "token_mlp"], "mlp_ratio": [1.0, 2.0]}
-SPACE = SearchSpace(
-    SpaceFile.model_validate({"format": "search space 1", "frame": Frame(16, 3, 4), "patch": 4, "stages": [STAGE]}), "toy", "toy.yaml"
+SPACE = SearchSpace.from_data(
+    {"format": "search space 1", "frame": {"resolution": 16, "channels": 3, "classes": 4}, "patch": 4, "stages": [STAGE]}, "toy", "toy.yaml"
 )
 
 
