@@ -18,8 +18,8 @@ def option(name: str, metavar: str, help: str, **more: Any) -> Callable[[Command
     return click.option(name, metavar=metavar, help=help, **more)
 
 
-DATA = """digits (default); a folder with train/ and val/ or test/, a folder of images per class in each; a folder of Parquet files; a library's
-name; with --data-root a torchvision data set's name."""
+DATA = """digits (default); a folder with train and val or test, each a folder of images per class, Parquet files or a tar file;
+hfds/OWNER/NAME; with --data-root a torchvision data set's name."""
 RESOLUTION = """Side of the images in training (default: the recipe's, else the images' own, rounded up to the space's stride, at most the
 space's)."""
 
