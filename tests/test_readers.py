@@ -281,6 +281,18 @@ def test_the_fingerprint_is_of_the_content(tmp_path: Path, monkeypatch: pytest.M
     shutil.copytree(made, tmp_path / "elsewhere" / "copy")
     for same in ("set", "./set/", "elsewhere/../set", "elsewhere/copy"):
         assert open_data(same).fingerprint == first
+    monkeypatch.chdir(made)
+    assert open_data(".").fingerprint == first
+    if layout == "tar":
+        write_image(tmp_path / "other" / "ant" / "000.png", 0, size=(40, 12))
+        write_image(tmp_path / "other" / "bee" / "000.png", 1)
+        changed = []
+        for more in (0, 1):  # the same name in the same place, another size
+            with tarfile.open(made / "val.tar", "w") as archive:
+                archive.add(tmp_path / "other", arcname=".")
+            changed.append(open_data(".").fingerprint)
+            write_image(tmp_path / "other" / "ant" / "000.png", 0, size=(40 + 40 * more, 13))
+        assert len({first, *changed}) == 3
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -352,9 +364,10 @@ def test_there_is_a_loader_for_every_core_unless_told_otherwise(tmp_path: Path, 
             or real_loader(*args, num_workers=0, collate_fn=more["collate_fn"], batch_sampler=more["batch_sampler"])
         ),
     )
-    for asked, threads in ((None, cores()), (3, 3), (0, 1)):
+    monkeypatch.setattr("nas.data.sources.cores", lambda: 5)
+    for asked, threads in ((None, 5), (3, 3), (0, 1)):
         next(source.load(12, CPU, asked, memory_limit=0).evaluation_batches("test", 4))
-        assert set(pools) == {threads} and processes == [cores() if asked is None else asked]
+        assert set(pools) == {threads} and processes == [5 if asked is None else asked]
         pools.clear(), processes.clear()
 
 
@@ -427,6 +440,14 @@ def test_a_broken_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for content, reason in ((whole[:150], "got "), (b"GIF", "got no known image format")):
         broken.write_bytes(content)
         assert line(use).startswith(f"{broken}: broken image: {reason}")
+
+
+def test_a_transparent_palette_is_decoded_without_a_warning(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    image = random_image(0).quantize(16)
+    image.save(folder / "train" / "ant" / "000.png", transparency=bytes(range(0, 160, 10)))
+    x = next(open_data(str(folder)).load(12, CPU, 0).evaluation_batches("train", 1))[0]  # a warning is an error here
+    assert x.shape == (1, 3, 12, 12)
 
 
 def test_images_of_16_bits_are_refused_rather_than_clipped(tmp_path: Path) -> None:
