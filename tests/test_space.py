@@ -16,7 +16,7 @@ import pytest
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture, Frame, Stage
-from nas.networks.layers import layer_specs
+from nas.networks.layers import LayerSpec, layer_specs
 from nas.spaces.decisions import SearchSpace
 
 SPACE_FILES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
@@ -86,6 +86,16 @@ def test_a_wide_space_loads_within_five_seconds_too(write: Write) -> None:
     started = time.process_time()
     SearchSpace.read(path)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("path", SPACE_FILES, ids=lambda path: path.stem)
+def test_every_layer_that_a_network_may_have_is_built_when_its_space_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A width or a grid that a mixer refuses is found there, not an hour into the supernet's training."""
+    built, build = set(), LayerSpec.build
+    monkeypatch.setattr(LayerSpec, "build", lambda spec: built.add(spec.shape) or build(spec))
+    space, rng = SearchSpace.read(path), random.Random(0)
+    for _ in range(300):
+        assert {spec.shape for spec in layer_specs(space.decode(space.random(rng)))} <= built
 
 
 @pytest.mark.parametrize("path", SPACE_FILES, ids=lambda path: path.stem)
