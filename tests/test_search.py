@@ -176,7 +176,7 @@ def test_nothing_is_evaluated_twice_and_repeats_get_the_known_value() -> None:
 
 
 def test_trials_counts_distinct_evaluated_networks() -> None:
-    result, recorder, _ = run(ToySpace(), "4MMACs", trials=22)
+    result, recorder, _ = run(ToySpace(), "20MMACs", trials=22)
     assert result.ending == "trials" and result.num_evaluated == len(recorder.seen) == 22
     assert recorder.given == recorder.seen, "workers would evaluate what nobody asks for"
     assert [trial.number for trial in result.trials] == list(range(len(result.trials)))
