@@ -527,7 +527,8 @@ def test_winner_obeys_all_as_measured_now_or_the_next_one_wins(memory: None) -> 
 def test_repeats_and_violators_never_win() -> None:
     trials = [trial(0, 0.9, 90, constraints={"macs": -0.1, "latency_ms": 0.1}), trial(1, 0.5, 85), trial(2, 0.5, 85, repeat_of=1)]
     with pytest.raises(ValueError, match="no network evaluated obeys it"):  # within the limit now, but not in the search
-        winner_of(trials[:1], "100MACs", "8ms", measure={"latency_ms": lambda architecture: 7.0})
+        failed = trial(3, None, 90, evaluation=Evaluation(failure="out of memory"))
+        winner_of([trials[0], failed], "100MACs", "8ms", measure={"latency_ms": lambda architecture: 7.0})
     assert winner_of(trials, "100MACs", num_heldout=10**6).trial.number == 1
 
 
