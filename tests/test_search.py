@@ -379,6 +379,14 @@ def test_largest_that_fits_is_near_the_enumerated_largest(texts: tuple[str, ...]
         assert 0.96 * best <= used(found) <= 1
 
 
+def test_what_makes_no_difference_to_the_budget_takes_its_last_option() -> None:
+    """Sharing saves parameters and no MACs: under a budget of MACs nothing is shared."""
+    space = ToySpace()
+    space.decisions["s0.sharing"] = (True, False)
+    values = largest_that_fits(space, {}, band_of(space, "4MMACs").used)
+    assert values is not None and values["s0.sharing"] is False
+
+
 def test_largest_that_fits_is_none_where_nothing_does() -> None:
     space = ToySpace()
     assert largest_that_fits(space, {}, band_of(space, "1kMACs").used) is None
@@ -541,6 +549,8 @@ def test_usage_is_of_the_tightest_budget_that_arithmetic_knows() -> None:
 def test_without_a_binding_budget_every_network_is_in_the_band() -> None:
     trials = [trial(0, 0.80, 85, constraints={}), trial(1, 0.90, 5, constraints={})]
     assert winner_of(trials).trial.number == 1
+    trials.append(trial(2, 0.899, 60, constraints={}))
+    assert winner_of(trials, num_heldout=100).trial.number == 2  # the largest within one standard error, as with a budget
 
 
 def test_search_imports_neither_torch_nor_optuna_nor_ray() -> None:
