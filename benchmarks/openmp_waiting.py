@@ -68,7 +68,9 @@ def main() -> None:
     found: dict[int, dict[str, list[int]]] = {busy: {name: [] for name in SETTINGS} for busy in options.busy}
     for number in range(options.rounds):
         for busy, counts in found.items():
-            others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+            # They end by themselves, also where this process is killed.
+            spin = f"import time; end = time.monotonic() + {len(SETTINGS) * (options.seconds + 60)}\nwhile time.monotonic() < end: pass"
+            others = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(busy)]
             try:
                 for name, setting in SETTINGS.items():
                     counts[name].append(steps(setting, options.seconds))

@@ -229,6 +229,7 @@ def test_stored_study_tells_its_story(tmp_path: Path) -> None:
             assert written.values == list(trial.objectives)
         assert written.user_attrs.get("repeat_of") == trial.repeat_of
     assert study.trials[0].user_attrs["origin"] == "smallest"
+    assert result.trials[0].architecture == SMALL.smallest(None)  # what was proposed is what is made
     storage.remove_session()
     storage.engine.dispose()
 

@@ -48,7 +48,7 @@ def test_the_paths_are_a_function_of_seed_and_step(path: Path) -> None:
     for step in (0, 1, 999):
         assert paths_of_step(space, 7, step) == paths_of_step(space, 7, step)
     drawn = [tuple(each.key for each in paths_of_step(space, seed, step)) for seed in range(5) for step in range(20)]
-    assert len(set(drawn)) > 60  # other seeds and other steps have other paths
+    assert len(set(drawn)) > 20  # other seeds and other steps have other paths
 
 
 @by_space

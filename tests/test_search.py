@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -175,8 +176,8 @@ def test_nothing_is_evaluated_twice_and_repeats_get_the_known_value() -> None:
 
 
 def test_trials_counts_distinct_evaluated_networks() -> None:
-    result, recorder, _ = run(ToySpace(), "4MMACs", trials=33)
-    assert result.ending == "trials" and result.num_evaluated == len(recorder.seen) == 33
+    result, recorder, _ = run(ToySpace(), "20MMACs", trials=22)
+    assert result.ending == "trials" and result.num_evaluated == len(recorder.seen) == 22
     assert recorder.given == recorder.seen, "workers would evaluate what nobody asks for"
     assert [trial.number for trial in result.trials] == list(range(len(result.trials)))
 
@@ -378,6 +379,14 @@ def test_largest_that_fits_is_near_the_enumerated_largest(texts: tuple[str, ...]
         assert 0.96 * best <= used(found) <= 1
 
 
+def test_what_makes_no_difference_to_the_budget_takes_its_last_option() -> None:
+    """Sharing saves parameters and no MACs: under a budget of MACs nothing is shared."""
+    space = ToySpace()
+    space.decisions["s0.sharing"] = (True, False)
+    values = largest_that_fits(space, {}, band_of(space, "4MMACs").used)
+    assert values is not None and values["s0.sharing"] is False
+
+
 def test_largest_that_fits_is_none_where_nothing_does() -> None:
     space = ToySpace()
     assert largest_that_fits(space, {}, band_of(space, "1kMACs").used) is None
@@ -506,17 +515,28 @@ def test_winner_obeys_all_as_measured_now_or_the_next_one_wins(memory: None) -> 
             raise MemoryError
         return memory_now[architecture]
 
-    texts, measure = ("100MACs", "8ms", "2MB"), {"latency_ms": latency.__getitem__, "memory_bytes": measure_memory}
+    def measure_latency(architecture: Architecture) -> float:
+        measured.append(architecture)
+        return latency[architecture]
+
+    measured: list[Architecture] = []
+    texts, measure = ("100MACs", "8ms", "2MB"), {"latency_ms": measure_latency, "memory_bytes": measure_memory}
     winner = winner_of(trials, *texts, measure=measure)
     assert (winner.trial.number, winner.measured) == (3, {"latency_ms": 6.0, "memory_bytes": 1.9e6})
     assert winner.usage == pytest.approx(0.95)
+    trials.append(dataclasses.replace(trials[0], number=4, repeat_of=0))
     latency[trials[3].architecture] = 8.1
+    measured.clear()
     with pytest.raises(ValueError, match=r"^--budget 100MACs and 8ms and 2MB: no network evaluated obeys it"):
         winner_of(trials, *texts, measure=measure)
+    assert len(measured) == len(set(measured)), "one network was given two chances"
 
 
 def test_repeats_and_violators_never_win() -> None:
     trials = [trial(0, 0.9, 90, constraints={"macs": -0.1, "latency_ms": 0.1}), trial(1, 0.5, 85), trial(2, 0.5, 85, repeat_of=1)]
+    with pytest.raises(ValueError, match="no network evaluated obeys it"):  # within the limit now, but not in the search
+        failed = trial(3, None, 90, evaluation=Evaluation(failure="out of memory"))
+        winner_of([trials[0], failed], "100MACs", "8ms", measure={"latency_ms": lambda architecture: 7.0})
     assert winner_of(trials, "100MACs", num_heldout=10**6).trial.number == 1
 
 
@@ -529,6 +549,8 @@ def test_usage_is_of_the_tightest_budget_that_arithmetic_knows() -> None:
 def test_without_a_binding_budget_every_network_is_in_the_band() -> None:
     trials = [trial(0, 0.80, 85, constraints={}), trial(1, 0.90, 5, constraints={})]
     assert winner_of(trials).trial.number == 1
+    trials.append(trial(2, 0.899, 60, constraints={}))
+    assert winner_of(trials, num_heldout=100).trial.number == 2  # the largest within one standard error, as with a budget
 
 
 def test_search_imports_neither_torch_nor_optuna_nor_ray() -> None:

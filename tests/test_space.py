@@ -16,7 +16,7 @@ import pytest
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture, Frame, Stage
-from nas.networks.layers import layer_specs
+from nas.networks.layers import LayerSpec, layer_specs
 from nas.spaces.decisions import SearchSpace
 
 SPACE_FILES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
@@ -89,6 +89,16 @@ def test_a_wide_space_loads_within_five_seconds_too(write: Write) -> None:
 
 
 @pytest.mark.parametrize("path", SPACE_FILES, ids=lambda path: path.stem)
+def test_every_layer_that_a_network_may_have_is_built_when_its_space_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A width or a grid that a mixer refuses is found there, not an hour into the supernet's training."""
+    built, build = set(), LayerSpec.build
+    monkeypatch.setattr(LayerSpec, "build", lambda spec: built.add(spec.shape) or build(spec))
+    space, rng = SearchSpace.read(path), random.Random(0)
+    for _ in range(300):
+        assert {spec.shape for spec in layer_specs(space.decode(space.random(rng)))} <= built
+
+
+@pytest.mark.parametrize("path", SPACE_FILES, ids=lambda path: path.stem)
 def test_encode_is_the_inverse_of_decode(path: Path) -> None:
     space, rng = SearchSpace.read(path), random.Random(0)
     for _ in range(300):
@@ -136,7 +146,7 @@ def test_what_has_no_effect_is_left_out(write: Write) -> None:
 
 def test_equal_networks_have_equal_keys_and_others_have_others(write: Write) -> None:
     """The layers written out tell networks apart; a shared mixer's own place among them tells sharing."""
-    space = SearchSpace.read(write(stages=[{**STAGE, "mixer": ["conv", "s2_shift"]}]))
+    space = SearchSpace.read(write(stages=[{**STAGE, "mixer": ["none", "conv", "s2_shift"], "mlp_ratio": 1}]))
     by_layers: dict[Any, set[str]] = {}
     by_key: dict[str, set[Any]] = {}
     for architecture in everything(space):
@@ -177,6 +187,8 @@ def test_sharing_is_one_mixer_for_all_blocks_of_a_stage(write: Write) -> None:
             }
             assert len(places) == (1 if stage.sharing else stage.depth)
             assert not stage.sharing or len(set(stage.mixers)) == 1
+            if stage.sharing:  # the other blocks' decisions have no effect
+                assert space.encode(architecture)[f"s{i}.b1.mixer"] == space.decisions[f"s{i}.b1.mixer"][0]
             seen += stage.sharing
     assert seen
 
@@ -186,6 +198,26 @@ def test_the_fingerprint_changes_with_what_decisions_mean(write: Write) -> None:
     assert SearchSpace.read(write()).fingerprint == original
     for changes in ({"stages__0__width": [32, 96]}, {"patch": 2}, {"mixer_per": "stage"}, {"stages__1__head_width": 32}):
         assert SearchSpace.read(write(**changes)).fingerprint != original
+
+
+def test_an_option_that_no_mixer_of_the_stage_reads_is_no_decision(write: Write) -> None:
+    space = SearchSpace.read(write(stages__0__mixer=["token_mlp", "s2_shift"]))
+    assert "s0.kernel" not in space.decisions
+    assert "s1.kernel" in space.decisions
+
+
+def test_heads_are_told_by_their_number_or_by_their_width(write: Write) -> None:
+    """A network enters a space whichever it uses, with the heads that it has."""
+    by_width = SearchSpace.read(write(stages__1__head_width=[16, 32]))
+    by_number = SearchSpace.read(write(stages__1__head_width=None, stages__1__heads=[2, 4, 8]))
+    start = {name: options[-1] for name, options in by_width.decisions.items()} | {"s1.b0.mixer": "attention", "s1.width": 128}
+    for width, number in ((16, 8), (32, 4)):
+        one = by_width.decode({**start, "s1.head_width": width})
+        assert by_number.encode(one)["s1.heads"] == number
+        other = by_number.decode(by_number.encode(one))
+        assert other.stages[1].option("heads") == number
+        assert by_width.encode(other)["s1.head_width"] == width
+        assert by_width.decode(by_width.encode(other)) == one
 
 
 # ------------------------------------------------------------------------------------------- not in the space
@@ -258,6 +290,8 @@ def test_patterns_are_each_mixer_alone_and_convolution_before_attention(write: W
     }
     without_conv = SearchSpace.read(write(stages__0__mixer=["token_mlp", "s2_shift"]))
     assert without_conv.patterns()["attention"]["s0.b0.mixer"] == "token_mlp"
+    with_none = SearchSpace.read(write(stages__0__mixer=["none", "conv", "token_mlp"]))
+    assert with_none.patterns()["attention"]["s0.b0.mixer"] == "conv"  # not the first of the list
     assert SearchSpace.read(write(mixer_per="stage")).patterns()["permute"] == {"s0.mixer": "conv", "s1.mixer": "permute"}
 
 
@@ -281,6 +315,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "empty list": ({"stages__0__width": []}, ["stages[0].width", "at least one", "[]"]),
     "no mixer": ({"stages__1__mixer": []}, ["stages[1].mixer", "at least one", "[]"]),
     "duplicate option": ({"stages__0__mlp_ratio": [2, 2.0]}, ["stages[0].mlp_ratio", "distinct", "[2.0, 2.0]"]),
+    "a searched stem": ({"stem": ["patch", "conv4"]}, ["stem: fixed, not searched", "patch, conv4"]),
+    "a searched eps": ({"norm_eps": [1e-6, 1e-5]}, ["norm_eps: fixed, not searched", "1e-06, 1e-05"]),
     "depth zero": ({"stages__0__depth": 0}, ["stages[0].depth", "got 0", "1"]),
     "no stages": ({"stages": []}, ["stages", "[]", "at least 1"]),
     "frame": ({"frame__classes": None}, ["frame", "missing key 'classes'", "needed: resolution, channels, classes"]),

@@ -1,8 +1,8 @@
 """Data: the splits of a data set at one resolution, on one device, as batches.
 
 A training batch is a function of (seed, step): the order of an epoch, the crops, the mixing are drawn from keys, never from a state that
-runs along. To go on at step k is to ask for step k. A recipe means the same whatever the size of the
-set: what is streamed equals what is in memory, to the bit, or to rounding where boxes are scaled.
+runs along. To go on at step k is to ask for step k. A recipe means the same whatever the size of the set: what is streamed equals what is
+in memory, to the bit, or to rounding where boxes are scaled.
 """
 
 from collections.abc import Callable, Iterator
@@ -105,9 +105,8 @@ class Data:
             while True:
                 order = self._indices[split][permutation(self.size(split), ORDER, seed, epoch)]
                 for position in range(first, steps):
-                    draw = generator(BOX, seed, epoch * steps + position)
-                    numbers = torch.rand(batch_size, BOX_NUMBERS, generator=draw) if boxed else None
-                    yield order[position * batch_size : (position + 1) * batch_size], numbers
+                    batch, step = order[position * batch_size : (position + 1) * batch_size], epoch * steps + position
+                    yield batch, torch.rand(batch_size, BOX_NUMBERS, generator=generator(BOX, seed, step)) if boxed else None
                 epoch, first = epoch + 1, 0
 
         def batches_from(start_step: int) -> Iterator[Batch]:

@@ -118,9 +118,14 @@ def open_tar(folder: Path, files: list[Path]) -> Found:
                 f"{path}: unreadable: got {one_line(error)}; accepted: a tar file without compression, of images in class folders. "
                 "Write or copy it again."
             ) from error
-        classes = classes or tuple(reader.class_name_to_idx)
-        check_classes(str(path), reader.class_name_to_idx, classes)
-        splits.append((str(split_of(path.name)), TarImages(reader, np.asarray(reader.targets, np.int64))))
+        # timm sorts by the numbers in names; here classes and images are in the order that they have in folders.
+        names = tuple(sorted(reader.class_name_to_idx))
+        labels = np.array([names.index(name) for name in reader.class_name_to_idx], np.int64)[reader.targets]
+        order = sorted(range(len(labels)), key=lambda index: (labels[index], reader.samples[index][0].path))
+        reader.samples = reader.samples[order]
+        classes = classes or names
+        check_classes(str(path), names, classes)
+        splits.append((str(split_of(path.name)), TarImages(reader, labels[order])))
     return assemble(str(folder.resolve()), classes, splits)
 
 

@@ -80,8 +80,12 @@ def load_network(path: Path | str) -> Network:
         raise ValueError(
             f"{path}: no architecture in its metadata: got {', '.join(metadata) or 'none'}; accepted: a file of retrain or import-weights."
         )
-    architecture = Architecture.from_dict(json.loads(metadata["architecture"]), str(path))
-    with torch.device("meta"):
-        network = Network(architecture)
-    network.load_state_dict(weights, assign=True)
+    try:
+        architecture = Architecture.from_dict(json.loads(metadata["architecture"]), str(path))
+        with torch.device("meta"):
+            network = Network(architecture)
+        network.load_state_dict(weights, assign=True)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: names or shapes that do not fit
+        what = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: not the weights of the network that its metadata name: {what}. Restore it, or train again.") from None
     return network.eval()

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
@@ -92,12 +92,16 @@ class Workers:
         waiting = deque(enumerate(architectures))
         running: dict[Any, tuple[int, int]] = {}  # task -> index of the architecture, of the actor
         results: dict[int, Evaluation] = {}
-        deaths: Counter[int] = Counter()
+        suspects: set[int] = set()  # those whose worker died: one of its tasks ended it, so each is tried again with a worker of its own
+
+        def load(queue: deque[Any]) -> int:
+            return QUEUED if any(running[task][0] in suspects for task in queue) else len(queue)
+
         try:
             for wanted in range(len(architectures)):
                 while wanted not in results:
                     # The emptiest queue first, so that the last tasks of a generation are spread over the workers.
-                    while waiting and len(shortest := min(self._queues, key=len)) < QUEUED:
+                    while waiting and load(shortest := min(self._queues, key=load)) < (1 if waiting[0][0] in suspects else QUEUED):
                         index, architecture = waiting.popleft()
                         position = self._queues.index(shortest)
                         task = self._actors[position].evaluate.remote(architecture)
@@ -108,11 +112,10 @@ class Workers:
                     try:
                         results[index] = _get(task)
                     except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # it died, or Ray ended it for want of memory
-                        # The oldest task was the one it worked on; those behind it are as good as new.
                         lost = [running.pop(task)[0] for task in self._queues[position]]
-                        deaths[lost[0]] += 1
-                        if deaths[lost[0]] > 1:
-                            results[lost.pop(0)] = Evaluation(failure="ended its worker twice")
+                        if lost[0] in suspects:
+                            results[lost.pop()] = Evaluation(failure="ended its worker twice")
+                        suspects.update(lost)
                         waiting.extendleft((k, architectures[k]) for k in reversed(lost))
                         self._replace(position)
                     else:

@@ -91,7 +91,7 @@ def _layers(decisions: Decisions, decode: Decode, patterns: Patterns) -> Iterato
             mixer for decision in decisions.values() if (decision.stage, decision.field) == (i, "mixer") for mixer in decision.options
         }
         # A layer depends on its stage's width and on few other decisions: their whole product would take a wide space half a minute.
-        fields = {("mlp_ratio",), ("cpe",), *(tuple(options_of(str(mixer))) for mixer in mixers)}
+        fields = {("mlp_ratio",), *(tuple(options_of(str(mixer))) for mixer in mixers)}
         groups = [(f"s{i - 1}.width",), *forms, *(tuple(f"s{i}.{field}" for field in group) for group in sorted(fields))]
         for pattern, group in itertools.product(patterns.values(), groups):
             names = [name for name in (f"s{i}.width", f"s{i}.sharing", *group) if name in decisions]
