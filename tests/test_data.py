@@ -66,6 +66,7 @@ GOLDEN_ORDER = [1, 3, 7, 5, 2, 0, 4, 6]
 def test_a_class_keeps_an_image_to_train_on() -> None:
     kept, aside = stratified(np.array([0] * 99 + [1]), 50)
     assert 99 in kept and len(aside) >= 49
+    assert len(stratified(np.arange(5), 1)[0]) == 5, "where all classes have one image, none can be set aside"
 
 
 def test_test_split_is_not_opened_before_it_is_asked_for(tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def test_folder_lists_what_image_folder_lists(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     for deeper in ("deeper", "deeper-still", "deeper/down"):
         write_image(folder / "train" / "ant" / deeper / "x.PNG", 99)
+    for ending in ("jpg", "jpeg", "bmp", "ppm", "tif", "tiff", "webp"):
+        write_image(folder / "train" / "bee" / f"other.{ending}", 99)
     (folder / "train" / "ant" / "notes.txt").write_text("no image")
     source = open_data(str(folder))
     theirs = ImageFolder(str(folder / "train"))
@@ -105,6 +107,27 @@ def test_torchvision_set_is_read_from_files_alone(tmp_path: Path) -> None:
     data = source.load(32, CPU)
     assert (data.size("train"), data.size("test")) == (40, 10)
     assert next(data.evaluation_batches("test", 4))[1].tolist() == [0, 1, 2, 3]
+
+
+def test_torchvision_is_never_told_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    def constructed(root: str, **options: object) -> None:
+        told.append(options["download"])
+        raise RuntimeError("not found")
+
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST", constructed)
+    line(open_data, "FashionMNIST", tmp_path)
+    assert told == [False]
+
+
+def test_a_home_folder_is_known_and_a_root_says_that_a_name_is_torchvisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "FashionMNIST")
+    root = write_fashion_mnist(tmp_path / "root")
+    assert len(open_data("~/FashionMNIST").classes) == len(open_data("FashionMNIST").classes) == 2
+    assert len(open_data("FashionMNIST", Path("~/root")).classes) == len(open_data("FashionMNIST", root).classes) == 10
 
 
 def test_channels_and_resolution_come_from_the_images(tmp_path: Path) -> None:
