@@ -33,6 +33,7 @@ from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.network import Network, load_network
 from nas.networks.weight_files import load_weights
+from nas.runs.folder import Run
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.paths import paths_of_step
@@ -364,6 +365,13 @@ def test_the_learning_rate_warms_up_and_follows_a_cosine(training: tuple[Recordi
     low, half = phase["min_lr"], (phase["lr"] - phase["min_lr"]) / 2
     expected += [low + half * (1 + math.cos(math.pi * step / phase["steps"])) for step in range(warmup, phase["steps"])]
     assert [step.lr for step in seen.steps] == pytest.approx(expected)
+
+
+def test_the_log_has_every_step_with_its_learning_rate(searched: Searched, retrained: Recording) -> None:
+    for kind, name, seen in (("supernet", "found", searched.seen), ("retrain", "final", retrained)):
+        logged = Run(name, searched.folder / "runs").metrics(kind)
+        assert [line["step"] for line in logged] == list(range(1, len(seen.steps) + 1))
+        assert [line["lr"] for line in logged] == pytest.approx([step.lr for step in seen.steps])
 
 
 def test_decay_clipping_smoothing_and_batch_size_are_those_of_the_phase(training: tuple[Recording, dict[str, Any]]) -> None:
