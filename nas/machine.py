@@ -12,6 +12,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def let_threads_sleep() -> None:
+    """Lets OpenMP's threads sleep while they wait for each other: spinning, a training collapses on a shared machine (docs/results.md).
+
+    Acts on what is loaded afterwards, torch among it, and only where the user has said nothing.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
 def program() -> str:
     """How this program was started: `python launch.py`, `python -m nas` or `hybrid-nas`."""
     called = Path(sys.argv[0])

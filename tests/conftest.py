@@ -3,4 +3,7 @@
 import sys
 from pathlib import Path
 
+from nas.machine import let_threads_sleep
+
 sys.path.insert(0, str(Path(__file__).parent))
+let_threads_sleep()  # before any test imports torch, as the command line does

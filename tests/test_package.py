@@ -59,3 +59,17 @@ def test_plain_names_and_a_cost_that_can_be_called_whatever_was_imported_before(
         assert getattr(nas, name).__name__ == name and name in dir(nas)
     with pytest.raises(AttributeError, match="Supernett"):
         _ = nas.Supernett  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "7"}, None)]
+)
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(said: dict[str, str], expected: str | None) -> None:
+    """Set before torch is loaded, which would not look again."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    code = (
+        "import sys, os; sys.argv = ['launch.py', '--version']; import launch; status = launch.main();"
+        "print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env={**plain, **said}, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == f"{expected} False", done

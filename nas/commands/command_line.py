@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from nas import __version__
-from nas.machine import program
+from nas.machine import let_threads_sleep, program
 
 HELP = """Find, under a budget, the image network whose mix of token mixers is best, and train it from scratch.
 
@@ -24,7 +24,7 @@ are scikit-learn's digits: that shows the machine working; --data gives a rankin
 
 def run(commands: Iterable[click.Command]) -> int:
     """Runs the command that `sys.argv` names; the exit status."""
-    _let_threads_sleep()
+    let_threads_sleep()
     known = {str(command.name): command for command in commands}
     group = click.Group("hybrid-nas", known, help=HELP.format(program=program()), no_args_is_help=False)
     version = click.version_option(__version__, "--version", message=f"hybrid-nas {__version__}")
@@ -43,13 +43,6 @@ def run(commands: Iterable[click.Command]) -> int:
         if not _out_of_memory(error):
             raise
         _fail(f"out of memory: {str(error).split('. ')[0]}. Lower 'batch_size' in the recipe, or --resolution; the same command continues.")
-
-
-def _let_threads_sleep() -> None:
-    """On a shared machine OpenMP's threads must not spin for each other: see docs/results.md. Before torch is loaded, and only where the user
-    has said nothing."""
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def _out_of_memory(error: BaseException) -> bool:

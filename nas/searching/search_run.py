@@ -61,9 +61,9 @@ class SearchRun:
 
     def _facts(self) -> dict[str, Any]:
         """What has to be the same when the study is continued, besides the request."""
-        facts = {"space": self.supernet.space.fingerprint, "weights": self.supernet.identity, "floor": self.request.floor}
         device = {"device": str(self.supernet.setting.device)} if self._measured() else {}
-        return {**facts, "budgets": [each.text for each in self.budgets], "starts": self._keys(), **self._measured(), **device}
+        weights = {"space": self.supernet.space.fingerprint, "weights": self.supernet.identity}
+        return {**weights, **self._measured(), **device}
 
     def winner(self, stop: Callable[[], bool]) -> SearchRecord:
         """The winner, searched now as far as it was not; trains the supernet first where the run has none.

@@ -20,13 +20,10 @@ Values = Mapping[str, Value]  # an option for every decision, by name
 
 T = TypeVar("T")
 Choice = Annotated[list[T], BeforeValidator(lambda given: given if isinstance(given, list) else [given])]
+_choice: Any = Choice  # of a type that is known at run time only
 _FORM_TYPES = {form: get_type_hints(Architecture, include_extras=True)[form] for form in FORM_DEFAULTS}
 # Not searched: a batch norm that ran for some networks only would have the statistics of a mixture, and the others are no part of the weights.
 FIXED_FORMS = ("stem", "norm_eps", "layer_scale_init")
-
-
-def _choice(of: Any) -> Any:
-    return Choice[of]
 
 
 def _words(of: Any) -> tuple[Any, ...] | None:
@@ -69,9 +66,9 @@ def space_file(data: object, place: str) -> SpaceFile:
 @functools.cache
 def _model(mixers: tuple[Mixer, ...]) -> type[SpaceFile]:
     """What a space file may say where there are these mixers."""
-    options: dict[str, Any] = {name: (_choice(option.type), None) for name, option in known_options().items()}
+    options: dict[str, Any] = {name: (_choice[option.type], None) for name, option in known_options().items()}
     stage: Any = create_model("StageChoices", __base__=StageChoices, **options)
-    forms: dict[str, Any] = {form: (_choice(kind), [FORM_DEFAULTS[form]]) for form, kind in _FORM_TYPES.items()}
+    forms: dict[str, Any] = {form: (_choice[kind], [FORM_DEFAULTS[form]]) for form, kind in _FORM_TYPES.items()}
     stages: Any = (Annotated[list[stage], Field(min_length=1, max_length=16)], ...)
     return create_model("SpaceFile", __base__=SpaceFile, **forms, stages=stages)
 
