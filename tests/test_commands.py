@@ -236,18 +236,6 @@ def test_a_budget_above_the_largest_network_is_said_to_be_no_limit(finished: Pat
     assert "0% of the tightest budget" not in said
 
 
-def test_workers_find_what_one_process_finds(finished: Path) -> None:
-    before = trials(finished, RUN, "1MMACs-nsga2")
-    best = read_yaml(finished / "runs/best.yaml")
-    for path in (finished / RUN).glob("study.db*"):
-        path.unlink()
-    (finished / RUN / f"{best['study']}.yaml").unlink()
-    succeed(f"{SEARCH} --workers {min(2, cores())}", finished)
-    assert trials(finished, RUN, "1MMACs-nsga2") == before
-    again = read_yaml(finished / "runs/best.yaml")
-    assert (again["architecture"], again["found"]) == (best["architecture"], best["found"])
-
-
 # ---- interrupted -------------------------------------------------------------------------------------------------------
 
 KILLED = """
