@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nas.commands.options import stopped, training_options
+
+if TYPE_CHECKING:
+    from nas.networks.architecture import Architecture
+    from nas.runs.folder import Run
+    from nas.runs.records import NetworkRecord
+    from nas.training.setting import Setting
 
 
 @click.command(short_help="Train a network from scratch, and test it.")
@@ -41,8 +48,7 @@ def retrain(file: str, **options: Any) -> int:
         print(f"The images of {setting.data} are not those that the network was found with: files were changed, added or removed.")
     with torch.device("meta"):
         Network(architecture.at(setting.frame))  # geometry at the resolution trained at, before anything is loaded
-    unusual = [f"{given.resolution}px"] * (given.resolution is not None) + ["smoke"] * given.smoke
-    name = default_name("retrain", architecture.key, setting.source.name, setting.recipe_name, setting.seed, *unusual)
+    name = default_name("retrain", architecture.key, setting.source.name, setting.recipe_name, setting.seed, *given.unusual())
     run, epochs, steps = Run(name if options["run"] is None else options["run"]), options["epochs"], options["steps"]
     with run.lock(), Interrupt() as interrupt:
         begun = read_record(run).retrain
@@ -71,7 +77,7 @@ def retrain(file: str, **options: Any) -> int:
     return 0
 
 
-def _train(architecture: Any, setting: Any, run: Any, wanted: Any, stop: Any) -> None:
+def _train(architecture: Architecture, setting: Setting, run: Run, wanted: NetworkRecord, stop: Callable[[], bool]) -> None:
     from nas.cost import cost
     from nas.networks.architecture import describe
     from nas.quantities import format_quantity

@@ -32,6 +32,6 @@ def train(**options: Any) -> int:
             return stopped(stop, interrupt)
     ends = [cost(end(lambda architecture: cost(architecture).macs)).macs for end in (opened.space.smallest, opened.space.largest)]
     (middle,) = parse_budgets([f"{math.sqrt(ends[0] * ends[1]):.1e}MACs"])
-    print(f"The supernet is trained: {opened.run.folder / 'supernet.pt'}")
+    print(f"The supernet is trained: {opened.checkpoint}")
     print(f"Next: {pasted('search', '--run', opened.run.name, '--budget', middle.text)}")
     return 0

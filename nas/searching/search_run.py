@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from nas.cost import cost
@@ -41,7 +41,7 @@ class SearchRun:
     latency_batch: int = 1
     workers: int = 0
 
-    @property
+    @cached_property
     def study(self) -> str:
         """The study's name: budgets and sampler; whatever else makes another study stands behind them as a few digits where it is not the usual."""
         begun = (self.supernet.recorded().supernet or self.supernet.record()).recipe_content.get("search", {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -16,7 +17,7 @@ from nas.spaces.supernet import Supernet
 from nas.training.paths import paths_of_step
 from nas.training.report import Report
 from nas.training.setting import Given, Setting, open_setting, shipped
-from nas.training.train_supernet import load_supernet, supernet_steps, train_supernet
+from nas.training.train_supernet import CHECKPOINT, load_supernet, supernet_steps, train_supernet
 
 SPACE = "hybrid"
 
@@ -62,8 +63,12 @@ class SupernetRun:
         """Refuses a run that was begun with something else."""
         same_as_begun(self.run, self.recorded().supernet, self.record())
 
+    @property
+    def checkpoint(self) -> Path:
+        return self.run.folder / CHECKPOINT
+
     def finished(self) -> bool:
-        return self.recorded().supernet_finished is not None and (self.run.folder / "supernet.pt").exists()
+        return self.recorded().supernet_finished is not None and self.checkpoint.exists()
 
     def trained(self, stop: Callable[[], bool]) -> Supernet:
         """The trained supernet, trained now as far as it is not.
@@ -112,8 +117,7 @@ def open_supernet_run(given: Given, space_name: str | None, name: str | None, ep
     space = SearchSpace.read(shipped("search_spaces", space_name, "--space"))
     setting = open_setting(given, space.stride, space.frame.resolution, content)
     if run is None:
-        unusual = [f"{said.resolution}px"] * (said.resolution is not None) + ["smoke"] * said.smoke
-        run = Run(default_name(space.name, setting.source.name, setting.recipe_name, setting.seed, *unusual))
+        run = Run(default_name(space.name, setting.source.name, setting.recipe_name, setting.seed, *said.unusual()))
         begun = read_record(run).supernet
     if epochs is None and steps is None and begun:  # a run keeps the length that it was begun with
         epochs, steps = (begun.recipe_content.get("supernet", {}).get(length) for length in ("epochs", "steps"))

@@ -40,6 +40,10 @@ class Given:
         """Of the options of a command line, by name."""
         return Given(**{name: options[name] for name in Given.__dataclass_fields__})
 
+    def unusual(self) -> list[str]:
+        """What the name of a run that nobody named also says."""
+        return [f"{self.resolution}px"] * (self.resolution is not None) + ["smoke"] * self.smoke
+
     def or_else(self, begun: Begun) -> Given:
         """What was not said is as it was when the run, or the search that found the network, began."""
         found: dict[str, Any] = {name: getattr(begun, name) for name in ("resolution", "seed") if getattr(self, name) is None}
