@@ -22,12 +22,10 @@ _HOMES = {
     "SearchSpace": "nas.spaces.decisions",
     "Supernet": "nas.spaces.supernet",
 }
-__all__ = ["HOME", "cost", *_HOMES]
+__all__ = ["HOME", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "cost":  # the room itself, which can be called: see nas/cost/__init__.py
-        return importlib.import_module("nas.cost")
     if name not in _HOMES:
         raise AttributeError(f"module 'nas' has no attribute {name!r}; it has {', '.join(_HOMES)}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
+from nas.yaml_files import brief
+
 
 class Cost(NamedTuple):
     """What a network, or a part of one, costs for one image.
@@ -94,21 +96,21 @@ def parse_budget(text: str, place: str = "--budget") -> Budget:
     accepted = f"a number and a unit: {', '.join(quantity.unit for quantity in QUANTITIES.values())}, with k, M, G or T before a count"
     matched = _BUDGET.fullmatch(text)
     if matched is None:
-        raise ValueError(f"{place}: not a number with a unit: got {_short(text)}; accepted: {accepted}. {_EXAMPLES}")
+        raise ValueError(f"{place}: not a number with a unit: got {brief(text)}; accepted: {accepted}. {_EXAMPLES}")
     number, unit = matched.groups()
     units = _units()
     if unit.lower() not in units:
         what = f"unknown unit {unit!r}" if unit else "no unit"
         close = difflib.get_close_matches(unit.lower(), units, n=1)
         advice = f"Did you mean '{units[close[0]][0]}'?" if close else _EXAMPLES
-        raise ValueError(f"{place}: {what}: got {_short(text)}; accepted: {accepted}. {advice}")
+        raise ValueError(f"{place}: {what}: got {brief(text)}; accepted: {accepted}. {advice}")
     _, quantity, factor = units[unit.lower()]
     # Decimal, so that 28.1M is 28100000 to the last bit and not 28.1 * 1e6.
     limit = float(number)
     if limit and math.isfinite(limit):
         limit = float(Decimal(number) * factor)
     if not (math.isfinite(limit) and limit > 0):
-        raise ValueError(f"{place}: not a limit: got {_short(text)}; accepted: a positive finite number. {_EXAMPLES}")
+        raise ValueError(f"{place}: not a limit: got {brief(text)}; accepted: a positive finite number. {_EXAMPLES}")
     return Budget(quantity, limit, _canonical(quantity, limit))
 
 
@@ -166,8 +168,3 @@ def _canonical(quantity: Quantity, limit: float) -> str:
     number = exact / factor
     handy = Decimal("1e-6") <= number < Decimal("1e6")
     return f"{number.normalize():{'f' if handy else 'E'}}".replace("E+", "E") + unit
-
-
-def _short(text: str) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= 60 else shown[:57] + "..."

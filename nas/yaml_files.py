@@ -9,7 +9,6 @@ import contextlib
 import difflib
 import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -38,7 +37,8 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
     return f" Did you mean '{names[close[0]]}'?" if close else ""
 
 
-def _short(value: object) -> str:
+def brief(value: object) -> str:
+    """A value as messages quote it: its repr, cut at 60 characters."""
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
@@ -56,7 +56,7 @@ class _Loader(_SafeLoader):
         for key, _ in node.value:
             if key.tag != _TEXT or key.value in seen:
                 what = "duplicate key" if key.tag == _TEXT else "a key must be text, or stand in quotes: got"
-                raise yaml.MarkedYAMLError(problem=f"{what} {_short(key.value)}", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"{what} {brief(key.value)}", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
@@ -102,9 +102,9 @@ def read_yaml(path: Path, *, format: str | None = None) -> dict[str, Any]:
     except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:  # such as bytes that are no UTF-8, and control characters
         raise one_line_error(f"{path}: not accepted as YAML: {error}.") from None
     if not isinstance(data, dict):
-        raise one_line_error(f"{path}: not a mapping: got {_short(data)}; accepted: lines of `key: value`.")
+        raise one_line_error(f"{path}: not a mapping: got {brief(data)}; accepted: lines of `key: value`.")
     if format is not None and data.get("format") != format:
-        got = f"got {_short(data['format'])}" if "format" in data else f"no such key: got {_short(list(data))}"
+        got = f"got {brief(data['format'])}" if "format" in data else f"no such key: got {brief(list(data))}"
         raise one_line_error(f"{path}: format: {got}; accepted: {format!r}. It is a file of another kind or of another release.")
     return data
 
@@ -202,18 +202,6 @@ def write_atomically(path: Path, *parts: bytes | memoryview, previous: Path | No
             temporary.unlink(missing_ok=True)
 
 
-def check_room(path: Path, num_bytes: int) -> None:
-    """Refuses, by a ValueError of one line, where a disk has less room than a file needs and a megabyte: a write that fails says less."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(path.parent).free
-    except OSError as error:
-        raise one_line_error(f"{path}: cannot be written: {error.strerror}. Check the path and its permissions.") from None
-    if free < num_bytes + (1 << 20):
-        sizes = f"needs {num_bytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
-        raise one_line_error(f"{path}: no room: {sizes}; what was there stays. Make room, then run the same command to continue.")
-
-
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, and of a dataclass inside one
 
 
@@ -247,7 +235,7 @@ def validate(model: type[Model], data: object, place: str) -> Model:
         messages = (re.sub("^Input should (be )?|, unable to .*", "", each["msg"]) for where, each in mistakes if where == path)
         accepted = " or ".join(dict.fromkeys(re.sub(r"(valid )?dictionary or .*", "mapping, `key: value`", each) for each in messages))
         near = did_you_mean(got, re.findall("'([^']*)'", accepted))
-        problem = f"got {_short(got)}; accepted: {accepted}.{near}"
+        problem = f"got {brief(got)}; accepted: {accepted}.{near}"
     shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     raise one_line_error(": ".join(filter(None, [place, shown, problem])))
 

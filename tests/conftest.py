@@ -1,9 +1,14 @@
 """Lets tests import the modules beside them (`references`, `tracing`), whichever way pytest imports the tests."""
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 from nas.machine import let_threads_sleep
 
 sys.path.insert(0, str(Path(__file__).parent))
 let_threads_sleep()  # before any test imports torch, as the command line does
+# Before any test imports `datasets`: its cache of the sets that tests write, and no calls to the outside.
+_cache = tempfile.TemporaryDirectory(prefix="datasets-cache-")
+os.environ |= {"HF_DATASETS_CACHE": _cache.name, "HF_HUB_OFFLINE": "1"}

@@ -219,15 +219,6 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path
     assert not any(path.exists() for path in leftovers)
 
 
-def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = saved(tmp_path, 1)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, (1 << 20) + 10))
-    with refused(path, "no room"):
-        save_checkpoint(path, state_of(2))
-    assert step_of(path) == 1
-    assert os.listdir(tmp_path) == ["model.ckpt"]
-
-
 def test_a_write_that_fails_halfway_keeps_both_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, 1, 2)
 

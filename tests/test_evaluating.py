@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame
 from nas.searching import evaluating
-from nas.searching.evaluating import alone, evaluator_of, open_evaluator
+from nas.searching.evaluating import Evaluator, evaluator_of, open_evaluator
 from nas.searching.search import Evaluation
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
@@ -96,8 +96,10 @@ def test_a_worker_evaluates_as_this_process_does(
         def __init__(self, num: int, factory: Any, payload: Any, *, num_gpus: float) -> None:
             given.update(num=num, factory=factory, payload=payload, num_gpus=num_gpus)
 
-        def __enter__(self) -> str:
-            return "the pool"
+        evaluate, settle = "evaluated", "settled"
+
+        def __enter__(self) -> Pool:
+            return self
 
         def __exit__(self, *_: object) -> None:
             given["closed"] = True
@@ -108,7 +110,7 @@ def test_a_worker_evaluates_as_this_process_does(
         expected = list(evaluator.evaluate(networks))
     for workers in (1, 2, 10**6):
         with open_evaluator(supernet, batches, Recipe(), CPU, workers) as evaluator:  # type: ignore[arg-type]
-            assert evaluator == "the pool" and not given.get("closed")
+            assert evaluator == ("evaluated", "settled") and not given.get("closed")
         assert given.pop("closed") and (given["num"], given["num_gpus"]) == (workers, 0.0)
         assert given["payload"]["threads"] == max(1, cores() // workers)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -205,8 +207,8 @@ def test_any_other_error_is_raised(batches: list[tuple[Tensor, Tensor]]) -> None
 
 def test_a_measurement_waits_each_time_until_nothing_is_at_work() -> None:
     log: list[object] = []
-    evaluator: Any = SimpleNamespace(settle=lambda: log.append("settled"))
-    measure = alone(evaluator, lambda architecture: (log.append(architecture), 7.5)[1])  # type: ignore[arg-type]
+    evaluator = Evaluator(lambda networks: iter(()), lambda: log.append("settled"))
+    measure = evaluator.alone(lambda architecture: (log.append(architecture), 7.5)[1])  # type: ignore[func-returns-value]
     networks = random_networks(2)
     assert [measure(network) for network in networks] == [7.5, 7.5]
     assert log == ["settled", networks[0], "settled", networks[1]]

@@ -15,7 +15,6 @@ ROOMS = [
     "nas",
     "nas.machine",
     "nas.yaml_files",
-    "nas.machine",
     "nas.progress",
     "nas.pareto",
     "nas.quantities",
@@ -36,7 +35,11 @@ FILES = {
     for path in sorted([ROOT / "launch.py", *(ROOT / "nas").rglob("*.py")])
 }
 # Package -> the only modules that may import it.
-HEAVY = {"optuna": {"nas.searching.optuna_study"}, "ray": {"nas.searching.ray_workers", "nas.searching.tune"}}
+HEAVY = {
+    "optuna": {"nas.searching.optuna_study"},
+    "ray": {"nas.searching.ray_workers", "nas.searching.tune"},
+    "datasets": {"nas.data.huggingface"},
+}
 WITHOUT_TORCH = [
     "nas",
     "nas.yaml_files",

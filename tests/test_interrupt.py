@@ -27,16 +27,6 @@ def test_the_first_signal_asks_and_the_second_stops(number: int, status: int, ca
     assert signal.getsignal(number) is before
 
 
-def test_an_inner_interrupt_tells_the_outer_one() -> None:
-    with Interrupt() as outer:
-        with Interrupt() as inner:
-            os.kill(os.getpid(), signal.SIGINT)
-        assert inner.requested
-        assert outer.requested
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 def test_outside_the_main_thread_an_interrupt_does_nothing() -> None:
     before, failures = signal.getsignal(signal.SIGINT), []
 

@@ -409,7 +409,7 @@ def test_as_shift_takes_the_widths_it_says() -> None:
     taken = [width for width in range(1, 60) if chunks(width) == 5]
     assert [width for width in range(1, 60) if fits("as_shift", width, (4, 4), {})] == taken == [5, 9, 10, 13, 14, 15, *range(17, 60)]
     for width in (1, 4, 6, 8, 11, 12, 16):
-        with pytest.raises(ValueError, match=f"^as_shift: .*: got width {width}; accepted 5, 9, 10, 13, 14, 15 and from 17 on\\.$"):
+        with pytest.raises(ValueError, match=f"^as_shift: .*: got width {width}; accepted 5, 9, 10, 13 to 15, from 17 on\\.$"):
             MIXERS["as_shift"].layer(width, (4, 4))
 
 

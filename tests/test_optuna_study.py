@@ -21,7 +21,6 @@ import pytest
 from optuna_dashboard import _serializer
 
 from nas.networks.architecture import Architecture
-from nas.pareto import hypervolume
 from nas.quantities import parse_budgets
 from nas.searching.optuna_study import SAMPLERS, OptunaStudy, open_study
 from nas.searching.search import DIRECTIONS, Evaluation, Instruments, Result, SearchRequest, check_budgets, search
@@ -192,8 +191,13 @@ def test_same_seed_same_study_and_another_seed_another(sampler: str) -> None:
     assert values[0][10:20] != values[0][20:30]  # nor are generations alike
 
 
+def best_within(points: list[tuple[float, float]], macs: float) -> float:
+    """The best accuracy over 0.4 of all (accuracy, MACs) within so many MACs."""
+    return max((accuracy - 0.4 for accuracy, cost in points if cost <= macs and accuracy > 0.4), default=0.0)
+
+
 def test_nsga2_beats_random() -> None:
-    """Weakly: over two seeds, the volume that feasible networks dominate up to (accuracy 0.4, the budget)."""
+    """Weakly: over two seeds, by the best accuracy within every smaller budget (the area that the feasible networks dominate)."""
     space = ToySpace(stages=3)
     volumes = {}
     for sampler in ("nsga2", "random"):
@@ -201,7 +205,7 @@ def test_nsga2_beats_random() -> None:
         for seed in range(2):
             result = run(None, sampler=sampler, seed=seed, trials=80, population=20, space=space, budgets=["12MMACs"])
             points = [t.objectives for t in result.trials if t.feasible]
-            volumes[sampler].append(hypervolume(points, (0.4, 12e6), DIRECTIONS))
+            volumes[sampler].append(sum(best_within(points, macs) for macs in range(0, 12_000_000, 20_000)))
     assert sum(volumes["nsga2"]) > sum(volumes["random"])
 
 
@@ -305,7 +309,7 @@ def test_a_study_of_something_else_is_refused_with_the_fact_that_differs(tmp_pat
         "floor": {"request": {**begun["request"], "floor": 0.7}},
         "starts": {"request": {"starts": {"mine": largest}}},
     }.items():
-        with pytest.raises(ValueError, match=f"of something else, by its '{fact}'") as error:
+        with pytest.raises(ValueError, match=f"begun with another {fact}") as error:
             run(path, **{**begun, **change})  # type: ignore[arg-type]
         assert str(path) in one_line(error) and "--run" not in one_line(error)
     assert stored_trials(path) == before

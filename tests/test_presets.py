@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from errors import refused
@@ -16,7 +17,7 @@ from nas.networks.architecture import FORM_DEFAULTS, Architecture, Frame
 from nas.networks.mixers import known_options
 from nas.networks.network import Network
 from nas.published import presets
-from nas.published.presets import PAPERS, Figure, Published, preset_names, preset_path, read_preset, read_presets
+from nas.published.presets import Figure, Published, System, preset_names, preset_path, read_preset, read_presets
 from nas.yaml_files import read_yaml, validate
 
 PUBLISHED_NAMES = {
@@ -360,12 +361,23 @@ def test_a_file_is_canonical(name: str) -> None:
     assert data["published"] == PRESETS[name].published.model_dump(exclude_none=True)
 
 
+PAPERS = {  # title, number on arXiv, the authors' repository where there is one
+    "SPACH": ("A Battle of Network Structures: An Empirical Study of CNN, Transformer, and MLP", "2108.13002", "microsoft/SPACH"),
+    "MLP-Mixer": ("MLP-Mixer: An all-MLP Architecture for Vision", "2105.01601", "google-research/vision_transformer"),
+    "ResMLP": ("ResMLP: Feedforward networks for image classification with data-efficient training", "2105.03404", "facebookresearch/deit"),
+    "S2-MLP": ("S2-MLP: Spatial-Shift MLP Architecture for Vision", "2106.07477", None),
+    "S2-MLPv2": ("S2-MLPv2: Improved Spatial-Shift MLP Architecture for Vision", "2108.01072", None),
+    "AS-MLP": ("AS-MLP: An Axial Shifted MLP Architecture for Vision", "2107.08391", "svip-lab/AS-MLP"),
+    "ViP": ("Vision Permutator: A Permutable MLP-Like Architecture for Visual Recognition", "2106.12368", "houqb/VisionPermutator"),
+}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_begins_with_its_source(name: str) -> None:
-    paper = PAPERS[PRESETS[name].published.system]
-    code = f", code {paper.code}" if paper.code else ""
+    title, arxiv, repository = PAPERS[PRESETS[name].published.system]
+    code = f", code {repository}" if repository else ""
     first = preset_path(name).read_text(encoding="utf-8").splitlines()[0]
-    assert first == f'# {PRESETS[name].published.name}: "{paper.title}", https://arxiv.org/abs/{paper.arxiv}{code}'
+    assert first == f'# {PRESETS[name].published.name}: "{title}", https://arxiv.org/abs/{arxiv}{code}'
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -431,10 +443,41 @@ def test_published_keeps_the_printed_digits() -> None:
 # ---- tables ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_counted_part_of_the_page_is_current() -> None:
-    counted = PAGE.partition("<!-- counted: begin -->\n")[2].partition("<!-- counted: end -->")[0]
-    assert counted.strip() == presets.as_markdown().strip(), "put what `python launch.py presets --markdown` prints between its marks"
+def page_rows(columns: int) -> list[list[str]]:
+    """The cells of the page's tables of so many columns, heads and rules left out."""
+    rows = [line.strip("| ").replace("`", "").split(" | ") for line in PAGE.splitlines() if line.startswith("| `")]
+    return [row for row in rows if len(row) == columns]
+
+
+def test_the_page_has_every_count_and_every_published_figure() -> None:
+    rows = {row[0]: row[1:] for row in page_rows(7)}
+    assert sorted(rows) == NAMES and len(page_rows(7)) == len(NAMES)
+    for name, (published, params, macs, *printed) in rows.items():
+        counted, said = cost(PRESETS[name].architecture), PRESETS[name].published
+        assert (published, params, macs) == (said.name, f"{counted.params:,}", f"{counted.macs:,}")
+        head = "" if said.params_with_head in (None, True) else " (no head)"
+        marks = {quantity: "\\*" if (name, quantity) in MISFITS else "" for quantity in ("params", "macs")}
+        assert printed == [
+            "-" if said.params_M is None else f"{said.params_M} M{marks['params']}{head}",
+            "-" if said.gflops is None else f"{said.gflops} G{marks['macs']}",
+            "-" if said.top1 is None else str(said.top1),
+        ]
+
+
+def test_the_page_has_every_figure_that_does_not_fit() -> None:
     assert f"{62 - len(MISFITS)} of the 62 published figures fit" in PAGE
+    rows = page_rows(5)
+    assert {(name, what.lower()) for name, what, *_ in rows} == MISFITS and len(rows) == len(MISFITS)
+    for name, what, published, exact, difference in rows:
+        (figure,) = (each for each in PRESETS[name].misfits if each.quantity == what.lower())
+        assert published == f"{figure.published} {'M' if what == 'params' else 'G'}"
+        count = figure.exact
+        assert (exact, difference) == (f"{count:,}", f"{count - round(figure.published * figure.unit[0]):+,}")
+
+
+def test_the_page_names_every_paper() -> None:
+    for title, arxiv, code in PAPERS.values():
+        assert f"[{title}](https://arxiv.org/abs/{arxiv})" in PAGE and (code is None or f"https://github.com/{code}" in PAGE)
 
 
 def test_the_table_has_every_network() -> None:
@@ -461,7 +504,7 @@ def test_rows_are_plain_and_complete() -> None:
 
 
 def test_presets_are_grouped_by_system_and_grow() -> None:
-    order = [(list(PAPERS).index(row["system"]), row["macs"], row["params"]) for row in presets.rows()]
+    order = [(get_args(System).index(row["system"]), row["macs"], row["params"]) for row in presets.rows()]
     assert order == sorted(order)
 
 

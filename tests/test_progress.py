@@ -28,10 +28,10 @@ class Clock:
 
 def lines_of(total: int, advances: int, seconds_each: float, done: int = 0) -> list[str]:
     stream, clock = io.StringIO(), Clock()
-    with Progress("train", total=total, done=done, stream=stream, clock=clock) as progress:
+    with Progress("train", total=total, stream=stream, clock=clock) as progress:
         for number in range(advances):
             clock.seconds += seconds_each
-            progress.advance(text=f"loss {number}")
+            progress.reach(done + number + 1, f"loss {number}")
     return stream.getvalue().splitlines()
 
 
@@ -51,15 +51,6 @@ def test_what_is_slow_is_told_in_seconds_each() -> None:
 
 def test_work_of_an_earlier_process_does_not_count_as_speed() -> None:
     assert lines_of(total=120, advances=1, seconds_each=1, done=99)[0].startswith("train: 100/120 steps, 1 steps/s, 0:20 left")
-
-
-def test_work_that_turns_out_to_be_done_does_not_count_as_speed() -> None:
-    stream, clock = io.StringIO(), Clock()
-    with Progress("train", total=120, stream=stream, clock=clock) as progress:
-        progress.resume(99)
-        clock.seconds += 1
-        progress.advance()
-    assert stream.getvalue().startswith("train: 100/120 steps, 1 steps/s, 0:20 left")
 
 
 def test_a_text_stays_until_there_is_another() -> None:
@@ -85,26 +76,24 @@ def test_nothing_to_do_shows_nothing() -> None:
     assert lines_of(total=0, advances=0, seconds_each=1) == []
 
 
-def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    stream = Terminal()
-    with Progress("train [x]", total=4, stream=stream) as progress:
-        for _ in range(4):
-            progress.advance(text="loss [1]")
-    shown = stream.getvalue()
-    assert "train [x]" in shown
-    assert "4/4 steps" in shown
-    assert "loss [1]" in shown
-    assert "━" in shown
+def test_a_terminal_gets_one_line_that_is_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    stream, clock = Terminal(), Clock()
+    with Progress("train", total=40, stream=stream, clock=clock) as progress:
+        for number in range(40):
+            clock.seconds += 0.1
+            progress.advance(text=f"loss {number}" + " and more" * 9)
+    first, *states = stream.getvalue().split("\r\x1b[K")
+    assert first == "" and states[-1].endswith("\n") and "\n" not in "".join(states)[:-1]
+    assert 13 <= len(states) <= 15, "four times a second"
+    assert all(len(state.rstrip("\n")) < 50 for state in states), "what wraps is not rewritten"
+    assert states[-1].startswith("train: 40/40 steps, 10 steps/s, took 0:04, loss")
 
 
-def test_rich_is_imported_only_for_a_terminal() -> None:
-    code = "import sys, nas.progress\nwith nas.progress.Progress('x', 1) as p: p.advance()\nassert 'rich' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""  # stdout is for results
-    assert done.stderr.startswith("x: 1/1 steps")
+def test_progress_is_on_stderr() -> None:
+    code = "import nas.progress\nwith nas.progress.Progress('x', 1) as p: p.advance()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "" and done.stderr.startswith("x: 1/1 steps")  # stdout is for results
 
 
 def test_durations() -> None:

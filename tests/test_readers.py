@@ -159,11 +159,8 @@ def test_val_beside_test_is_held_out(tmp_path: Path, val: str) -> None:
 @pytest.mark.parametrize("layout", ["folder", "parquet", "tar"])
 def test_images_travel_to_processes_that_are_not_forks(tmp_path: Path, layout: str) -> None:
     images = open_data(str(write_set(tmp_path, layout)))._found.train
-    images.prepare(2**30)
-    if layout == "parquet":
-        assert len(images._kept) == len(images._groups)  # forks share them
     copy = pickle.loads(pickle.dumps(images))
-    assert np.array_equal(copy.labels, images.labels) and not getattr(copy, "_kept", {})  # what was read would be sent to each of them
+    assert np.array_equal(copy.labels, images.labels)
     assert copy.open(7).tobytes() == images.open(7).tobytes() and copy.place(7) == images.place(7)
 
 
@@ -190,9 +187,8 @@ def reshard(folder: Path, into: Path, rows: int, groups: int, test: str = "test"
     return into.parent
 
 
-@pytest.mark.parametrize("memory_limit, loaders", [(2**30, 2), (0, 0), (0, 2), (10_000, 0)])
-def test_shards_are_the_same_images_as_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_limit: int, loaders: int) -> None:
-    monkeypatch.setattr("nas.data.parquet.KEPT_BYTES", 0)
+@pytest.mark.parametrize("memory_limit, loaders", [(2**30, 2), (0, 0), (0, 2)])
+def test_shards_are_the_same_images_as_one_file(tmp_path: Path, memory_limit: int, loaders: int) -> None:
     whole = open_data(str(write_parquet_set(tmp_path))).load(12, CPU)
     source = open_data(str(reshard(tmp_path, tmp_path / "hub" / "data", 7, 3)))
     data = source.load(12, CPU, loaders, memory_limit)
@@ -200,19 +196,6 @@ def test_shards_are_the_same_images_as_one_file(tmp_path: Path, monkeypatch: pyt
         assert shown(data, split) == shown(whole, split)
     augmentation = Augmentation(crop="pad", flip=True)
     assert equal(take(data, 5, augmentation=augmentation), take(whole, 5, augmentation=augmentation))
-    if memory_limit == 0 and loaders == 0:
-        assert len(source._found.train._kept) <= 2  # of eight row groups
-    larger = source.load(64, CPU, 0, memory_limit=100_000)  # more pixels than that, but fewer bytes in the files
-    take(larger, 1)
-    assert len(source._found.train._kept) == 8
-
-
-def test_a_large_parquet_set_is_sampled_from_few_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.data.parquet.SAMPLED_GROUPS", 3)
-    images = open_data(str(reshard(write_parquet_set(tmp_path), tmp_path / "hub" / "data", 7, 2)))._found.train
-    sample = images.sample(6)
-    assert sorted(set(sample.tolist())) == sample.tolist() and len(sample) == 5 and len(images.sample(3)) == 3  # one group has one row
-    assert len({np.searchsorted(images._ends, index, side="right") for index in sample}) == 3
 
 
 def test_shards_with_validation_hold_it_out_and_missing_ones_are_counted(tmp_path: Path) -> None:
@@ -222,7 +205,7 @@ def test_shards_with_validation_hold_it_out_and_missing_ones_are_counted(tmp_pat
     three = open_data(str(hub)).load(12, CPU)
     assert shown(three, "held_out") == shown(three, "test") == shown(three, "train")[20:]
     (hub / "data" / "train-00001-of-00003.parquet").unlink()
-    assert "got 2 named train-*-of-00003.parquet; accepted: 3" in line(open_data, str(hub))
+    assert "got 2 of train-*-of-00003.parquet; accepted: 3" in line(open_data, str(hub))
     reshard(tmp_path, hub / "other", 7, 3)
     assert "got data, other" in line(open_data, str(hub))
 
@@ -235,14 +218,14 @@ def test_a_test_split_without_labels_is_none(tmp_path: Path) -> None:
     assert (data.size("train"), data.size("test")) == (20, 3)
 
 
-def test_a_broken_row_is_counted_from_the_beginning_of_its_file(tmp_path: Path) -> None:
+def test_a_broken_row_is_counted_through_the_files_of_its_split(tmp_path: Path) -> None:
     hub = reshard(write_parquet_set(tmp_path), tmp_path / "hub" / "data", 7, 3)
     path = hub / "data" / "train-00001-of-00003.parquet"
     table = pq.read_table(path)
     rows = table.column("img").to_pylist()
     rows[4]["bytes"] = b"nothing"
     pq.write_table(table.set_column(0, "img", pa.array(rows, table.schema.field("img").type)), path)
-    assert line(lambda: open_data(str(hub)).load(12, CPU)).startswith(f"{path}: row 4: broken image")
+    assert line(lambda: open_data(str(hub)).load(12, CPU)).startswith(f"{hub}: train: row 11: broken image")
 
 
 # Libraries
@@ -266,26 +249,39 @@ def test_tar_files_are_the_same_images_as_folders(tmp_path: Path) -> None:
     assert line(open_data, str(packed)).startswith(f"{packed / 'train.tar'}: unreadable")
 
 
-def test_sets_of_the_hub_are_the_parquet_files_that_its_library_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
+def test_sets_of_the_hub_are_what_the_library_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
 
-    folder = reshard(write_parquet_set(tmp_path), tmp_path / "snapshots" / "0123" / "data", 7, 3)
-    asked = []
+    folder = reshard(write_parquet_set(tmp_path), tmp_path / "hub" / "data", 7, 3)
+    local, asked = open_data(str(folder)), []
 
-    def download(name: str, **options: object) -> str:
-        asked.append((name, options["repo_type"], options["cache_dir"]))
-        if name != "owner/insects":
+    def load(*names: str, **options: object) -> object:
+        asked.append((names, options["cache_dir"]))
+        if names[0] != "owner/insects":
             raise OSError("404\nnot found")
-        return str(folder)
+        files = {split: [str(path) for path in folder.glob(f"data/{split}-*")] for split in ("train", "test")}
+        return {split: datasets.Dataset.from_parquet(sorted(those)) for split, those in files.items()}
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    source, local = open_data("hfds/owner/insects", tmp_path / "cache"), open_data(str(folder))
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    source = open_data("hfds/owner/insects", tmp_path / "cache")
     assert (source.name, source.fingerprint) == ("insects", local.fingerprint)
     assert shown(source.load(12, CPU), "test") == shown(local.load(12, CPU), "test")
-    assert asked == [("owner/insects", "dataset", tmp_path / "cache")]
-    assert open_data("hfds/owner/insects/data").classes == source.classes
+    assert open_data("hfds/owner/insects/small").classes == source.classes
+    assert asked == [(("owner/insects",), str(tmp_path / "cache")), (("owner/insects", "small"), None)]
     assert "got 404 not found" in line(open_data, "hfds/owner/else")
     assert "cannot be had" in line(open_data, "hfds/owner")
+
+
+def test_images_of_the_hub_may_be_files_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    folder = write_folder(tmp_path / "files")
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *names, cache_dir, load=datasets.load_dataset: load("imagefolder", data_dir=str(folder))
+    )
+    theirs, ours = open_data("hfds/owner/files"), open_data(str(folder))
+    assert theirs.classes == ours.classes
+    assert sorted(shown(theirs.load(12, CPU), "train")) == sorted(shown(ours.load(12, CPU), "train"))
 
 
 def test_torchvisions_arrays_and_files_are_taken_whatever_they_are_called(tmp_path: Path) -> None:
@@ -493,7 +489,7 @@ def test_damaged_parquet_is_named(tmp_path: Path) -> None:
     train.write_bytes(whole[: len(whole) // 2])
     assert line(open_data, str(tmp_path)).startswith(f"{train}: unreadable")
     train.write_bytes(whole[:4] + bytes(60) + whole[64:])  # the footer is whole, the first page is not
-    assert line(open_data, str(tmp_path)).startswith(f"{train}: row 0: broken image")
+    assert line(open_data, str(tmp_path)).startswith(f"{tmp_path}: cannot be had: got ")
     train.write_bytes(b"")
     assert str(train) in line(open_data, str(tmp_path))
     train.unlink()
@@ -503,22 +499,25 @@ def test_damaged_parquet_is_named(tmp_path: Path) -> None:
 def test_parquet_columns_and_labels_are_checked(tmp_path: Path) -> None:
     write_parquet_set(tmp_path)
     train, test = tmp_path / "train.parquet", tmp_path / "test.parquet"
-    pq.write_table(pq.read_table(train).drop_columns(["img"]), train)
+    for path in (train, test):
+        pq.write_table(pq.read_table(path).drop_columns(["img"]), path)
     assert "no image column: got label" in line(open_data, str(tmp_path))
     write_parquet_set(tmp_path)
-    pq.write_table(pq.read_table(train).rename_columns(["img", "lable"]), train)
+    for path in (train, test):
+        pq.write_table(pq.read_table(path).rename_columns(["img", "lable"]), path)
     assert "no label column: got img, lable" in line(open_data, str(tmp_path))
+    write_parquet_set(tmp_path)
     write_parquet(train, [0, 2] * 5, ["ant", "bee"])
     assert "got 2; accepted 0 to 1" in line(open_data, str(tmp_path))
     write_parquet(train, [0] * 5, ["ant", "bee"])
     assert "'bee'" in line(open_data, str(tmp_path))
     write_parquet(train, [], ["ant", "bee"])
-    assert "no images" in line(open_data, str(tmp_path))
+    assert "cannot be had" in line(open_data, str(tmp_path))
     write_parquet_set(tmp_path)
     write_parquet(test, [0, 1], ["ant", "cat"])
-    assert "classes differ" in line(open_data, str(tmp_path))
+    assert line(open_data, str(tmp_path)).startswith(f"{test}: column 'label' differs")
     write_parquet(test, [0, 7], ["ant", "bee"])
-    assert f"{test}: label outside the classes: got 7" in line(open_data, str(tmp_path))
+    assert f"{tmp_path}: test: label outside the classes: got 7" in line(open_data, str(tmp_path))
 
 
 def test_a_broken_parquet_row_is_named(tmp_path: Path) -> None:
@@ -531,7 +530,7 @@ def test_a_broken_parquet_row_is_named(tmp_path: Path) -> None:
         images = pa.array(rows, table.schema.field("img").type)
         pq.write_table(table.set_column(0, "img", images), train)
         message = line(lambda: open_data(str(tmp_path)).load(12, CPU))
-        assert message.startswith(f"{train}: row 17: broken image: got {reason}")
+        assert message.startswith(f"{tmp_path}: train: row 17: broken image: got {reason}")
 
 
 def test_too_few_images_to_hold_out_are_refused(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.network import load_network
 from nas.networks.weight_files import load_weights
 from nas.runs.folder import Run
+from nas.runs.interrupt import Stopped
 from nas.training.recipe import Phase
-from nas.training.report import Report, Stopped
+from nas.training.report import Report
 from nas.training.setting import Given, Setting, open_setting
 from nas.training.train_network import TrainingResult, train_network
 

@@ -11,6 +11,7 @@ import click
 
 from nas import __version__
 from nas.machine import let_threads_sleep, program
+from nas.runs.interrupt import Stopped
 
 HELP = """Find, under a budget, the image network whose mix of token mixers is best, and train it from scratch.
 
@@ -32,6 +33,9 @@ def run(commands: Iterable[click.Command]) -> int:
         return version(group).main(prog_name=program().split()[-1], standalone_mode=False) or 0
     except click.ClickException as error:
         _fail(_finished(error))
+    except Stopped as stop:
+        print(f"{str(stop)[0].upper()}{str(stop)[1:]}; the same command continues.", flush=True)
+        return stop.exit_status
     except (KeyboardInterrupt, click.Abort):
         print(f"{_name()}: stopped; the same command continues.", file=sys.stderr)
         return 130
@@ -40,14 +44,10 @@ def run(commands: Iterable[click.Command]) -> int:
             raise
         _fail(str(error))
     except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
+        # torch's is named only, so that torch is not imported here; a CPU's is a plain RuntimeError
+        if type(error).__name__ not in ("OutOfMemoryError", "MemoryError") and "DefaultCPUAllocator" not in str(error):
             raise
         _fail(f"out of memory: {str(error).split('. ')[0]}. Lower 'batch_size' in the recipe, or --resolution; the same command continues.")
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    # torch's is named only, so that torch is not imported here; a CPU's is a plain RuntimeError
-    return type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "DefaultCPUAllocator" in str(error)
 
 
 def _finished(error: click.ClickException) -> str:

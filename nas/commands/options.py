@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from nas.runs.interrupt import Interrupt
 
 Command = Callable[..., Any]
 COUNT = click.IntRange(1)
@@ -49,9 +46,3 @@ def training_options(length_of: str) -> Callable[[Command], Command]:
 
 
 space_option = option("--space", "SPACE", "Search space: a name in search_spaces/ or a YAML file (default: hybrid).")
-
-
-def stopped(what: BaseException, interrupt: Interrupt) -> int:
-    """Says that a command was interrupted; its exit status."""
-    print(f"{str(what)[0].upper()}{str(what)[1:]}; the same command continues.", flush=True)
-    return interrupt.exit_status or 130

@@ -9,12 +9,9 @@ import click
 
 @click.command(short_help="List the published networks and their figures.")
 @click.option("--json", is_flag=True, help="Print a JSON list, one object for each network.")
-@click.option("--markdown", is_flag=True, help="Print the tables of docs/networks.md.")
-def presets(json: bool, markdown: bool) -> int:
+def presets(json: bool) -> int:
     """List the published networks with their counts and published figures."""
-    from nas.published.presets import as_markdown, as_table, rows
+    from nas.published.presets import as_table, rows
 
-    if json and markdown:
-        raise click.UsageError("--json and --markdown: got both; accepted: one of them")
-    print(json_format.dumps(rows(), indent=2) + "\n" if json else as_markdown() if markdown else as_table(), end="")
+    print(json_format.dumps(rows(), indent=2) + "\n" if json else as_table(), end="")
     return 0

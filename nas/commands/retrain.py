@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import stopped, training_options
+from nas.commands.options import training_options
 
 if TYPE_CHECKING:
     from nas.networks.architecture import Architecture
@@ -34,7 +34,6 @@ def retrain(file: str, **options: Any) -> int:
     from nas.runs.folder import Run, default_name
     from nas.runs.interrupt import Interrupt
     from nas.runs.records import Begun, NetworkRecord, read_record, read_training, same_as_begun
-    from nas.training.report import Stopped
     from nas.training.setting import Given, open_setting
     from nas.yaml_files import validate
 
@@ -64,10 +63,7 @@ def retrain(file: str, **options: Any) -> int:
         if (run.folder / "result.yaml").exists() and (run.folder / "weights.safetensors").exists():
             print(f"This retraining is done ({run.folder / 'result.yaml'}); its result again:")
         else:
-            try:
-                _train(architecture, setting, run, wanted, lambda: interrupt.requested)
-            except Stopped as stop:
-                return stopped(stop, interrupt)
+            _train(architecture, setting, run, wanted, lambda: interrupt.requested)
         result = read_training(run.folder / "result.yaml").result
     print(
         f"Test accuracy: {result.test_accuracy:.2%} of {result.test_images} images "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import COUNT, option, space_option, stopped, training_options
+from nas.commands.options import COUNT, option, space_option, training_options
 
 if TYPE_CHECKING:
     from nas.runs.records import SearchRecord
@@ -40,7 +40,6 @@ def search(
     from nas.searching.search import SearchRequest, check_budgets
     from nas.searching.search_run import SearchRun
     from nas.searching.supernet_run import open_supernet_run
-    from nas.training.report import Stopped
     from nas.training.setting import Given
 
     budgets = parse_budgets(budget)
@@ -59,10 +58,7 @@ def search(
     found = SearchRun(opened, request, budgets, start, options["latency_batch"], workers)
     with opened.run.lock(), Interrupt() as interrupt:
         opened.check_begun()
-        try:
-            _show(found, found.winner(lambda: interrupt.requested))
-        except Stopped as stop:
-            return stopped(stop, interrupt)
+        _show(found, found.winner(lambda: interrupt.requested))
     return 0
 
 

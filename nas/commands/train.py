@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nas.commands.options import space_option, stopped, training_options
+from nas.commands.options import space_option, training_options
 
 
 @click.command(short_help="Train the supernet alone.")
@@ -20,16 +20,12 @@ def train(**options: Any) -> int:
     from nas.quantities import parse_budgets
     from nas.runs.interrupt import Interrupt
     from nas.searching.supernet_run import open_supernet_run
-    from nas.training.report import Stopped
     from nas.training.setting import Given
 
     opened = open_supernet_run(Given.of(options), *(options[name] for name in ("space", "run", "epochs", "steps")))
     with opened.run.lock(), Interrupt() as interrupt:
         opened.check_begun()
-        try:
-            opened.trained(lambda: interrupt.requested)
-        except Stopped as stop:
-            return stopped(stop, interrupt)
+        opened.trained(lambda: interrupt.requested)
     ends = [cost(end(lambda architecture: cost(architecture).macs)).macs for end in (opened.space.smallest, opened.space.largest)]
     (middle,) = parse_budgets([f"{math.sqrt(ends[0] * ends[1]):.1e}MACs"])
     print(f"The supernet is trained: {opened.checkpoint}")

@@ -131,18 +131,15 @@ def randaugment(x: Tensor, num_ops: int, magnitude: int, mean: tuple[float, ...]
     return torch.cat(groups)
 
 
-def erase(x: Tensor, probability: float, draw: torch.Generator) -> Tensor:
-    """Sets a box, 2% to a third of the area, of some normalised images [B, C, R, R] to zero, which is the mean.
+def erase(x: Tensor, probability: float, seed: int) -> Tensor:
+    """Sets a box, 2% to a third of the area, of some normalised images [B, C, R, R] to zero, which is the mean; in place.
 
     Source: Z. Zhong et al., "Random Erasing Data Augmentation", arXiv:1708.04896.
     """
-    chosen = torch.rand(len(x), generator=draw) < probability
-    boxes = random_boxes(torch.rand(len(x), BOX_NUMBERS, generator=draw), (0.02, 1 / 3), (0.3, 1 / 0.3))
-    centres = (torch.arange(x.shape[-1]) + 0.5) / x.shape[-1]
-    rows = (centres >= boxes[:, :1]) & (centres < boxes[:, :1] + boxes[:, 2:3])
-    columns = (centres >= boxes[:, 1:2]) & (centres < boxes[:, 1:2] + boxes[:, 3:])
-    mask = chosen[:, None, None] & rows[:, :, None] & columns[:, None, :]
-    return x.masked_fill(mask[:, None].to(x.device), 0.0)
+    from timm.data.random_erasing import RandomErasing
+
+    with seeded(seed):
+        return RandomErasing(probability, device=x.device)(x)
 
 
 def mix(x: Tensor, labels: Tensor, augmentation: Augmentation, num_classes: int, *key: int) -> tuple[Tensor, Tensor]:

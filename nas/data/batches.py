@@ -116,7 +116,7 @@ class Data:
                 draw = generator(DRAW, seed, step)
                 x = self._normalised(augment(x, augmentation, self.mean, draw))
                 if augmentation.erasing:
-                    x = erase(x, augmentation.erasing, draw)
+                    x = erase(x, augmentation.erasing, int(torch.randint(2**31, (), generator=draw)))
                 if augmentation.mixes:
                     x, target = mix(x, target, augmentation, len(self.classes), MIX, seed, step)
                 yield x, target
@@ -144,7 +144,7 @@ class Data:
             lists = ((batch, None if numbers is None else numbers.tolist()) for batch, numbers in chosen)
             wanted = ([(int(i), numbers and numbers[k]) for k, i in enumerate(batch)] for batch, numbers in lists)
             samples = Samples(images, self.channels, self.resolution, scale)
-            for x, labels in stream(samples, wanted, self._loaders, self._memory_limit, pin=self._device.type == "cuda"):
+            for x, labels in stream(samples, wanted, self._loaders, pin=self._device.type == "cuda"):
                 yield x.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
     def _resident(self, split: str, boxed: bool) -> tuple[Tensor, NDArray[np.int64]] | None:

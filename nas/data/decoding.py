@@ -55,9 +55,9 @@ def decode(images: Images, indices: NDArray[np.int64], shape: tuple[int, int], t
             for done, these in pool.map(decode_chunk, range(0, len(rows), CHUNK)):
                 unscaled &= these
                 if progress is None and time.monotonic() - begun > QUIET_SECONDS:
-                    progress = shown.enter_context(Progress(f"decode {name}", len(rows), "image", done))
-                elif progress is not None:
-                    progress.advance(done - progress.done)
+                    progress = shown.enter_context(Progress(f"decode {name}", len(rows), "image"))
+                if progress is not None:
+                    progress.reach(done)
         finally:
             pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, without the rest of the set
     return decoded, unscaled
@@ -91,16 +91,14 @@ class Samples(Dataset[Any]):
         return x, int(self.images.labels[index])
 
 
-def stream(samples: Samples, batches: Iterable[list[Wanted]], processes: int, memory: int, pin: bool) -> Iterator[tuple[Tensor, Tensor]]:
+def stream(samples: Samples, batches: Iterable[list[Wanted]], processes: int, pin: bool) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields uint8 images [B, C, R, R] and labels [B] on the CPU, in the order of `batches`, which may be endless.
 
-    With 0 processes they are decoded in this one. Up to `memory` bytes may be read beforehand for the processes to share; `pin` is for
-    batches that go to a GPU.
+    With 0 processes they are decoded in this one; `pin` is for batches that go to a GPU.
 
     Raises:
         ValueError: A broken image, named.
     """
-    samples.images.prepare(memory)
     loader: DataLoader[Any] = DataLoader(
         samples,
         batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists will do

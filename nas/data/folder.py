@@ -60,9 +60,7 @@ def scan(folder: str | Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise ValueError(
-            f"{folder}: unreadable: got {error_text(error)}; accepted: a folder you may read. Check the path and its permissions."
-        ) from error
+        raise ValueError(f"{folder}: unreadable: got {error_text(error)}; accepted: a folder you may read. Check permissions.") from error
 
 
 def _classes(split: os.DirEntry[str]) -> tuple[str, ...]:

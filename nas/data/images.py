@@ -1,6 +1,5 @@
 """One image at a time: where it lies, how it is decoded, and what is said when it is broken."""
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,9 +38,6 @@ class Images(ABC):
         """Returns the indices of at most `count` images, the same in every run, ascending."""
         return np.sort(permutation(len(self.labels), SPLIT)[:count])
 
-    def prepare(self, memory: int) -> None:  # noqa: B027  # nothing to do for most
-        """Is called before worker processes begin: may read up to `memory` bytes for them to share."""
-
 
 @dataclass(frozen=True)
 class ArrayImages(Images):
@@ -76,13 +72,6 @@ def survey(images: Images) -> tuple[int, int]:
         except Exception as error:
             raise broken_image(images.place(index), error) from error
     return (1 if modes <= {"1", "L", "LA"} else 3), median_low(sides)
-
-
-def opened(encoded: bytes | None) -> Image.Image:
-    """Opens an image file that lies in memory."""
-    if encoded is None:
-        raise ValueError("no bytes in the row")
-    return Image.open(io.BytesIO(encoded))
 
 
 def picture(images: Images, index: int, channels: int, draft: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
@@ -158,6 +147,4 @@ def check_labels(place: str, labels: Labels, classes: Sequence[str]) -> None:
         raise ValueError(f"{place}: no images: got 0; accepted: at least one. Add images.")
     for extreme in (int(labels.min()), int(labels.max())):
         if not 0 <= extreme < len(classes):
-            raise ValueError(
-                f"{place}: label outside the classes: got {extreme}; accepted 0 to {len(classes) - 1}. Number them from 0 without gaps."
-            )
+            raise ValueError(f"{place}: label outside the classes: got {extreme}; accepted 0 to {len(classes) - 1}. Number them from 0 on.")

@@ -1,9 +1,10 @@
-"""Sets that a library knows: scikit-learn's digits, torchvision's by name, tar files by timm, those of the Hugging Face hub.
+"""Sets that a library knows: scikit-learn's digits, torchvision's by name, tar files by timm.
 
 torchvision says which images there are and what they show; its files and arrays are then read as any others, so that a broken one is named
 and no list of a million paths is copied into worker processes.
 """
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +15,9 @@ import numpy as np
 from PIL import Image
 
 from nas.data.folder import FileImages
-from nas.data.images import ArrayImages, Images, Labels, check_classes, one_line, opened
-from nas.data.parquet import open_parquet, parquet_files
+from nas.data.images import ArrayImages, Images, Labels, check_classes, one_line
 from nas.data.splits import Found, assemble, split_of, stratified
 
-HUB = "hfds/"  # timm's word for the hub's data sets
 # What torchvision calls the training and the test split ("" where it asks whether `train`) of each classification set whose labels can be
 # had without decoding every image. timm's `torch/` names are eight of them.
 SETS = {
@@ -90,7 +89,7 @@ class TarImages(Images):
     labels: Labels
 
     def open(self, index: int) -> Image.Image:
-        return opened(self.reader[index][0].read())
+        return Image.open(io.BytesIO(self.reader[index][0].read()))
 
     def place(self, index: int) -> str:
         return f"{self.reader.root}: {self.reader.filename(index)}"
@@ -127,28 +126,3 @@ def open_tar(folder: Path, files: list[Path]) -> Found:
         check_classes(str(path), names, classes)
         splits.append((str(split_of(path.name)), TarImages(reader, labels[order])))
     return assemble(str(folder.resolve()), classes, splits)
-
-
-def open_hub(data: str, cache: Path | None) -> Found:
-    """Opens the Parquet files of a data set on the Hugging Face hub, `hfds/OWNER/NAME` or `hfds/OWNER/NAME/FOLDER`.
-
-    They are downloaded once, to `cache` or the hub's own, by the library that timm downloads weights with. `datasets`, which timm's `hfds/`
-    wants, is not needed: what it would hand out is in these files.
-
-    Raises:
-        ValueError: It cannot be had, or has no Parquet files; and what `open_parquet` raises.
-    """
-    from huggingface_hub import snapshot_download
-
-    owner, name, *below = *data.removeprefix(HUB).split("/"), ""
-    try:
-        folder = snapshot_download(f"{owner}/{name}", repo_type="dataset", allow_patterns="*.parquet", cache_dir=cache)
-        files = parquet_files(Path(folder, *below))
-    except Exception as error:  # the hub's own, the network's, the disk's
-        raise ValueError(
-            f"--data {data}: cannot be had: got {one_line(error)}; accepted: hfds/OWNER/NAME of a data set on the hub, or what was downloaded "
-            "of it before. Correct the name or the connection."
-        ) from error
-    if not files:
-        raise ValueError(f"--data {data}: no Parquet files: got a data set without train-*.parquet; accepted: one with. Take another.")
-    return open_parquet(Path(folder, *below), files, data)

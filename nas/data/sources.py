@@ -8,8 +8,8 @@ import torch
 
 from nas.data.batches import Data
 from nas.data.folder import open_folder, scan
-from nas.data.libraries import HUB, SETS, open_digits, open_hub, open_tar, open_torchvision
-from nas.data.parquet import open_parquet, parquet_files
+from nas.data.huggingface import HUB, open_hub, open_parquet, parquet_files
+from nas.data.libraries import SETS, open_digits, open_tar, open_torchvision
 from nas.data.splits import Found, split_of
 from nas.machine import cores
 from nas.yaml_files import did_you_mean
@@ -35,8 +35,7 @@ class DataSource:
     def fingerprint(self) -> str:
         """12 hexadecimal digits over names, sizes and labels of all images of all splits; nothing is decoded.
 
-        Equal for the same files in another place. An image that was replaced by another of as many bytes is not noticed, except in arrays;
-        Parquet files are known by their footers.
+        Equal for the same files in another place. An image that was replaced by another of as many bytes is not noticed, except in arrays.
         """
         told = hashlib.sha256("\n".join(self.classes).encode())
         for images in (self._found.train, self._found.test):
@@ -52,8 +51,7 @@ class DataSource:
             resolution: Side of the square images in pixels.
             device: Where batches go, and where a small set is kept.
             loaders: Threads that decode a small set, or processes that stream a large one (0: this process alone); None: the cores.
-            memory_limit: Bytes of decoded uint8 pixels up to which a set is kept on `device`; of encoded ones up to which the row groups of
-                a Parquet set are.
+            memory_limit: Bytes of decoded uint8 pixels up to which a set is kept on `device`.
 
         Raises:
             ValueError: Too few images to hold any out, or a broken one among those decoded, named.
@@ -77,7 +75,7 @@ def open_data(data: str, root: Path | None = None) -> DataSource:
     folder = Path(data).expanduser()
     # A torchvision name may happen to be a folder's name too; then --data-root says which is meant.
     if folder.exists() and not (data in SETS and root is not None):
-        return DataSource(_open_layout(folder))
+        return DataSource(_open_layout(folder, root))
     if data.startswith(HUB):
         return DataSource(open_hub(data, root))
     if data in SETS:
@@ -93,10 +91,10 @@ def open_data(data: str, root: Path | None = None) -> DataSource:
     )
 
 
-def _open_layout(folder: Path) -> Found:
+def _open_layout(folder: Path, cache: Path | None) -> Found:
     names = [entry.name for entry in scan(folder)]
     if files := parquet_files(folder):
-        return open_parquet(folder, files)
+        return open_parquet(folder, files, cache)
     if files := [folder / name for name in names if name.endswith(".tar") and split_of(name)]:
         return open_tar(folder, files)
     if any(map(split_of, names)):

@@ -48,10 +48,6 @@ class JoinedImages(Images):
     def sample(self, count: int) -> NDArray[np.int64]:
         return self.parts[0].sample(count)
 
-    def prepare(self, memory: int) -> None:
-        for images in self.parts:
-            images.prepare(memory // 2)
-
 
 def split_of(name: str) -> str | None:
     """Returns the split of a file or folder by the first word of its name (`train-00000-of-00012.parquet`: `train`), or None."""
@@ -69,9 +65,7 @@ def assemble(place: str, classes: tuple[str, ...], splits: Sequence[tuple[str, I
     """
     names, images = sorted(name for name, _ in splits), dict(splits)
     if "train" not in names or len(images) == 1 or len(images) < len(names):
-        raise ValueError(
-            f"{place}: missing split, or one twice: got {', '.join(names) or 'none'}; accepted: train beside val or test. Add it."
-        )
+        raise ValueError(f"{place}: missing split, or one twice: got {', '.join(names) or 'none'}; accepted: train with val or test.")
     for name, those in splits:
         check_labels(f"{place}: {name}", those.labels, classes)
     train, num_fit = images["train"], None

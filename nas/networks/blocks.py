@@ -57,9 +57,7 @@ class Conv4Stem(Stem):
 
     def __init__(self, channels: int, width: int, patch: int, grid: tuple[int, int], norm: str, eps: float) -> None:
         if patch % 2:
-            raise ValueError(
-                f"stem conv4: its first convolution halves the side and its patches do the rest: got patch {patch}; accepted even ones."
-            )
+            raise ValueError(f"stem conv4: a convolution halves the side, patches do the rest: got patch {patch}; accepted even ones.")
         super().__init__(CONV4_WIDTH, width, patch // 2, grid, norm, eps)
         self.conv1 = nn.Conv2d(channels, CONV4_WIDTH, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(CONV4_WIDTH)

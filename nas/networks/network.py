@@ -77,9 +77,7 @@ def load_network(path: Path | str) -> Network:
     """
     weights, metadata = load_weights(Path(path))
     if "architecture" not in metadata:
-        raise ValueError(
-            f"{path}: no architecture in its metadata: got {', '.join(metadata) or 'none'}; accepted: a file of retrain or import-weights."
-        )
+        raise ValueError(f"{path}: no architecture in its metadata: got {', '.join(metadata) or 'none'}; accepted: what retrain wrote.")
     try:
         architecture = Architecture.from_dict(json.loads(metadata["architecture"]), str(path))
         with torch.device("meta"):

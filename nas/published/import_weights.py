@@ -42,9 +42,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     wrapped = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)] if isinstance(content, Mapping) else []
     state = wrapped[0] if wrapped else content
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        others = (
-            {name: value for name, value in state.items() if not isinstance(value, Tensor)} if isinstance(state, Mapping) else {"it": state}
-        )
+        mapping = isinstance(state, Mapping)
+        others = {name: value for name, value in state.items() if not isinstance(value, Tensor)} if mapping else {"it": state}
         got = _listed(f"{name} is {type(value).__name__}" for name, value in others.items()) or "nothing"
         accepted = f"tensors by name, by themselves or as {', '.join(WRAPPERS)}"
         raise one_line_error(f"{path}: not a state dict: got: {got}; accepted: {accepted}. {_ADVICE}")
@@ -180,9 +179,7 @@ def convert(system: str, architecture: Architecture, state: Mapping[str, Tensor]
     for theirs, (name, like) in wanted.items():
         tensor = state[theirs].reshape(like.shape).to(like.dtype)
         if not torch.equal(converted.setdefault(name, tensor), tensor):
-            raise one_line_error(
-                f"{place}: {theirs}: not equal to the first block's, so no mixer is shared. Name the preset without sharing."
-            )
+            raise one_line_error(f"{place}: {theirs}: not equal to the first block's: no mixer is shared. Name the preset without sharing.")
     return converted
 
 

@@ -1,14 +1,10 @@
-"""The published networks: their files in `search_spaces/presets/`, and the figures of their papers beside exact counts.
-
-`python launch.py presets` prints the table, with `--markdown` the counted part of docs/networks.md.
-"""
+"""The published networks: their files in `search_spaces/presets/`, and the figures of their papers beside exact counts (docs/networks.md)."""
 
 from __future__ import annotations
 
 import functools
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -27,28 +23,6 @@ MISFIT = "*"  # beside a published figure that the exact count does not round to
 
 System = Literal["SPACH", "MLP-Mixer", "ResMLP", "S2-MLP", "S2-MLPv2", "AS-MLP", "ViP"]
 Printed = Annotated[StrictInt, Field(gt=0)] | Annotated[StrictFloat, Field(gt=0, allow_inf_nan=False)]
-
-
-class Paper(NamedTuple):
-    """Where a system was published: its number on arXiv, and the authors' repository on GitHub where there is one."""
-
-    title: str
-    arxiv: str
-    code: str | None
-
-
-PAPERS: dict[str, Paper] = {
-    "SPACH": Paper("A Battle of Network Structures: An Empirical Study of CNN, Transformer, and MLP", "2108.13002", "microsoft/SPACH"),
-    "MLP-Mixer": Paper("MLP-Mixer: An all-MLP Architecture for Vision", "2105.01601", "google-research/vision_transformer"),
-    "ResMLP": Paper(
-        "ResMLP: Feedforward networks for image classification with data-efficient training", "2105.03404", "facebookresearch/deit"
-    ),
-    "S2-MLP": Paper("S2-MLP: Spatial-Shift MLP Architecture for Vision", "2106.07477", None),
-    "S2-MLPv2": Paper("S2-MLPv2: Improved Spatial-Shift MLP Architecture for Vision", "2108.01072", None),
-    "AS-MLP": Paper("AS-MLP: An Axial Shifted MLP Architecture for Vision", "2107.08391", "svip-lab/AS-MLP"),
-    "ViP": Paper("Vision Permutator: A Permutable MLP-Like Architecture for Visual Recognition", "2106.12368", "houqb/VisionPermutator"),
-}
-assert tuple(PAPERS) == get_args(System)
 
 
 class Published(BaseModel):
@@ -170,7 +144,7 @@ def read_preset(name: str) -> Preset:
 def read_presets() -> tuple[Preset, ...]:
     """All of them, by system and size."""
     presets = [read_preset(name) for name in preset_names()]
-    return tuple(sorted(presets, key=lambda each: (list(PAPERS).index(each.published.system), *cost(each.architecture)[:2], each.name)))
+    return tuple(sorted(presets, key=lambda each: (get_args(System).index(each.published.system), *cost(each.architecture)[:2], each.name)))
 
 
 _RIGHT = (False, True, True, False, False, True)  # whether a column of `_cells` stands to the right
@@ -217,27 +191,3 @@ def as_table() -> str:
         f"{MISFIT} the exact count does not round to the published figure; (no head): published without the classifier. See docs/networks.md.",
     ]
     return "\n".join(text) + "\n"
-
-
-def as_markdown() -> str:
-    """What docs/networks.md has between its marks: a table for each paper, and one of the figures that do not fit."""
-    parts = []
-    for system, paper in PAPERS.items():
-        code = f"code [{paper.code}](https://github.com/{paper.code})" if paper.code else "no official code was found"
-        head = ("preset", "published name", "parameters", "MACs", "published parameters", "published FLOPs", "top-1")
-        lines = [(f"`{each.name}`", each.published.name, *_cells(each)) for each in read_presets() if each.published.system == system]
-        parts += [f"## {system}", f"[{paper.title}](https://arxiv.org/abs/{paper.arxiv}), {code}.", _markdown_table(head, lines)]
-    misfits = ((each.name, figure) for each in read_presets() for figure in each.misfits)
-    lines = [
-        (f"`{name}`", each.quantity.replace("macs", "MACs"), f"{each.published} {each.unit[1]}", f"{each.exact:,}", f"{each.difference:+,}")
-        for name, each in misfits
-    ]
-    parts += ["## Published figures that do not fit", _markdown_table(("preset", "what", "published", "exact", "difference"), lines)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table whose columns stand to the right but for the first two."""
-    rule = ["---", "---", *["---:"] * (len(head) - 2)]
-    text = "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
-    return text.replace("*", r"\*")  # else two marks would set what is between them in italics

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.yaml_files import check_room, one_line_error, write_atomically
+from nas.yaml_files import one_line_error, write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,6 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     content = buffer.getbuffer()
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a process killed while it wrote
         leftover.unlink(missing_ok=True)
-    check_room(path, len(content))
     # A damaged file never replaces a good previous one. Mapped into memory, the tensors are not read a second time.
     whole = isinstance(_read(path, mmap=True), dict)
     write_atomically(path, content, previous=_previous(path) if whole else None)

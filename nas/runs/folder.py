@@ -75,13 +75,9 @@ class Run:
                 path.write_text(f"process {os.getpid()} on {platform.node()} since {now()}: {_command()[:1000]}")
             except Timeout:
                 holder = path.read_text(errors="replace") or "another process"
-                raise one_line_error(
-                    f"{self.folder}: in use by {holder}. Wait for it, stop it, or choose another name with --run."
-                ) from None
+                raise one_line_error(f"{self.folder}: in use by {holder}. Wait for it, stop it, or give another --run.") from None
             except OSError as error:
-                raise one_line_error(
-                    f"{path}: cannot be locked: {error.strerror}. Check the permissions; keep runs on a local disk."
-                ) from None
+                raise one_line_error(f"{path}: cannot be locked: {error.strerror}. Check permissions; keep runs on a local disk.") from None
             yield
 
     def record(self, **entries: Any) -> None:
@@ -98,9 +94,7 @@ class Run:
         path = self.folder / "run.yaml"
         data = read_yaml(path, format=FORMAT) if path.exists() else {}
         if not isinstance(data.get("invocations", []), list):
-            raise one_line_error(
-                f"{path}: invocations: got {data['invocations']!r}; accepted: a list. Delete the line: it is only a record."
-            )
+            raise one_line_error(f"{path}: invocations: got {data['invocations']!r}; accepted: a list. Delete it: it is only a record.")
         return data
 
     def log(self, kind: str, **numbers: Any) -> None:
@@ -117,9 +111,7 @@ class Run:
                         line = b"\n" + line
                 file.write(line)
         except OSError as error:
-            raise one_line_error(
-                f"{path}: cannot be written: {error.strerror}. Make room, then run the same command to continue."
-            ) from None
+            raise one_line_error(f"{path}: cannot be written: {error.strerror}. Make room; the same command then continues.") from None
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``, all or of one kind, in order; torn lines are left out. A resumed run repeats some steps."""

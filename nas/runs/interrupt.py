@@ -10,6 +10,12 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+class Stopped(Exception):
+    """A command was interrupted and has left everything in order: the same command continues."""
+
+    exit_status = 130  # what a shell expects; the `Interrupt` around it knows better
+
+
 class Interrupt:
     """Turns the first Ctrl-C or SIGTERM into a wish that a long loop can look at; the second stops at once.
 
@@ -20,8 +26,8 @@ class Interrupt:
                     save_checkpoint(...)
                     break
 
-    `exit_status` is what a shell expects of a process that a signal ended: 130 or 143; 0 when nothing came. Inside another Interrupt it sets
-    the outer one too. Outside the main thread it does nothing: signals never come there.
+    `exit_status` is what a shell expects of a process that a signal ended: 130 or 143; 0 when nothing came. Outside the main thread it does
+    nothing: signals never come there.
     """
 
     def __init__(self) -> None:
@@ -39,16 +45,12 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+        if isinstance(error, Stopped) and self.requested:
+            error.exit_status = self.exit_status
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
-        self._note(number)
+        self.requested, self.exit_status = True, 128 + number
         with contextlib.suppress(OSError):  # not print: a handler may interrupt a print, which is not reentrant
             os.write(2, b"\nStopping at the next clean point; once more to stop at once.\n")
-
-    def _note(self, number: int) -> None:
-        self.requested, self.exit_status = True, 128 + number
-        outer = getattr(self._before.get(number), "__self__", None)
-        if isinstance(outer, Interrupt):
-            outer._note(number)

@@ -234,9 +234,7 @@ def same_as_begun(run: Run, begun: Begun | None, wanted: Begun) -> None:
         if new.get(key) != old.get(key):
             what = _SAID.get(key, f"with another value of '{key}'")
             got, accepted = _shown(key, wanted, new), _shown(key, begun, old)
-            raise ValueError(
-                f"{run.folder}: begun {what}: got {got}; accepted: {accepted}. Take that, or begin another run with --run NAME."
-            )
+            raise ValueError(f"{run.folder}: begun {what}: got {got}; accepted: {accepted}. Take that, or begin another with --run NAME.")
 
 
 _SAID = {"data_fingerprint": "with other images", "space_fingerprint": "with another space", "architecture": "with another architecture"}

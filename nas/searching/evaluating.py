@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,24 +20,26 @@ from nas.training.loop import evaluate
 from nas.training.recipe import Recipe
 
 
-class Evaluator:
-    """Evaluates networks one after the other in this process; `Workers` does the same beside each other."""
+class Evaluator(NamedTuple):
+    """What evaluates networks, one after the other in this process or beside each other in workers."""
 
-    def __init__(self, evaluate_one: Callable[[Architecture], Evaluation]) -> None:
-        self._evaluate_one = evaluate_one
+    evaluate: Callable[[Sequence[Architecture]], Iterator[Evaluation]]  # lazily and in the order of the architectures
+    settle: Callable[[], None] = lambda: None  # waits until nothing is at work; in this process nothing ever is
 
-    def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[Evaluation]:
-        """Evaluations, lazily and in the order of the architectures."""
-        return map(self._evaluate_one, architectures)
+    def alone(self, measure: Callable[[Architecture], float]) -> Callable[[Architecture], float]:
+        """The measurement, taken while nothing is at work."""
 
-    def settle(self) -> None:
-        """Waits until nothing is at work: here nothing ever is."""
+        def measured(architecture: Architecture) -> float:
+            self.settle()
+            return measure(architecture)
+
+        return measured
 
 
 @contextlib.contextmanager
 def open_evaluator(
     supernet: Supernet, batches: Sequence[tuple[Tensor, Tensor]], recipe: Recipe, device: torch.device, workers: int
-) -> Iterator[Evaluator | Workers]:
+) -> Iterator[Evaluator]:
     """Opens what evaluates sub-networks of the supernet.
 
     Args:
@@ -51,7 +53,7 @@ def open_evaluator(
         ValueError: the machine cannot take so many workers.
     """
     if not workers:
-        yield Evaluator(partial(evaluate_subnet, supernet, batches, partial(recipe.autocast, device)))
+        yield Evaluator(partial(map, partial(evaluate_subnet, supernet, batches, partial(recipe.autocast, device))))
         return
     payload = {
         "space": supernet.space,
@@ -63,7 +65,7 @@ def open_evaluator(
     }
     share = gpu_share(workers, torch.cuda.device_count()) if device.type == "cuda" else 0.0
     with Workers(workers, evaluator_of, payload, num_gpus=share) as pool:
-        yield pool
+        yield Evaluator(pool.evaluate, pool.settle)
 
 
 def evaluator_of(payload: dict[str, Any]) -> Callable[[Architecture], Evaluation]:
@@ -90,13 +92,3 @@ def evaluate_subnet(
     except MemoryError:
         return Evaluation(failure="out of memory")
     return Evaluation(accuracy) if torch.stack(finite).all() else Evaluation(failure="logits are not finite")
-
-
-def alone(evaluator: Evaluator | Workers, measure: Callable[[Architecture], float]) -> Callable[[Architecture], float]:
-    """The measurement, taken while no worker of the evaluator is at work."""
-
-    def measured(architecture: Architecture) -> float:
-        evaluator.settle()
-        return measure(architecture)
-
-    return measured

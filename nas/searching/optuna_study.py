@@ -81,9 +81,7 @@ def open_study(
         for fact, value in facts.items():
             begun = study.user_attrs.get(fact)
             if begun != value:
-                raise ValueError(
-                    f"{place}: is of something else, by its '{fact}': got {value!r}; accepted: {begun!r}. Search with that again, or {remove}"
-                )
+                raise ValueError(f"{place}: begun with another {fact}: got {value!r}; accepted: {begun!r}. Search with that, or {remove}")
         stored = {}
         for number, trial in enumerate(trials):
             outcome = _stored(trial, request) if trial.number == number else None

@@ -24,7 +24,6 @@ from nas.searching.search import Evaluation
 
 EvaluateOne = Callable[[Architecture], Evaluation]
 
-QUEUED = 2  # tasks handed to a worker at a time: with one it idles between two, 122 against 178 short tasks a second
 START_SECONDS = 300  # what workers may take to start; Ray itself would wait for ever for what the machine does not have
 
 
@@ -54,7 +53,7 @@ class Workers:
         self._num, self._num_gpus = num, num_gpus
         self._factory, self._payload = factory, payload
         self._actors: list[Any] = []
-        self._queues: list[deque[Any]] = []  # per actor, what was handed to it, oldest first
+        self._running: dict[Any, tuple[int, int]] = {}  # task -> index of its architecture, of its actor
 
     def __enter__(self) -> Self:
         """Starts Ray on this machine alone, and the workers.
@@ -69,7 +68,6 @@ class Workers:
         try:
             self._payload = ray.put(self._payload)
             self._actors = [self._start() for _ in range(self._num)]
-            self._queues = [deque() for _ in range(self._num)]
             self._build(self._actors)
         except BaseException:
             ray.shutdown()
@@ -89,67 +87,42 @@ class Workers:
         """
         import ray
 
-        waiting = deque(enumerate(architectures))
-        running: dict[Any, tuple[int, int]] = {}  # task -> index of the architecture, of the actor
+        waiting, died = deque(range(len(architectures))), set()
         results: dict[int, Evaluation] = {}
-        suspects: set[int] = set()  # those whose worker died: one of its tasks ended it, so each is tried again with a worker of its own
-
-        def load(queue: deque[Any]) -> int:
-            return QUEUED if any(running[task][0] in suspects for task in queue) else len(queue)
-
-        try:
-            for wanted in range(len(architectures)):
-                while wanted not in results:
-                    # The emptiest queue first, so that the last tasks of a generation are spread over the workers.
-                    while waiting and load(shortest := min(self._queues, key=load)) < (1 if waiting[0][0] in suspects else QUEUED):
-                        index, architecture = waiting.popleft()
-                        position = self._queues.index(shortest)
-                        task = self._actors[position].evaluate.remote(architecture)
-                        shortest.append(task)
-                        running[task] = index, position
-                    (task,), _ = ray.wait(list(running), num_returns=1)
-                    index, position = running[task]
-                    try:
-                        results[index] = _get(task)
-                    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # it died, or Ray ended it for want of memory
-                        lost = [running.pop(task)[0] for task in self._queues[position]]
-                        if lost[0] in suspects:
-                            results[lost.pop()] = Evaluation(failure="ended its worker twice")
-                        suspects.update(lost)
-                        waiting.extendleft((k, architectures[k]) for k in reversed(lost))
-                        self._replace(position)
+        self._running = {}
+        for wanted in range(len(architectures)):
+            while wanted not in results:
+                idle = set(range(self._num)) - {busy for _, busy in self._running.values()}
+                # One task each, so that who ends a worker is known; a second one in a queue would save 3 ms a task.
+                while waiting and idle:
+                    index, position = waiting.popleft(), idle.pop()
+                    self._running[self._actors[position].evaluate.remote(architectures[index])] = index, position
+                (task,), _ = ray.wait(list(self._running), num_returns=1)
+                index, position = self._running.pop(task)
+                try:
+                    results[index] = _get(task)
+                except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # it died, or Ray ended it for want of memory
+                    if index in died:
+                        results[index] = Evaluation(failure="ended its worker twice")
                     else:
-                        del running[task]
-                        self._queues[position].remove(task)
-                yield results.pop(wanted)
-        finally:
-            # Left early: what has not begun does not begin. After an error the generator may outlive Ray, which a cancel would start anew.
-            for task in running if ray.is_initialized() else ():
-                ray.cancel(task)
-            for queue in self._queues:
-                queue.clear()
+                        waiting.appendleft(index)
+                    died.add(index)
+                    ray.kill(self._actors[position])
+                    self._actors[position] = self._start()
+                    self._build([self._actors[position]])
+            yield results.pop(wanted)
 
     def settle(self) -> None:
         """Waits until no worker is at work, so that a latency can be taken beside none; their results are kept."""
         import ray
 
-        tasks = [task for queue in self._queues for task in queue]
-        ray.wait(tasks, num_returns=len(tasks)) if tasks else None
+        ray.wait(list(self._running), num_returns=len(self._running)) if self._running else None
 
     def _start(self) -> Any:
         import ray
 
         # No restarts by Ray: an architecture that always ends its worker would use them up and leave no worker at all.
         return ray.remote(_Worker).options(num_cpus=1, num_gpus=self._num_gpus, max_restarts=0, max_task_retries=0).remote()
-
-    def _replace(self, position: int) -> None:
-        """A new worker in the place of a dead one."""
-        import ray
-
-        ray.kill(self._actors[position])
-        self._queues[position].clear()
-        self._actors[position] = self._start()
-        self._build([self._actors[position]])
 
     def _build(self, actors: list[Any]) -> None:
         """Waits until the actors have what they evaluate with.
@@ -163,10 +136,8 @@ class Workers:
             _get([actor.build.remote(self._factory, self._payload) for actor in actors], START_SECONDS)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             late = isinstance(error, ray.exceptions.GetTimeoutError)
-            why = f"not ready within {START_SECONDS:g} s" if late else "ended while they were built, most likely for want of memory"
-            raise ValueError(
-                f"--workers: {why}: got {self._num} workers; accepted: as many as the machine has cores, GPUs and memory for. Ask for fewer."
-            ) from None
+            why = f"not ready within {START_SECONDS:g} s" if late else "ended while they were built, probably for want of memory"
+            raise ValueError(f"--workers: {why}: got {self._num} workers; accepted: what cores, GPUs, memory allow. Take fewer.") from None
 
 
 def gpu_share(num: int, gpus: int) -> float:

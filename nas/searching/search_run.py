@@ -17,14 +17,14 @@ from nas.networks.architecture import Architecture
 from nas.progress import Progress
 from nas.quantities import Budget
 from nas.runs.folder import now
+from nas.runs.interrupt import Stopped
 from nas.runs.records import SearchRecord, digest, read_winner, winner_path, write_architecture
-from nas.searching.evaluating import alone, open_evaluator
+from nas.searching.evaluating import open_evaluator
 from nas.searching.known_networks import baselines
 from nas.searching.optuna_study import open_study
 from nas.searching.search import Instruments, Result, SearchRequest, Trial, failures, search
 from nas.searching.supernet_run import SupernetRun
 from nas.searching.winner import Winner, choose_winner
-from nas.training.report import Stopped
 from nas.training.setting import DIGITS
 
 STUDY_FILE = "study.db"
@@ -84,7 +84,7 @@ class SearchRun:
         with contextlib.ExitStack() as stack:
             batches = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
             evaluator = stack.enter_context(open_evaluator(supernet, batches, setting.recipe, setting.device, self.workers))
-            latency = alone(evaluator, partial(measure_latency, device=setting.device, batch=self.latency_batch))
+            latency = evaluator.alone(partial(measure_latency, device=setting.device, batch=self.latency_batch))
             instruments = Instruments(cost, evaluator.evaluate, {"latency_ms": latency})
             study = stack.enter_context(open_study(run.folder / STUDY_FILE, self.study, space.decisions, request, self._facts()))
             budgets = " and ".join(each.text for each in self.budgets)
@@ -137,6 +137,4 @@ class SearchRun:
 
 def _show(progress: Progress, trial: Trial, evaluated: int, best: Trial | None) -> None:
     if evaluated > progress.done:
-        if progress.done == 0:
-            progress.resume(evaluated - 1)
-        progress.advance(evaluated - progress.done, f"best {best.objectives[0]:.2%}" if best else None)
+        progress.reach(evaluated, f"best {best.objectives[0]:.2%}" if best else None)

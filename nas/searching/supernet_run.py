@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,10 +55,9 @@ class SupernetRun:
         return read_record(self.run)
 
     def record(self) -> SupernetRecord:
-        content = self.setting.recipe.model_dump(mode="json", exclude_none=True)
-        return SupernetRecord(
-            space=self.space_name, space_fingerprint=self.space.fingerprint, recipe_content=content, **self.setting.record()
-        )
+        recipe = self.setting.recipe.model_dump(mode="json", exclude_none=True)
+        space: Any = {"space": self.space_name, "space_fingerprint": self.space.fingerprint}
+        return SupernetRecord(recipe_content=recipe, **space, **self.setting.record())
 
     def check_begun(self) -> None:
         """Refuses a run that was begun with something else."""

@@ -70,9 +70,7 @@ def _no_winner(trials: Sequence[Trial], budgets: Sequence[Budget]) -> str:
             "What failed is not tried again: mend the cause, then begin another study with another --seed or --budget."
         )
     texts = " and ".join(budget.text for budget in budgets)
-    return (
-        f"--budget {texts}: no network evaluated obeys it: got {len(trials)} trials; accepted: at least one. Raise the budget or --trials."
-    )
+    return f"--budget {texts}: no network evaluated obeys it: got {len(trials)} trials; accepted: one or more. Raise it, or --trials."
 
 
 def _by_accuracy(trial: Trial) -> tuple[float, float, int]:

@@ -105,6 +105,5 @@ def _check_order(decisions: Decisions, decode: Decode, patterns: Patterns) -> No
         values = {**_last_options(decisions), **pattern}
         costs = [cost(decode({**values, name: option})) for option in decision.options] if decision.ascending else []
         for (option, less), (following, more) in itertools.pairwise(zip(decision.options, costs, strict=False)):
-            assert all(a <= b for a, b in zip(less, more, strict=True)), (
-                f"{name}: declared to ascend in cost: got {less} for {option} and {more} for {following}"
-            )
+            fits = all(a <= b for a, b in zip(less, more, strict=True))
+            assert fits, f"{name}: declared to ascend in cost: got {less} for {option} and {more} for {following}"

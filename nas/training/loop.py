@@ -142,9 +142,7 @@ class _State:
         state = load_checkpoint(path) if path is not None else None
         if state is not None:
             if state["identity"] != identity:
-                raise ValueError(
-                    f"{path}: a checkpoint of something else: got {state['identity']}; accepted {identity}. Give another --run."
-                )
+                raise ValueError(f"{path}: a checkpoint of something else: got {state['identity']}; accepted {identity}. Give a new --run.")
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
             self.done = int(state["step"])
@@ -172,9 +170,7 @@ class _State:
     def finite_loss(self) -> float:
         loss = self.loss.item()
         if not math.isfinite(loss):
-            raise ValueError(
-                f"training: the loss is {loss} at step {self.done}: got lr {self.course.phase.lr}. Lower 'lr' in the recipe; the last checkpoint is kept."
-            )
+            raise ValueError(f"training: loss {loss} at step {self.done}: got lr {self.course.phase.lr}. Lower it; the checkpoint is kept.")
         return loss
 
 

@@ -9,13 +9,10 @@ from torch import Tensor, nn
 
 from nas.progress import Progress
 from nas.runs.folder import Run
+from nas.runs.interrupt import Stopped
 from nas.training.loop import Watch
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-
-
-class Stopped(Exception):
-    """A command was interrupted and has left everything in order."""
 
 
 class Report(Watch):
@@ -36,9 +33,7 @@ class Report(Watch):
             yield self
 
     def step(self, done: int, loss: float, lr: float) -> None:
-        if done - self._progress.done > 1 and self._progress.done == 0:
-            self._progress.resume(done - 1)
-        self._progress.advance(done - self._progress.done, f"loss {loss:.3f}")
+        self._progress.reach(done, f"loss {loss:.3f}")
         self._run.log(self.kind, step=done, loss=round(loss, 5), lr=lr)
 
     def rung(self, done: int, model: nn.Module) -> None:

@@ -12,8 +12,9 @@ from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.networks.weight_files import save_weights
 from nas.runs.folder import Run
+from nas.runs.interrupt import Stopped
 from nas.training.loop import Course, evaluate, train_model
-from nas.training.report import Report, Stopped
+from nas.training.report import Report
 from nas.training.setting import Setting
 
 

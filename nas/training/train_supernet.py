@@ -9,8 +9,9 @@ from torch import nn
 
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import Run
+from nas.runs.interrupt import Stopped
 from nas.training.loop import Course, train_model
-from nas.training.report import Report, Stopped
+from nas.training.report import Report
 from nas.training.setting import Setting
 
 CHECKPOINT = "supernet.pt"

@@ -35,9 +35,7 @@ class ASShift(nn.Module):
     def __init__(self, width: int, grid: tuple[int, int]) -> None:
         super().__init__()
         if -(-width // -(-width // SHIFT_SIZE)) < SHIFT_SIZE:
-            raise ValueError(
-                f"as_shift: chunks of ceil(width/5) leave fewer than five: got width {width}; accepted 5, 9, 10, 13, 14, 15 and from 17 on."
-            )
+            raise ValueError(f"as_shift: chunks of ceil(width/5) are not five: got width {width}; accepted 5, 9, 10, 13 to 15, from 17 on.")
         self.conv1 = nn.Linear(width, width)
         self.norm1 = GroupNorm1(width)
         self.conv2_1 = nn.Linear(width, width)
