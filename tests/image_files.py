@@ -36,7 +36,7 @@ def write_folder(folder: Path, splits: tuple[str, ...] = ("train", "val"), per_c
     return folder
 
 
-def write_parquet(path: Path, labels: list[int], names: list[str] | None, column: str = "img") -> None:
+def write_parquet(path: Path, labels: list[int | None], names: list[str] | None, column: str = "img") -> None:
     rows = []
     for seed in range(len(labels)):
         buffer = io.BytesIO()

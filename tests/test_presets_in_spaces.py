@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+from nas import HOME
+from nas.cost import cost
 from nas.networks.architecture import FORM_DEFAULTS, Architecture, MergeKind, NormKind, OptionalNorm, Scaled
-from nas.published.presets import preset_names, read_preset
+from nas.published.presets import Preset, preset_names, read_preset, read_presets
+from nas.quantities import parse_budgets
+from nas.searching.known_networks import starting_networks
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.schema import space_file
 
@@ -76,3 +81,17 @@ def test_the_space_around_spach_contains_what_its_file_says() -> None:
 
     xs = {"spach_conv_ms_xs", "spach_mlp_ms_xs", "spach_mlp_ms_xs_shared", "spach_trans_ms_xs"}
     assert set(filter(contains, preset_names())) == xs | {"spach_conv_ms_s", "spach_mlp_ms_s", "spach_mlp_ms_s_shared", "spach_hybrid_ms_s"}
+
+
+def test_a_search_begins_with_the_published_networks_of_its_space_that_are_within_budget() -> None:
+    space = SearchSpace.read(HOME / "search_spaces" / "spach.yaml")
+
+    def contained(preset: Preset) -> bool:
+        with contextlib.suppress(ValueError):
+            return bool(space.encode(preset.architecture))
+        return False
+
+    macs = {preset.name: cost(preset.architecture).macs for preset in read_presets() if contained(preset)}
+    limit = sorted(macs.values())[len(macs) // 2]
+    starts = starting_networks(space, parse_budgets([f"{limit}MACs"]), ())
+    assert set(starts) == {name for name, value in macs.items() if value <= limit} and 0 < len(starts) < len(macs)

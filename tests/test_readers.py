@@ -511,6 +511,8 @@ def test_parquet_columns_and_labels_are_checked(tmp_path: Path) -> None:
     assert "got 2; accepted 0 to 1" in line(open_data, str(tmp_path))
     write_parquet(train, [0] * 5, ["ant", "bee"])
     assert "'bee'" in line(open_data, str(tmp_path))
+    write_parquet(train, [0, None] * 5, ["ant", "bee"])
+    assert "missing label: got 5" in line(open_data, str(tmp_path))
     write_parquet(train, [], ["ant", "bee"])
     assert "cannot be had" in line(open_data, str(tmp_path))
     write_parquet_set(tmp_path)

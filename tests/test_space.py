@@ -254,6 +254,8 @@ SMALL_SPACES: dict[str, dict[str, Any]] = {
     "per stage": {"mixer_per": "stage", "stages__0__cpe": True},
     "always shared": {"stages__0__sharing": True, "stages__1__sharing": True, "stages__0__kernel": 3, "stages__1__cpe": False},
     "one stage": {"stages": [{**STAGE, "mixer": ["permute", "s2_shift", "as_shift"], "depth": [2, 3]}]},
+    # What the hidden width is worth shows only once the mixer is chosen that has one.
+    "a kind that one mixer reads": {"stages": [{**STAGE, "mixer": ["conv", "token_mlp"], "token_hidden": ["tokens", "channels"]}]},
     "attention on many tokens": {
         "stages": [{**STAGE, "mixer": ["attention", "token_mlp", "conv"], "kernel": [3, 9], "head_width": [16, 32]}],
         "patch": 2,

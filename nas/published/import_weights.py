@@ -40,7 +40,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         is_safetensors = file.read(9)[8:] == b"{"  # behind the length of the header
     content = load_weights(path)[0] if is_safetensors else _unpickle(path)
     wrapped = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)] if isinstance(content, Mapping) else []
-    state = wrapped[0] if wrapped else content
+    state: Any = wrapped[0] if wrapped else content
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         mapping = isinstance(state, Mapping)
         others = {name: value for name, value in state.items() if not isinstance(value, Tensor)} if mapping else {"it": state}
