@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SETTINGS: dict[str, dict[str, str]] = {
     "as it comes": {},
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
-    **{f"spin {count}": {"GOMP_SPINCOUNT": str(count)} for count in (0, 100, 1000, 10000)},
+    **{f"spin {count}": {"GOMP_SPINCOUNT": str(count)} for count in (0, 100, 1000, 4000, 10000)},
 }
 TRAINING = """
 import sys, time, torch, torch.nn.functional as F

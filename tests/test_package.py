@@ -56,7 +56,7 @@ def test_plain_names() -> None:
         _ = nas.Supernett  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("said", "expected"), [({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")])
+@pytest.mark.parametrize(("said", "expected"), [({}, "4000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")])
 def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(said: dict[str, str], expected: str | None) -> None:
     """Set before torch is loaded, which would not look again."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
