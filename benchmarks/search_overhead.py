@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from nas.spaces.space import SearchSpace
 
 from nas.cost import cost
 from nas.data import open_data
@@ -26,6 +25,7 @@ from nas.progress import Progress
 from nas.quantities import parse_budgets
 from nas.searching.optuna_study import open_study
 from nas.searching.search import Evaluation, Instruments, SearchRequest, search
+from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.loop import evaluate
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -73,3 +74,10 @@ def test_ci_installs_and_tests_by_the_readmes_commands() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert "pytest" in SHELL and "pytest" in ci
     assert "pip install -e '.[test]'" in SHELL and "pip install --quiet -e '.[test]'" in ci
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_starts(script: Path) -> None:
+    """What a benchmark imports moves now and then, and nobody runs all of them each time."""
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
