@@ -1,9 +1,15 @@
-"""Pareto dominance and rank correlation. Plain numbers in, plain numbers out."""
+"""Pareto dominance, and how well scores rank. Plain numbers in, plain numbers out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+Scores = Sequence[float]
+LEAST = 10  # networks that a correlation wants: with fewer, chance alone gives any figure
+SPARSE = 1e-3  # accuracies, as shares, that are so near count as equal in the sparse tau
+TOP = 5
 
 
 def dominates(a: Sequence[float], b: Sequence[float], directions: Sequence[str]) -> bool:
@@ -16,7 +22,10 @@ def dominates(a: Sequence[float], b: Sequence[float], directions: Sequence[str])
     return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)
 
 
-def kendall_tau(x: Sequence[float], y: Sequence[float]) -> float:
+# ---- of scores, the larger the better, against the truth: accuracies as shares --------------------------------------------
+
+
+def kendall_tau(x: Scores, y: Scores) -> float:
     """Kendall's tau-b of two lists: 1 the same order, -1 the opposite, ties in either list allowed for.
 
     Returns:
@@ -26,3 +35,107 @@ def kendall_tau(x: Sequence[float], y: Sequence[float]) -> float:
 
     assert len(x) == len(y), f"lists of {len(x)} and {len(y)}"
     return float(kendalltau(x, y).statistic) if len(set(x)) > 1 and len(set(y)) > 1 else math.nan
+
+
+def spearman(x: Scores, y: Scores) -> float:
+    """Spearman's rho: the correlation of the ranks, ties at their mean rank; NaN where there is no order."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(x, y).statistic) if len(set(x)) > 1 and len(set(y)) > 1 else math.nan
+
+
+def sparse_tau(scores: Scores, truth: Scores) -> float:
+    """Kendall's tau with the truth rounded to a tenth of a point, below which an order is noise (Yu et al., https://arxiv.org/abs/2003.04276)."""
+    return kendall_tau(scores, [round(value / SPARSE) for value in truth])
+
+
+def _best(values: Scores) -> list[int]:
+    """The places of the `TOP` largest values; of equal ones the first."""
+    return sorted(range(len(values)), key=lambda place: (-values[place], place))[:TOP]
+
+
+def top_regret(scores: Scores, truth: Scores) -> float:
+    """What is lost, as a share, by training the five networks of the highest scores alone and taking the best of them."""
+    return max(truth) - max(truth[place] for place in _best(scores))
+
+
+def top_precision(scores: Scores, truth: Scores) -> float:
+    """The share of the five highest scores that are among the five best networks."""
+    return len({*_best(scores)} & {*_best(truth)}) / min(TOP, len(truth))
+
+
+FIGURES: dict[str, Callable[[Scores, Scores], float]] = {
+    "tau": kendall_tau,
+    "sparse_tau": sparse_tau,
+    "rho": spearman,
+    "regret_5": top_regret,
+    "precision_5": top_precision,
+}
+
+
+class Estimate(NamedTuple):
+    """A figure, and the interval that holds 95% of its values over networks drawn anew (bootstrap, percentiles)."""
+
+    value: float
+    low: float
+    high: float
+
+
+def rank_figures(scores: Mapping[str, Scores], truth: Scores, resamples: int = 1000) -> dict[str, dict[str, Estimate]]:
+    """Every figure of every list of scores against the truth; all lists are resampled alike, so that they can be compared.
+
+    Args:
+        scores: by name, one number for each network, the larger the better.
+        truth: the networks' accuracies as shares.
+        resamples: draws of as many networks, with replacement.
+
+    Returns:
+        By name of the scores, then of the figure; the entry "A - B" is the difference of the first list and each other one.
+
+    Raises:
+        ValueError: fewer than ten networks.
+    """
+    import numpy as np
+
+    if len(truth) < LEAST:
+        raise ValueError(
+            f"ranking: too few networks: got {len(truth)}; accepted: {LEAST} or more, since chance alone gives any figure to fewer."
+        )
+    draws = np.random.default_rng(0).integers(len(truth), size=(resamples, len(truth))).tolist()
+    first = next(iter(scores))
+
+    def figures(places: Sequence[int]) -> dict[tuple[str, str], float]:
+        drawn = [truth[place] for place in places]
+        found = {
+            (name, figure): of([each[place] for place in places], drawn) for name, each in scores.items() for figure, of in FIGURES.items()
+        }
+        found |= {
+            (f"{first} - {name}", figure): found[first, figure] - found[name, figure]
+            for name in scores
+            if name != first
+            for figure in FIGURES
+        }
+        return found
+
+    whole, resampled = figures(range(len(truth))), [figures(places) for places in draws]
+    estimates: dict[str, dict[str, Estimate]] = {}
+    for (name, figure), value in whole.items():
+        low, high = np.nanpercentile([each[name, figure] for each in resampled], [2.5, 97.5])
+        estimates.setdefault(name, {})[figure] = Estimate(value, float(low), float(high))
+    return estimates
+
+
+def mean_rank_residuals(scores: Scores, truth: Scores, groups: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """How far scores put each group too high, in ranks of 0 to 1: the mean over networks of (rank by score - rank by truth), weighted by
+    the group's share of a network. Positive: overrated.
+
+    Args:
+        groups: of each network the shares of what it is made of, such as its mixers.
+    """
+    from scipy.stats import rankdata
+
+    most = max(1, len(truth) - 1)
+    residuals = [(by_score - by_truth) / most for by_score, by_truth in zip(rankdata(scores), rankdata(truth), strict=True)]
+    names = {name for shares in groups for name in shares}
+    weights = {name: [shares.get(name, 0.0) for shares in groups] for name in sorted(names)}
+    return {name: sum(w * r for w, r in zip(each, residuals, strict=True)) / sum(each) for name, each in weights.items() if sum(each)}

@@ -1,4 +1,4 @@
-"""Dominance and rank correlation, against closed forms and against a twin as slow as possible."""
+"""Dominance and the figures of a ranking, against closed forms and against twins as slow as possible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import random
 
 import pytest
 
-from nas.pareto import dominates, kendall_tau
+from nas.pareto import (
+    dominates,
+    kendall_tau,
+    mean_rank_residuals,
+    rank_figures,
+    sparse_tau,
+    spearman,
+    top_precision,
+    top_regret,
+)
 
 UP_DOWN = ("maximize", "minimize")
 
@@ -41,3 +50,65 @@ def test_kendall_tau_at_its_ends() -> None:
     assert kendall_tau(order, [math.exp(value) for value in order]) == pytest.approx(1)
     assert kendall_tau(order, [-value for value in order]) == pytest.approx(-1)
     assert math.isnan(kendall_tau([1, 1, 1], [1, 2, 3])) and math.isnan(kendall_tau([], [])) and math.isnan(kendall_tau([1], [2]))
+
+
+def accuracies(seed: int, count: int = 30) -> tuple[list[float], list[float]]:
+    """Scores, and a truth that goes with them; some of each are equal."""
+    draw = random.Random(seed)
+    scores = [draw.randrange(40) / 40 for _ in range(count)]
+    return scores, [round(0.6 + 0.1 * score + draw.gauss(0, 0.03), 3) for score in scores]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_spearman_is_the_correlation_of_mean_ranks(seed: int) -> None:
+    def ranks(values: list[float]) -> list[float]:
+        return [sum(other < value for other in values) + (sum(other == value for other in values) + 1) / 2 for value in values]
+
+    (a, b), n = map(ranks, accuracies(seed)), 30
+    covariance = sum((x - (n + 1) / 2) * (y - (n + 1) / 2) for x, y in zip(a, b, strict=True))
+    spread = math.sqrt(sum((x - (n + 1) / 2) ** 2 for x in a) * sum((y - (n + 1) / 2) ** 2 for y in b))
+    assert spearman(*accuracies(seed)) == pytest.approx(covariance / spread, abs=1e-12)
+
+
+def test_sparse_tau_sees_no_order_within_a_tenth_of_a_point() -> None:
+    scores, truth = accuracies(0)
+    assert sparse_tau(scores, truth) == pytest.approx(slow_tau(scores, truth)), "these are whole tenths of a point"
+    assert sparse_tau(scores, [value + random.Random(1).uniform(-4e-4, 4e-4) for value in truth]) == sparse_tau(scores, truth)
+    assert math.isnan(sparse_tau([1, 2, 3], [0.7001, 0.7002, 0.7003]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_top_five_are_those_of_the_highest_scores(seed: int) -> None:
+    draw = random.Random(seed)
+    scores, truth = [draw.random() for _ in range(30)], [draw.random() for _ in range(30)]
+    chosen = [pair for pair in sorted(zip(scores, truth, strict=True), reverse=True)][:5]
+    best = sorted(truth, reverse=True)[:5]
+    assert top_regret(scores, truth) == max(truth) - max(accuracy for _, accuracy in chosen) >= 0
+    assert top_precision(scores, truth) == sum(accuracy in best for _, accuracy in chosen) / 5
+    assert (top_regret(truth, truth), top_precision(truth, truth)) == (0, 1)
+
+
+def test_intervals_hold_what_they_should() -> None:
+    """A perfect order is certain; an order by chance has the spread that tau has by chance, sqrt(2 (2 n + 5) / (9 n (n - 1)))."""
+    draw = random.Random(5)
+    truth = [draw.random() for _ in range(40)]
+    found = rank_figures({"perfect": truth, "chance": [draw.random() for _ in truth]}, truth, resamples=400)
+    assert found["perfect"]["tau"] == (1, 1, 1) and found["perfect"]["regret_5"] == (0, 0, 0)
+    tau, expected = found["chance"]["tau"], math.sqrt(2 * (2 * 40 + 5) / (9 * 40 * 39))
+    assert tau.low < tau.value < tau.high and (tau.high - tau.low) / (2 * 1.96) == pytest.approx(expected, rel=0.35)
+    between = found["perfect - chance"]["tau"]
+    assert between.value == pytest.approx(1 - tau.value) and between.low == pytest.approx(1 - tau.high) and between.low > 0
+
+
+def test_a_correlation_wants_ten_networks() -> None:
+    with pytest.raises(ValueError, match=r"got 9; accepted: 10 or more"):
+        rank_figures({"score": range(9)}, range(9))
+
+
+def test_what_is_overrated_has_a_positive_residual() -> None:
+    truth = [0.1 * place for place in range(10)]
+    scores = [value + (0.35 if place in (2, 5) else 0.0) for place, value in enumerate(truth)]
+    shares = [{"conv": 0.5, "shift": 0.5} if place in (2, 5) else {"conv": 1.0} for place in range(10)]
+    bias = mean_rank_residuals(scores, truth, shares)
+    assert bias["shift"] == pytest.approx(2.5 / 9) and bias["conv"] < 0  # the two rise by two and by three places
+    assert mean_rank_residuals(truth, truth, shares) == {"conv": 0, "shift": 0}

@@ -1,4 +1,4 @@
-"""What a step of the supernet trains: laws that a user relies on, whatever the scheme by which sizes and mixers are drawn."""
+"""What an update of the supernet trains: laws that a ranking relies on, whatever the scheme by which sizes are drawn."""
 
 from __future__ import annotations
 
@@ -11,91 +11,126 @@ import pytest
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.networks.mixers import NO_MIXER
+from nas.quantities import parse_budget, parse_budgets
 from nas.spaces.decisions import SearchSpace
-from nas.training.paths import paths_of_step
+from nas.spaces.levels import Levels, unrewarded
+from nas.training.paths import STRATA, path_of_step
 
 HERE = Path(__file__).parent
 SPACE_FILES = [*sorted((HERE.parent / "search_spaces").glob("*.yaml")), HERE / "spaces" / "conv4.yaml"]
-STEPS = 300
+STEPS = 1680  # a multiple of 3, 4, 5, 6, 7 and 8: whole cycles of every list of mixers
 
 
 @cache
-def read(path: Path) -> SearchSpace:
-    return SearchSpace.read(path)
+def read(path: Path) -> tuple[SearchSpace, Levels]:
+    """A space as a budget in the middle of its costs has it, and the levels around that budget."""
+    space = SearchSpace.read(path)
+    whole = Levels.whole(space).ends["macs"]
+    budgets = [parse_budget(f"{(whole[0] * whole[1]) ** 0.5:.0f}MACs")]
+    levels = Levels.around(budgets)
+    assert levels
+    return space.fixing(unrewarded(space, budgets)), levels
 
 
 @cache
-def steps(path: Path) -> list[list[Architecture]]:
-    return [paths_of_step(read(path), seed=0, step=step) for step in range(STEPS)]
+def paths(path: Path) -> list[Architecture]:
+    return [path_of_step(*read(path), 0, step) for step in range(STEPS)]
 
 
 by_space = pytest.mark.parametrize("path", SPACE_FILES, ids=lambda path: path.stem)
 
 
-def trained(architecture: Architecture) -> Counter[tuple[int, int | str, str]]:
-    """(stage, block or 'shared', mixer) of every mixer that the architecture trains, once per path."""
-    stages = enumerate(architecture.stages)
-    return Counter(
-        (i, "shared" if stage.sharing else j, mixer)
-        for i, stage in stages
-        for j, mixer in enumerate(stage.mixers[: 1 if stage.sharing else None])
-    )
+def test_a_path_is_a_function_of_seed_and_step() -> None:
+    space, levels = read(SPACE_FILES[0])
+    drawn = [path_of_step(space, levels, seed, step).key for seed in range(4) for step in range(25)]
+    assert drawn == [path_of_step(space, levels, seed, step).key for seed in range(4) for step in range(25)]
+    assert len(set(drawn)) > 90  # other seeds and other steps have other paths
 
 
 @by_space
-def test_the_paths_are_a_function_of_seed_and_step(path: Path) -> None:
-    space = read(path)
-    for step in (0, 1, 999):
-        assert paths_of_step(space, 7, step) == paths_of_step(space, 7, step)
-    drawn = [tuple(each.key for each in paths_of_step(space, seed, step)) for seed in range(5) for step in range(20)]
-    assert len(set(drawn)) > 20  # other seeds and other steps have other paths
+def test_fairness_is_strict_over_every_cycle_of_updates(path: Path) -> None:
+    """Of m mixers each runs once in m updates in a row, whatever it costs; blocks that a path's depth leaves out take their turn too, so the
+    law is looked at in the first block of each stage, which every path has."""
+    space, _ = read(path)
+    for name, options in space.mixer_decisions.items():
+        stage, _, block = name.partition(".")
+        if block not in ("b0.mixer", "mixer"):
+            continue
+        ran = [each.stages[int(stage[1:])].mixers[0] for each in paths(path)]
+        for cycle in range(0, STEPS, len(options)):
+            assert Counter(ran[cycle : cycle + len(options)]) == Counter(map(str, options)), (name, cycle)
 
 
 @by_space
-def test_every_step_has_as_many_paths_as_the_longest_list_of_mixers_needs(path: Path) -> None:
-    """A run says before it begins how many paths a step has."""
-    assert len({len(paths) for paths in steps(path)}) == 1
-    assert len(steps(path)[0]) >= max(len(options) for options in read(path).mixer_decisions.values())
+def test_the_order_within_a_cycle_is_drawn_anew_and_apart_for_each_place(path: Path) -> None:
+    space, _ = read(path)
+    found = {}
+    for name, options in space.mixer_decisions.items():
+        stage, _, block = name.partition(".")
+        if block in ("b0.mixer", "mixer") and len(options) > 3:
+            ran = [each.stages[int(stage[1:])].mixers[0] for each in paths(path)]
+            found[name] = tuple(ran)
+            cycles = {tuple(ran[k : k + len(options)]) for k in range(0, STEPS, len(options))}
+            assert len(cycles) > 10, name
+    assert len(set(found.values())) == len(found)
 
 
 @by_space
-def test_both_ends_of_the_space_are_trained_in_every_step(path: Path) -> None:
-    """The sandwich rule: a network with the largest sizes and one with the smallest, whatever their mixers."""
-    space = read(path)
-    sizes = [name for name in space.decisions if name not in space.mixer_decisions]
-    for paths in steps(path)[:100]:
-        for end in (0, -1):
-            extreme = {name: space.decisions[name][end] for name in sizes}
-            assert any(space.decode({**space.encode(each), **extreme}) == each for each in paths)
+def test_costs_lie_in_the_range_and_even_in_its_logarithm(path: Path) -> None:
+    space, levels = read(path)
+    reached = [levels.of(cost(each)) for each in paths(path)]
+    inside = [each for each in reached if levels.low - 0.02 <= each <= 1.02]
+    assert len(inside) > 0.9 * STEPS, "where mixers fit in at no size, a path is the nearest"
+    parts = Counter(min(3, int(4 * (1 - each_log))) for each_log in (_log_share(each, levels.low) for each in inside))
+    assert all(0.13 < parts[part] / len(inside) < 0.4 for part in range(4)), parts
 
 
-@by_space
-def test_every_mixer_of_a_block_is_trained_equally_often(path: Path) -> None:
-    """Over many steps, to a tenth; where blocks share one mixer or have none, `none` is not told apart from not sharing, and is left out."""
-    space = read(path)
-    counts: Counter[tuple[int, int | str, str]] = Counter()
-    for paths in steps(path):
-        counts.update(sum(map(trained, paths), Counter()))
-    places = {place[:2] for place in counts}
-    assert {(i, 0) for i in range(len(space.decode(space.encode(steps(path)[0][0])).stages))} <= places
-    for i, block in places:
-        offered = space.mixer_decisions.get(f"s{i}.b{0 if block == 'shared' else block}.mixer", ())
-        by_mixer = {str(mixer): counts[i, block, str(mixer)] for mixer in offered if mixer != NO_MIXER}
-        mean = sum(by_mixer.values()) / max(1, len(by_mixer))
-        assert all(abs(count - mean) <= 0.1 * mean + 10 for count in by_mixer.values()), (i, block, by_mixer)
+def _log_share(level: float, low: float) -> float:
+    """0 at the lower end of the range, 1 at the upper."""
+    import math
+
+    return max(0.0, min(1.0, 1 - math.log(level) / math.log(low)))
+
+
+def test_levels_in_a_row_are_in_different_parts_of_the_range() -> None:
+    """So that both ends are trained as often as the middle, within every few updates."""
+    path = HERE.parent / "search_spaces" / "hybrid.yaml"
+    space, levels = read(path)
+    for start in range(0, 160, STRATA):
+        reached = [levels.of(cost(each)) for each in paths(path)[start : start + STRATA]]
+        assert min(reached) < levels.low**0.7 and max(reached) > levels.low**0.3, reached
 
 
 @by_space
 def test_every_option_of_every_decision_is_trained(path: Path) -> None:
-    """A size that no step trained would be judged by weights that never were its own: each is in at least a tenth of the steps."""
-    space = read(path)
+    """A size that no path trained would be judged by weights that never were its own: each is in at least a twentieth of the paths."""
+    space, _ = read(path)
     seen: Counter[tuple[str, object]] = Counter()
-    for paths in steps(path):
-        seen.update({(name, value) for each in paths for name, value in space.encode(each).items()})
+    for each in paths(path):
+        seen.update(space.encode(each).items())
     for name, options in space.decisions.items():
-        assert all(seen[name, option] >= STEPS / 10 for option in options), (name, seen)
+        if name not in space.mixer_decisions or name.endswith((".b0.mixer", "s0.mixer", "s1.mixer")):
+            assert all(seen[name, option] >= STEPS / 40 for option in options if option != NO_MIXER), (name, seen)
 
 
-def test_the_paths_of_a_step_spread_over_the_range_of_costs() -> None:
-    macs = [[cost(each).macs for each in paths] for paths in steps(HERE.parent / "search_spaces" / "cifar.yaml")]
-    assert all(max(each) > 3 * min(each) for each in macs)
+# ---- ranges ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_range_goes_from_half_of_the_smallest_limit_to_a_fifth_above_the_largest() -> None:
+    levels = Levels.around([parse_budget("4MMACs"), parse_budget("10MMACs"), parse_budget("1Mparams"), parse_budget("8ms")])
+    assert levels and levels.ends == {"macs": (2e6, 12e6), "params": (0.5e6, 1.2e6)}
+    assert Levels.around([parse_budget("8ms")]) is None
+    assert levels.covers(parse_budgets(["4MMACs"]), 0.8) and levels.covers(parse_budgets(["12MMACs", "1Mparams", "1ms"]), 0.8)
+    for outside in (["2MMACs"], ["13MMACs"], ["5MMACs", "0.5Mparams"], ["5Mactivations"]):
+        assert not levels.covers(parse_budgets(outside), 0.8), outside
+
+
+def test_sharing_is_rewarded_by_a_limit_on_parameters_alone() -> None:
+    space = SearchSpace.read(HERE.parent / "search_spaces" / "cifar.yaml")
+    shared = {f"s{i}.sharing": False for i in range(3)}
+    for budgets, fixed in ((["10MMACs"], shared), (["10MMACs", "8ms"], shared), (["0.5Mparams"], {}), (["10MMACs", "1Mparams"], {}), (["8ms"], {})):
+        assert unrewarded(space, parse_budgets(budgets)) == fixed, budgets
+    rest = space.fixing(shared)
+    assert set(space.decisions) - set(rest.decisions) == set(shared) and rest.fingerprint != space.fingerprint
+    assert all(not stage.sharing for stage in rest.decode({name: options[0] for name, options in rest.decisions.items()}).stages)
+    assert space.fixing({}) is space

@@ -25,7 +25,8 @@ from nas.runs.checkpoint import load_checkpoint
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.loop import Course, Watch, evaluate, train_model
-from nas.training.paths import paths_of_step
+from nas.spaces.levels import Levels
+from nas.training.paths import path_of_step
 from nas.training.recipe import Phase, Recipe
 
 REPOSITORY = Path(__file__).parents[1]
@@ -62,11 +63,11 @@ class Told(Watch):
 
 
 def train(
-    model: nn.Module, batches: Any, phase: Phase, *, steps: int, seed: int, paths: Any = lambda step: [()], checkpoint: Path | None = None,
+    model: nn.Module, batches: Any, phase: Phase, *, steps: int, seed: int, path: Any = lambda step: (), checkpoint: Path | None = None,
     identity: str = "", report: Any = lambda *_: None, rung: Any = lambda *_: None, stop: Any = lambda: False,
 ) -> tuple[nn.Module, int]:  # fmt: skip
     course = Course(phase, steps, seed, checkpoint=checkpoint, identity=identity)
-    return train_model(model, batches, course, Told(report, rung, stop), paths)
+    return train_model(model, batches, course, Told(report, rung, stop), path)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ class Training:
     make: Callable[[], nn.Module]
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
     phase: Phase
-    paths: Callable[[int], list[tuple[Any, ...]]] = lambda step: [()]
+    path: Callable[[int], tuple[Any, ...]] = lambda step: ()
     losses: dict[int, float] = field(default_factory=dict)
 
     def run(self, checkpoint: Path | None = None, until: int = STEPS, identity: str = "this") -> tuple[nn.Module, int]:
@@ -107,7 +108,7 @@ class Training:
             self.phase,
             steps=STEPS,
             seed=0,
-            paths=self.paths,
+            path=self.path,
             checkpoint=checkpoint,
             identity=identity,
             report=report,
@@ -120,7 +121,7 @@ def training(request: pytest.FixtureRequest, digits: Data, space: SearchSpace) -
     if request.param == "supernet":
         phase = PLAIN.model_copy(update={"clip_norm": 1.0, "augmentation": Augmentation(crop="pad")})
         batches = digits.batches("fit", phase.batch_size, 0, phase.augmentation)
-        return Training(lambda: Supernet(space), batches, phase, lambda step: [(path,) for path in paths_of_step(space, 0, step)])
+        return Training(lambda: Supernet(space), batches, phase, lambda step: (path_of_step(space, Levels.whole(space), 0, step),))
     batches = digits.batches("train", EVERYTHING.batch_size, 0, EVERYTHING.augmentation)
     return Training(lambda: Network(ARCHITECTURE, EVERYTHING.drop_path), batches, EVERYTHING)
 
@@ -218,17 +219,22 @@ def test_a_loss_that_is_not_finite_ends_in_one_line_and_keeps_the_checkpoint(tmp
     assert (tmp_path / "a.pt").read_bytes() == before
 
 
-def test_the_gradient_is_that_of_the_mean_loss_over_the_paths() -> None:
-    paths = [(1.0,), (0.5,), (2.0, False)]
+def test_each_step_is_the_gradient_of_its_own_path_on_its_own_images() -> None:
+    path = [(1.0,), (0.5,), (2.0, False)]
     torch.manual_seed(0)
     model = Scaled()
-    reference = copy.deepcopy(model)
-    phase = PLAIN.model_copy(update={"label_smoothing": 0.1})
-    train(model, points, phase, steps=1, seed=0, paths=lambda step: paths)
-    images, targets = next(points(0))
-    torch.stack([F.cross_entropy(reference(images, *path), targets, label_smoothing=0.1) for path in paths]).mean().backward()
-    for one, other in zip(model.linear.parameters(), reference.linear.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad)  # summed in another order
+    phase, states = PLAIN.model_copy(update={"label_smoothing": 0.1}), [copy.deepcopy(model)]
+    gradients: list[list[Tensor]] = []
+
+    def report(step: int, loss: float, lr: float) -> None:
+        gradients.append([parameter.grad.clone() for parameter in model.linear.parameters()])
+        states.append(copy.deepcopy(model))
+
+    train(model, points, phase, steps=3, seed=0, path=lambda step: path[step], report=report)
+    for step, (images, targets) in zip(range(3), points(0), strict=False):
+        F.cross_entropy(states[step](images, *path[step]), targets, label_smoothing=0.1).backward()
+        for one, other in zip(gradients[step], states[step].linear.parameters(), strict=True):
+            torch.testing.assert_close(one, other.grad)
 
 
 def test_what_no_path_uses_does_not_move() -> None:
@@ -236,7 +242,7 @@ def test_what_no_path_uses_does_not_move() -> None:
     model = Scaled()
     states = []
     train(
-        model, points, PLAIN, steps=3, seed=0, paths=lambda step: [(1.0, step == 0)],
+        model, points, PLAIN, steps=3, seed=0, path=lambda step: (1.0, step == 0),
         report=lambda step, loss, lr: states.append(copy.deepcopy(model.state_dict())),
     )  # fmt: skip
     assert_equal(states[0]["other.weight"], states[2]["other.weight"])
@@ -245,7 +251,7 @@ def test_what_no_path_uses_does_not_move() -> None:
 
 def test_clipping_bounds_the_gradient_of_the_whole_step() -> None:
     model = Scaled()
-    train(model, points, PLAIN.model_copy(update={"clip_norm": 1e-3}), steps=1, seed=0, paths=lambda step: [(9.0,), (9.0,)])
+    train(model, points, PLAIN.model_copy(update={"clip_norm": 1e-3}), steps=1, seed=0, path=lambda step: (9.0,))
     norm = torch.cat([parameter.grad.flatten() for parameter in model.linear.parameters()]).norm()
     assert norm == pytest.approx(1e-3, rel=1e-3)  # the quotient has a small constant in it
 

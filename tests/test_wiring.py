@@ -36,7 +36,8 @@ from nas.networks.weight_files import load_weights
 from nas.runs.folder import Run
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
-from nas.training.paths import paths_of_step
+from nas.spaces.levels import Levels
+from nas.training.paths import path_of_step
 from nas.yaml_files import read_yaml
 
 SPACE = """
@@ -163,7 +164,7 @@ def test_the_supernet_is_trained_on_fit_images_alone(searched: Searched) -> None
     seen = [number for step in steps for number in step.numbers]
     assert set(seen) <= FIT
     assert len(set(seen)) == len(seen) == SUPERNET["steps"] * SUPERNET["batch"], "an epoch shows each image once"
-    assert all(one.numbers == step.numbers for step in steps for one in step.passes), "the paths of a step see the same images"
+    assert all(len(step.passes) == 1 and step.passes[0].numbers == step.numbers for step in steps), "each update has images of its own"
 
 
 def test_the_supernet_is_trained_with_the_augmentation_of_its_phase(searched: Searched) -> None:
@@ -173,11 +174,13 @@ def test_the_supernet_is_trained_with_the_augmentation_of_its_phase(searched: Se
     assert all(not targets.is_floating_point() for step in searched.seen.steps for targets, _ in step.losses), "its recipe mixes nothing"
 
 
-def test_each_step_trains_the_paths_of_that_step(searched: Searched) -> None:
-    trained = [[one.architecture for one in step.passes] for step in searched.seen.steps]
-    assert trained == [paths_of_step(searched.space, 3, step) for step in range(SUPERNET["steps"])]
-    assert len({tuple(paths) for paths in trained}) == SUPERNET["steps"]
-    assert all(one.training for step in searched.seen.steps for one in step.passes)
+def test_each_step_trains_the_path_of_that_step_around_the_budget(searched: Searched) -> None:
+    trained = [step.passes[0].architecture for step in searched.seen.steps]
+    space = SearchSpace.read(searched.folder / "tiny.yaml")
+    levels = Levels({"macs": (300_000, 720_000)})
+    assert trained == [path_of_step(space, levels, 3, step).at(searched.space.frame) for step in range(SUPERNET["steps"])]
+    assert len(set(trained)) == SUPERNET["steps"]
+    assert all(step.passes[0].training for step in searched.seen.steps)
 
 
 def test_every_candidate_is_evaluated_once_on_all_held_out_images_as_they_are(searched: Searched) -> None:

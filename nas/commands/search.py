@@ -37,7 +37,7 @@ def search(
     from nas.searching.known_networks import starting_networks
     from nas.searching.proposals import exact_value
     from nas.searching.ray_workers import check_workers
-    from nas.searching.search import SearchRequest, check_budgets
+    from nas.searching.search import SearchRequest
     from nas.searching.search_run import SearchRun
     from nas.searching.supernet_run import open_supernet_run
     from nas.training.setting import Given
@@ -46,15 +46,16 @@ def search(
     if not 0 <= floor < 1:
         raise ValueError(f"--floor: out of range: got {floor}; accepted: 0 up to, not including, 1.")
     check_workers(workers)
-    opened = open_supernet_run(Given.of(options), *(options[name] for name in ("space", "run", "epochs", "steps")))
+    opened = open_supernet_run(Given.of(options), options["space"], options["run"], (options["epochs"], options["steps"]), budgets, floor)
     space, settings = opened.space, opened.setting.recipe.search
-    binding, unlimited = check_budgets(space, cost, budgets)
-    for each in unlimited:
+    for each in opened.unlimited:
         value = partial(exact_value, cost, each.quantity.name)
         most = format_quantity(each.quantity.name, value(space.largest(value)))
         print(f"--budget {each.text} is no limit: the largest network of {space.name} has {most}.")
-    starts = starting_networks(space, binding, start)
-    request = SearchRequest(binding, trials or settings.trials, settings.population, sampler, opened.setting.seed, floor, starts)
+    if opened.fixed:
+        print(f"Not searched, since no budget rewards it: {', '.join(f'{name} {value}' for name, value in opened.fixed.items())}.")
+    starts = starting_networks(space, opened.budgets, start)
+    request = SearchRequest(opened.budgets, trials or settings.trials, settings.population, sampler, opened.setting.seed, floor, starts)
     found = SearchRun(opened, request, budgets, start, options["latency_batch"], workers)
     with opened.run.lock(), Interrupt() as interrupt:
         opened.check_begun()

@@ -7,27 +7,29 @@ from typing import Any
 
 import click
 
-from nas.commands.options import space_option, training_options
+from nas.commands.options import option, space_option, training_options
 
 
 @click.command(short_help="Train the supernet alone.")
+@option("--budget", "BUDGET", "What it is to be searched for; may be repeated (default: networks of every size).", multiple=True)
 @space_option
 @training_options("the supernet's training")
-def train(**options: Any) -> int:
+def train(budget: tuple[str, ...], **options: Any) -> int:
     """Train the supernet alone."""
     from nas.cost import cost
     from nas.machine import pasted
-    from nas.quantities import parse_budgets
+    from nas.quantities import parse_budget
     from nas.runs.interrupt import Interrupt
     from nas.searching.supernet_run import open_supernet_run
     from nas.training.setting import Given
 
-    opened = open_supernet_run(Given.of(options), *(options[name] for name in ("space", "run", "epochs", "steps")))
+    budgets = [parse_budget(text) for text in budget]
+    opened = open_supernet_run(Given.of(options), options["space"], options["run"], (options["epochs"], options["steps"]), budgets)
     with opened.run.lock(), Interrupt() as interrupt:
         opened.check_begun()
         opened.trained(lambda: interrupt.requested)
     ends = [cost(end(lambda architecture: cost(architecture).macs)).macs for end in (opened.space.smallest, opened.space.largest)]
-    (middle,) = parse_budgets([f"{math.sqrt(ends[0] * ends[1]):.1e}MACs"])
+    next_one = budgets[-1] if budgets else parse_budget(f"{math.sqrt(ends[0] * ends[1]):.1e}MACs")
     print(f"The supernet is trained: {opened.checkpoint}")
-    print(f"Next: {pasted('search', '--run', opened.run.name, '--budget', middle.text)}")
+    print(f"Next: {pasted('search', '--run', opened.run.name, '--budget', next_one.text)}")
     return 0

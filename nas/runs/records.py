@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, StrictBool, StrictInt, StrictStr
 
 from nas.networks.architecture import FORMAT as ARCHITECTURE_FORMAT
 from nas.networks.architecture import MAX_RESOLUTION, Architecture, read_architecture
@@ -44,10 +44,16 @@ class Begun(_Entries):
 
 
 class SupernetRecord(Begun):
-    """With what a run's supernet began; `recipe_content` is the whole recipe, since the file may change meanwhile."""
+    """With what a run's supernet began; `recipe_content` is the whole recipe, since the file may change meanwhile.
+
+    `levels` are lowest and highest cost of what is trained, by quantity (all of the space where there is none), `fixed` the decisions that are
+    not searched; the fingerprint is that of the space without them.
+    """
 
     space: StrictStr
     space_fingerprint: StrictStr
+    levels: dict[str, tuple[float, float]] | None = None
+    fixed: dict[str, StrictBool | StrictInt | StrictStr | float] = {}
     recipe_content: dict[str, Any]
 
 

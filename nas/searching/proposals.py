@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nas.networks.architecture import Architecture
 from nas.quantities import QUANTITIES, Budget, Cost
+from nas.spaces.levels import moved
 
 if TYPE_CHECKING:  # the space itself comes with torch
     from nas.networks.mixers import Value
@@ -163,16 +164,8 @@ def draw_in_band(band: Band, rng: random.Random) -> Values | None:
     sizes = [name for name in space.decisions if name not in space.mixer_decisions]
     for attempt in range(20):
         level = rng.uniform(band.floor, 1.0)
-        values = space.random(rng)
-        now = band.used(values)
         movable = sizes if attempt < 10 else list(space.decisions)  # ... and where none does, they move too
-        for name in itertools.chain.from_iterable(rng.sample(movable, len(movable)) for _ in range(4)):
-            if abs(now - level) <= 0.01:
-                break
-            option = rng.choice(space.decisions[name])
-            after = band.used({**values, name: option})
-            if abs(after - level) < abs(now - level):
-                values, now = {**values, name: option}, after
+        values, now = moved(space, space.random(rng), level, band.used, movable, rng)
         if band.floor <= now <= 1:
             return values
     return None

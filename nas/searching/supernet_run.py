@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nas.cost import cost
 from nas.networks.architecture import Architecture
+from nas.quantities import Budget, format_quantity
 from nas.runs.folder import Run, default_name, now
 from nas.runs.records import RunRecord, SupernetRecord, read_record, same_as_begun
+from nas.searching.search import check_budgets
 from nas.spaces.decisions import SearchSpace
+from nas.spaces.levels import Levels, unrewarded
+from nas.spaces.schema import Values
 from nas.spaces.supernet import Supernet
-from nas.training.paths import paths_of_step
+from nas.training.paths import path_of_step
 from nas.training.report import Report
 from nas.training.setting import Given, Setting, open_setting, shipped
 from nas.training.train_supernet import CHECKPOINT, load_supernet, supernet_steps, train_supernet
@@ -30,12 +35,20 @@ class SupernetRun:
     Attributes:
         space: in the frame in which budgets are counted.
         space_name: how the space was named: a path, or a name in search_spaces/.
+        levels: the costs that it is trained for; None: those of the whole space.
+        fixed: decisions of the named space that `space` does not have, since no budget could reward them.
+        budgets: those of the command line that some network of the space exceeds.
+        unlimited: the others.
     """
 
     space: SearchSpace
     space_name: str
     setting: Setting
     run: Run
+    levels: Levels | None = None
+    fixed: Values = field(default_factory=dict)
+    budgets: tuple[Budget, ...] = ()
+    unlimited: tuple[Budget, ...] = ()
 
     @cached_property
     def trained_space(self) -> SearchSpace:
@@ -56,8 +69,9 @@ class SupernetRun:
 
     def record(self) -> SupernetRecord:
         recipe = self.setting.recipe.model_dump(mode="json", exclude_none=True)
-        space: Any = {"space": self.space_name, "space_fingerprint": self.space.fingerprint}
-        return SupernetRecord(recipe_content=recipe, **space, **self.setting.record())
+        space: Any = {"space": self.space_name, "space_fingerprint": self.space.fingerprint, "fixed": dict(self.fixed)}
+        levels = dict(self.levels.ends) if self.levels else None
+        return SupernetRecord(recipe_content=recipe, levels=levels, **space, **self.setting.record())
 
     def check_begun(self) -> None:
         """Refuses a run that was begun with something else."""
@@ -76,38 +90,51 @@ class SupernetRun:
         Raises:
             Stopped: interrupted; a checkpoint is there.
         """
-        setting, space = self.setting, self.trained_space
-        steps, paths = supernet_steps(setting), len(paths_of_step(space, 0, 0))  # with data that cannot be used no run has begun
+        setting, phase = self.setting, self.setting.recipe.supernet
+        steps = supernet_steps(setting)  # with data that cannot be used no run has begun
         torch.manual_seed(setting.seed)
-        supernet = Supernet(space).to(setting.device)
+        supernet = Supernet(self.trained_space).to(setting.device)
         if not (self.finished() and load_supernet(supernet, setting, self.identity, self.run)):
             begun = self.recorded().supernet or self.record()
             self.run.record(supernet=begun.model_dump(mode="json", exclude_none=True))
+            levels = self.levels or Levels.whole(self.space)
+            ends = (f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in levels.ends.items())
             print(
-                f"Training the supernet: {space.name}, {setting.images.size('fit')} images at {setting.resolution} px, {steps} steps of "
-                f"{setting.recipe.supernet.batch_size} images, {paths} paths each, on {setting.device}.",
+                f"Training the supernet: {self.space.name}, {setting.images.size('fit')} images at {setting.resolution} px, {steps} steps of "
+                f"{phase.batch_size} images, each a network of {' and '.join(ends)}, on {setting.device}.",
                 flush=True,
             )
 
-            def paths_of(step: int) -> list[tuple[Architecture]]:
-                return [(path,) for path in paths_of_step(space, setting.seed, step)]
+            def path(step: int) -> tuple[Architecture]:
+                return (path_of_step(self.space, levels, setting.seed, step).at(setting.frame),)
 
-            train_supernet(supernet, setting, self.identity, paths_of, self.run, Report(self.run, "supernet", stop))
+            train_supernet(supernet, setting, self.identity, path, self.run, Report(self.run, "supernet", stop))
+            load_supernet(supernet, setting, self.identity, self.run)  # its averaged weights, where the recipe wants these
             self.run.record(supernet_finished=now())
         return supernet.eval()
 
 
-def open_supernet_run(given: Given, space_name: str | None, name: str | None, epochs: float | None, steps: int | None) -> SupernetRun:
+def open_supernet_run(
+    given: Given,
+    space_name: str | None,
+    name: str | None,
+    length: tuple[float | None, int | None],
+    budgets: Sequence[Budget] = (),
+    floor: float = 0.0,
+) -> SupernetRun:
     """The supernet's run of a command line.
 
     Args:
         given: what was said of the setting.
         space_name: a name in search_spaces/ or a YAML file.
         name: the run's; what a run of that name was begun with counts where nothing else is said.
-        epochs: length of the training, or `steps`; with neither, the recipe's, or what the run was begun with.
+        length: of the training in epochs or in steps; with neither, the recipe's, or what the run was begun with.
+        budgets: what it is trained for where it is not trained yet; with none, the whole space. A run that nobody named and that was trained
+            for others is left alone, and another one named after these budgets.
+        floor: share of the tightest budget that a winner uses at least.
 
     Raises:
-        ValueError: an option, the space, the data or the recipe cannot be used; one line.
+        ValueError: an option, the space, the data or the recipe cannot be used, or the run's supernet was trained for other costs; one line.
     """
     run = Run(name) if name is not None else None
     begun = read_record(run).supernet if run else None
@@ -115,13 +142,32 @@ def open_supernet_run(given: Given, space_name: str | None, name: str | None, ep
     said, given = given, given.or_else(begun) if begun else given
     space_name = space_name or (begun.space if begun else SPACE)
     space = SearchSpace.read(shipped("search_spaces", space_name, "--space"))
+    budgets, unlimited = check_budgets(space, cost, budgets)
     setting = open_setting(given, space.stride, space.frame.resolution, content)
     if run is None:
-        run = Run(default_name(space.name, setting.source.name, setting.recipe_name, setting.seed, *said.unusual()))
+        parts = [space.name, setting.source.name, setting.recipe_name, str(setting.seed), *said.unusual()]
+        run = Run(default_name(*parts))
         begun = read_record(run).supernet
+        if begun and not _covers(begun, budgets, floor):
+            run = Run(default_name(*parts, *(each.text for each in budgets)))
+            begun = read_record(run).supernet
+    if begun and not _covers(begun, budgets, floor):
+        ends = (f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in (begun.levels or {}).items())
+        asked = " and ".join(each.text for each in budgets)
+        raise ValueError(
+            f"--budget: not what the supernet of {run.folder} was trained for: got {asked}; accepted: {', '.join(ends)}. Begin another --run."
+        )
+    epochs, steps = length
     if epochs is None and steps is None and begun:  # a run keeps the length that it was begun with
-        epochs, steps = (begun.recipe_content.get("supernet", {}).get(length) for length in ("epochs", "steps"))
+        epochs, steps = (begun.recipe_content.get("supernet", {}).get(each) for each in ("epochs", "steps"))
     recipe = setting.recipe.model_copy(update={"supernet": setting.recipe.supernet.with_length(epochs, steps)})
-    opened = SupernetRun(space, space_name, replace(setting, recipe=recipe), run)
+    fixed = begun.fixed if begun else unrewarded(space, budgets)
+    space = space.fixing(fixed)
+    levels = (Levels(begun.levels) if begun.levels else None) if begun else Levels.around(budgets)
+    opened = SupernetRun(space, space_name, replace(setting, recipe=recipe), run, levels, fixed, budgets, unlimited)
     _ = opened.trained_space  # its geometry at the resolution trained at
     return opened
+
+
+def _covers(begun: SupernetRecord, budgets: Sequence[Budget], floor: float) -> bool:
+    return begun.levels is None or Levels(begun.levels).covers(budgets, floor)

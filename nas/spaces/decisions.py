@@ -74,6 +74,20 @@ class SearchSpace:
         """The same space for other images or classes; checks that its mixers take them."""
         return self if frame == self.frame else SearchSpace(self._file.model_copy(update={"frame": frame}), self.name, self._place)
 
+    def fixing(self, values: Values) -> SearchSpace:
+        """The same space with some decisions about stages made."""
+        stages = list(self._file.stages)
+        for name, value in values.items():
+            stage, field, *_ = self._table[name]
+            assert stage is not None and field != "mixer", name
+            stages[stage] = stages[stage].model_copy(update={field: [value]})
+        return SearchSpace(self._file.model_copy(update={"stages": stages}), self.name, self._place) if values else self
+
+    @property
+    def sizes(self) -> list[str]:
+        """The decisions whose options ascend in cost."""
+        return [name for name, decision in self._free.items() if decision.ascending]
+
     def random(self, rng: random.Random) -> dict[str, Value]:
         """An option for every decision, uniformly."""
         return {name: rng.choice(options) for name, options in self.decisions.items()}

@@ -59,11 +59,7 @@ class Watch:
 
 
 def train_model(
-    model: nn.Module,
-    batches: Batches,
-    course: Course,
-    watch: Watch,
-    paths: Callable[[int], Iterable[tuple[Any, ...]]] = lambda step: [()],
+    model: nn.Module, batches: Batches, course: Course, watch: Watch, path: Callable[[int], tuple[Any, ...]] = lambda step: ()
 ) -> tuple[nn.Module, int]:
     """Trains `model` up to `course.steps`; continues from the checkpoint if there is one.
 
@@ -71,8 +67,7 @@ def train_model(
 
     Args:
         batches: `batches(start_step)` yields (images, targets) from that step on, as `Data.batches` does.
-        paths: what to run in a step: one tuple of further arguments of `model` for each path. Backward follows each path at once, with its share of
-            the loss; then one clip and one optimiser step.
+        path: further arguments of `model` for a step.
 
     Returns:
         The model to evaluate (the averaged one with `phase.ema`) and the number of steps done, less than `steps` when stopped.
@@ -90,13 +85,10 @@ def train_model(
         seed_step(course.seed, step)  # drop path draws from torch's generators
         lr = state.set_learning_rate(step)
         state.optimizer.zero_grad(set_to_none=True)  # what does not run this step must not move: AdamW moves zeros, and skips None
-        todo = list(paths(step))
-        state.loss = torch.zeros((), device=device)
-        for path in todo:
-            with course.autocast():
-                loss = F.cross_entropy(model(images, *path), targets, label_smoothing=phase.label_smoothing) / len(todo)
-            loss.backward()
-            state.loss += loss.detach()
+        with course.autocast():
+            loss = F.cross_entropy(model(images, *path(step)), targets, label_smoothing=phase.label_smoothing)
+        loss.backward()
+        state.loss = loss.detach()
         if phase.clip_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), phase.clip_norm)
         state.optimizer.step()

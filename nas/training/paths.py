@@ -1,39 +1,47 @@
-"""Which architectures the supernet trains in a step.
+"""Which network of the supernet each update trains.
 
-Strict fairness (FairNAS, https://arxiv.org/abs/1907.01845) with a sandwich per operator pattern (BurgerFormer, ICML 2022): a
-step draws one size and, per block, an order of its mixers; m paths of that size use every mixer of a block once, m being the longest list;
-then the largest and the smallest size run with the pattern of one of the m paths, so that mixers are compared at both ends.
+An update trains one path on images of its own. Of each decision about a mixer, m updates in a row use each of its m options once, in an order
+drawn anew for them: strict fairness (FairNAS, https://arxiv.org/abs/1907.01845) over a cycle of updates instead of within one. The cost of
+the path is drawn first, evenly over the wanted range, and its sizes alone are moved there: uniform sizes would pile up in the middle of all
+costs, and the mixers keep their shares whatever they cost.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from typing import Any
 
+from nas.cost import cost
 from nas.networks.architecture import Architecture
-from nas.spaces.decisions import SearchSpace, Value
+from nas.spaces.decisions import SearchSpace
+from nas.spaces.levels import Levels, moved
+from nas.spaces.schema import Values
+
+TRIES = 5  # draws of sizes for a path whose mixers do not come into the range at once
+STRATA = 8  # levels in a row that lie in different parts of the range, its two ends among them
 
 
-def paths_of_step(space: SearchSpace, seed: int, step: int) -> list[Architecture]:
-    """The m + 2 architectures of a step, as a function of (seed, step)."""
+def path_of_step(space: SearchSpace, levels: Levels, seed: int, step: int) -> Architecture:
+    """The architecture of an update, as a function of (seed, step).
+
+    Args:
+        space: in the frame in which costs are counted.
+        levels: the range of costs. Where its mixers fit into it at no size, a path is the nearest that was found.
+    """
     rng = random.Random(f"{seed}/{step}")
-    size = {name: rng.choice(options) for name, options in space.decisions.items() if name not in space.mixer_decisions}
-    smallest = {name: space.decisions[name][0] for name in size}
-    largest = {name: space.decisions[name][-1] for name in size}
-    patterns = _patterns(space, rng)
-    chosen = rng.choice(patterns)
-    return [space.decode({**size, **pattern}) for pattern in patterns] + [
-        space.decode({**largest, **chosen}),
-        space.decode({**smallest, **chosen}),
-    ]
+    mixers = {name: _in_turn(options, f"{seed}/{name}", step) for name, options in space.mixer_decisions.items()}
+    sizes = [name for name in space.decisions if name not in mixers]
+    part = (_in_turn(range(STRATA), f"{seed}/level", step) + rng.random()) / STRATA
+    wanted = levels.low ** (1 - part)  # even in the logarithm
+    found: list[tuple[float, Values]] = []
+    while len(found) < TRIES and not (found and found[-1][0] == 0):
+        values, reached = moved(space, {**space.random(rng), **mixers}, wanted, lambda v: levels.of(cost(space.decode(v))), sizes, rng)
+        found.append((max(levels.low - reached, reached - 1, 0.0), values))
+    return space.decode(min(found, key=lambda each: each[0])[1])
 
 
-def _patterns(space: SearchSpace, rng: random.Random) -> list[dict[str, Value]]:
-    """m choices for all mixer decisions; down the list each decision goes through orders of its mixers, a new one whenever one ends."""
-    count = max((len(options) for options in space.mixer_decisions.values()), default=1)
-    columns = {}
-    for name, options in space.mixer_decisions.items():
-        column: list[Value] = []
-        while len(column) < count:
-            column += rng.sample(options, len(options))
-        columns[name] = column[:count]
-    return [{name: column[k] for name, column in columns.items()} for k in range(count)]
+def _in_turn(options: Sequence[Any], key: str, step: int) -> Any:
+    """The option whose turn it is: so many steps in a row, from a multiple of their number on, take each option once."""
+    cycle, place = divmod(step, len(options))
+    return random.Random(f"{key}/{cycle}").sample(options, len(options))[place]

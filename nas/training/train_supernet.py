@@ -1,8 +1,8 @@
-"""Training a supernet, the sibling of `train_network`: the same loop with several paths a step. What a path is, only the caller knows."""
+"""Training a supernet, the sibling of `train_network`: the same loop with a path of its own in each step. What a path is, only the caller knows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -30,19 +30,19 @@ def load_supernet(model: nn.Module, setting: Setting, identity: str, folder: Run
     state = load_checkpoint(folder.folder / CHECKPOINT, map_location=setting.device)
     if state is None or state["identity"] != identity or state["step"] != supernet_steps(setting):
         return False
-    model.load_state_dict(state["model"])
+    model.load_state_dict(state.get("ema", state["model"]))
     return True
 
 
 def train_supernet(
-    model: nn.Module, setting: Setting, identity: str, paths: Callable[[int], Iterable[tuple[Any, ...]]], folder: Run, report: Report
+    model: nn.Module, setting: Setting, identity: str, path: Callable[[int], tuple[Any, ...]], folder: Run, report: Report
 ) -> None:
     """Trains a supernet on the images that are not held out, with the recipe's `supernet` phase; continues from its checkpoint.
 
     Args:
         model: with fresh weights, on the setting's device.
         identity: what the checkpoint must be of.
-        paths: further arguments of `model` for each path of a step.
+        path: further arguments of `model` for a step.
         folder: the run that the checkpoint belongs to.
         report: shows, logs and stops it.
 
@@ -54,6 +54,6 @@ def train_supernet(
     batches = setting.images.batches("fit", phase.batch_size, setting.seed, phase.augmentation)
     course = Course(phase, steps, setting.seed, setting.autocast, folder.folder / CHECKPOINT, identity)
     with report.training(steps) as watch:
-        _, done = train_model(model, batches, course, watch, paths)
+        _, done = train_model(model, batches, course, watch, path)
     if done < steps:
         raise Stopped(f"supernet stopped at step {done} of {steps}")
