@@ -18,14 +18,15 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
 import nas.training.loop
+from nas.cost import cost
 from nas.data import Augmentation, Data, open_data
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.network import Network
 from nas.runs.checkpoint import load_checkpoint
 from nas.spaces.decisions import SearchSpace
+from nas.spaces.levels import Levels
 from nas.spaces.supernet import Supernet
 from nas.training.loop import Course, Watch, evaluate, train_model
-from nas.spaces.levels import Levels
 from nas.training.paths import path_of_step
 from nas.training.recipe import Phase, Recipe
 
@@ -121,7 +122,7 @@ def training(request: pytest.FixtureRequest, digits: Data, space: SearchSpace) -
     if request.param == "supernet":
         phase = PLAIN.model_copy(update={"clip_norm": 1.0, "augmentation": Augmentation(crop="pad")})
         batches = digits.batches("fit", phase.batch_size, 0, phase.augmentation)
-        return Training(lambda: Supernet(space), batches, phase, lambda step: (path_of_step(space, Levels.whole(space), 0, step),))
+        return Training(lambda: Supernet(space), batches, phase, lambda step: (path_of_step(space, Levels.whole(space, cost), 0, step),))
     batches = digits.batches("train", EVERYTHING.batch_size, 0, EVERYTHING.augmentation)
     return Training(lambda: Network(ARCHITECTURE, EVERYTHING.drop_path), batches, EVERYTHING)
 

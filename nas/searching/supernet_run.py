@@ -97,7 +97,7 @@ class SupernetRun:
         if not (self.finished() and load_supernet(supernet, setting, self.identity, self.run)):
             begun = self.recorded().supernet or self.record()
             self.run.record(supernet=begun.model_dump(mode="json", exclude_none=True))
-            levels = self.levels or Levels.whole(self.space)
+            levels = self.levels or Levels.whole(self.space, cost)
             ends = (f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in levels.ends.items())
             print(
                 f"Training the supernet: {self.space.name}, {setting.images.size('fit')} images at {setting.resolution} px, {steps} steps of "
@@ -161,7 +161,7 @@ def open_supernet_run(
     if epochs is None and steps is None and begun:  # a run keeps the length that it was begun with
         epochs, steps = (begun.recipe_content.get("supernet", {}).get(each) for each in ("epochs", "steps"))
     recipe = setting.recipe.model_copy(update={"supernet": setting.recipe.supernet.with_length(epochs, steps)})
-    fixed = begun.fixed if begun else unrewarded(space, budgets)
+    fixed = begun.fixed if begun else unrewarded(space, cost, budgets)
     space = space.fixing(fixed)
     levels = (Levels(begun.levels) if begun.levels else None) if begun else Levels.around(budgets)
     opened = SupernetRun(space, space_name, replace(setting, recipe=recipe), run, levels, fixed, budgets, unlimited)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.quantities import Budget, Cost
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:  # the space itself comes with torch
     from nas.spaces.decisions import SearchSpace
     from nas.spaces.schema import Values
 
+CostOf = Callable[[Architecture], Cost]
 BELOW, ABOVE = 0.5, 1.2  # of the smallest and of the largest limit: networks beside the band teach it too
 ROUNDS = 4  # tries for each size
 
@@ -41,7 +41,7 @@ class Levels:
         return Levels({name: (BELOW * min(each), ABOVE * max(each)) for name, each in limits.items()}) if limits else None
 
     @staticmethod
-    def whole(space: SearchSpace) -> Levels:
+    def whole(space: SearchSpace, cost: CostOf) -> Levels:
         """The multiply-adds of all networks of a space."""
 
         def macs(architecture: Architecture) -> int:
@@ -78,7 +78,7 @@ def moved(
     return values, now
 
 
-def unrewarded(space: SearchSpace, budgets: Sequence[Budget]) -> dict[str, Value]:
+def unrewarded(space: SearchSpace, cost: CostOf, budgets: Sequence[Budget]) -> dict[str, Value]:
     """The sizes that no budget can reward, each at its last option: where every option costs the same in all that is limited, a smaller one
     can only lose. Under a limit on multiply-adds that is sharing. Measured budgets count as rewarding nothing of that kind."""
     names = [each.quantity.name for each in budgets if not each.quantity.measured]
