@@ -169,3 +169,34 @@ def draw_in_band(band: Band, rng: random.Random) -> Values | None:
         if band.floor <= now <= 1:
             return values
     return None
+
+
+def stratified(band: Band, num: int, rng: random.Random) -> list[Values]:
+    """`num` networks of the band in whose every place each mixer occurs as often as any other, but for one; all different.
+
+    Such a list tells mixers apart that a uniform draw would leave out by chance. Where the mixers that a place is to have come into the band
+    at no size, those of the places are drawn again.
+
+    Raises:
+        ValueError: the band seems to have fewer networks.
+    """
+    space = band.space
+    sizes = [name for name in space.decisions if name not in space.mixer_decisions]
+    columns = {name: _turns(options, num, rng) for name, options in space.mixer_decisions.items()}
+    found: dict[str, Values] = {}
+    for number in range(num):
+        for attempt in range(200):
+            mixers = {name: column[number] if attempt < 100 else rng.choice(space.decisions[name]) for name, column in columns.items()}
+            values, used = moved(space, {**space.random(rng), **mixers}, rng.uniform(band.floor, 1.0), band.used, sizes, rng)
+            key = space.decode(values).key
+            if band.floor <= used <= 1 and key not in found:
+                found[key] = values
+                break
+        else:
+            raise ValueError(f"ranking: too few networks in the band: got {len(found)} of {num}; accepted: a wider band, or fewer. Lower --networks.")
+    return list(found.values())
+
+
+def _turns(options: Sequence[Value], num: int, rng: random.Random) -> list[Value]:
+    """`num` options in turn, in an order drawn anew for each round of all of them."""
+    return list(itertools.islice(itertools.chain.from_iterable(rng.sample(options, len(options)) for _ in itertools.count()), num))
