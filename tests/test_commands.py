@@ -569,9 +569,17 @@ def test_a_search_of_a_named_run_takes_the_rest_from_it(folder: Path, monkeypatc
     succeed(f"{pasted} --smoke --steps 1", folder)
 
 
-@pytest.mark.parametrize("option", ["--floor 0.5", "--start small.yaml", "--sampler random", "--trials 5"])
+@pytest.mark.parametrize(
+    ("option", "fact", "value"),
+    [
+        ("--floor 0.5", "floor", 0.5),
+        ("--start small.yaml", "starts", "small.yaml"),
+        ("--sampler random", "sampler", "random"),
+        ("--trials 5", "", 5),
+    ],
+)
 def test_what_belongs_to_a_study_is_another_study_on_the_same_supernet(
-    option: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+    option: str, fact: str, value: object, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_work(monkeypatch, TRAIN)
     study = next((finished / RUN / "baselines/1MMACs-nsga2").glob("*.yaml"))
@@ -580,6 +588,12 @@ def test_what_belongs_to_a_study_is_another_study_on_the_same_supernet(
     succeed(f"{SEARCH} {option}", finished)
     assert trials(finished, RUN, "1MMACs-nsga2")[: len(before)] == before
     assert "This search is done" in succeed(f"{SEARCH} {option}", finished)
+    # And it is what was asked for that was searched with, not only a study of another name.
+    told = [study.user_attrs for study in optuna.get_all_study_summaries(f"sqlite:///{finished / RUN / 'study.db'}")]
+    given = [str(each.get(fact)) for each in told]
+    assert not fact or (sum(str(value) in each for each in given) == 1 and len(told) == 2), given
+    best = read_yaml(finished / "runs/best.yaml")["found"]
+    assert best["evaluations"] == (5 if option == "--trials 5" else 4)
 
 
 def test_another_search_part_of_the_recipe_is_another_study(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
