@@ -398,6 +398,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "train --loaders -1": ("--loaders", "-1"),
     f"search --budget 1MMACs --workers {cores() + 1}": ("--workers", str(cores() + 1), str(cores())),
     "search --budget 1MMACs --floor 2": ("--floor", "2"),
+    "search --budget 1MMACs --floor 1": ("--floor", "1"),  # a network of exactly the budget is nobody's wish
     "search --budget 1MMACs --floor nan": ("--floor", "nan"),
     # budgets
     "search --budget 0": ("--budget", "'0'", "GFLOPs"),
@@ -521,6 +522,7 @@ def test_a_gpu_that_is_not_there_is_refused(mistaken: Path, monkeypatch: pytest.
     ("line", "key"),
     [
         (f"{SEARCH} --seed 1 --run {RUN.name}", "seed"),
+        (f"train --space tiny.yaml --smoke --steps 4 --seed 1 --run {RUN.name}", "seed"),
         (SEARCH.replace("--steps 4", "--steps 5"), "steps"),
         (SEARCH.replace("--steps 4", "--epochs 5"), "epochs"),
         (f"{SEARCH} --resolution 64 --run {RUN.name}", "resolution"),
@@ -682,3 +684,11 @@ def test_any_name_of_a_data_folder_makes_a_run(name: str, folder: Path) -> None:
         succeed(f"train --space tiny.yaml --smoke --steps 1 --seed {seed} --data '{name}'", folder)
         made = [each for each in (folder / "runs").iterdir() if each.is_dir()]
         assert len(made) == seed + 1, "each seed has a run of its own"
+
+
+def test_a_retraining_has_a_seed_of_its_own_not_the_searchs(finished: Path) -> None:
+    path = finished / "runs/best.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 7"))
+    assert read_yaml(path)["seed"] == 7
+    succeed(f"{RETRAIN} --run again", finished)
+    assert read_yaml(finished / "runs/again/result.yaml")["seed"] == 0
