@@ -692,3 +692,8 @@ def test_a_retraining_has_a_seed_of_its_own_not_the_searchs(finished: Path) -> N
     assert read_yaml(path)["seed"] == 7
     succeed(f"{RETRAIN} --run again", finished)
     assert read_yaml(finished / "runs/again/result.yaml")["seed"] == 0
+
+
+def test_a_retraining_keeps_the_length_that_it_was_begun_with(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_work(monkeypatch, RUN_NETWORK)
+    assert "This retraining is done" in succeed(RETRAIN.replace(" --steps 4", ""), finished)
