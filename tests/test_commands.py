@@ -697,3 +697,11 @@ def test_a_retraining_has_a_seed_of_its_own_not_the_searchs(finished: Path) -> N
 def test_a_retraining_keeps_the_length_that_it_was_begun_with(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_work(monkeypatch, RUN_NETWORK)
     assert "This retraining is done" in succeed(RETRAIN.replace(" --steps 4", ""), finished)
+
+
+def test_what_a_library_says_in_several_lines_is_said_in_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def complain(texts: object) -> None:
+        raise OSError("the disk\nsays no")
+
+    monkeypatch.setattr("nas.quantities.parse_budgets", complain)
+    assert "the disk says no" in refused("search --space tiny.yaml --budget 1MMACs", folder)
