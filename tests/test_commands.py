@@ -32,7 +32,7 @@ from nas.networks.weight_files import load_weights
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import Run
 from nas.runs.records import read_run
-from nas.yaml_files import read_yaml
+from nas.yaml_files import read_yaml, write_yaml
 
 REPOSITORY = Path(__file__).parents[1]
 SPACE = """
@@ -705,3 +705,10 @@ def test_what_a_library_says_in_several_lines_is_said_in_one(folder: Path, monke
 
     monkeypatch.setattr("nas.quantities.parse_budgets", complain)
     assert "the disk says no" in refused("search --space tiny.yaml --budget 1MMACs", folder)
+
+
+def test_a_network_that_cannot_be_built_is_not_counted(folder: Path) -> None:
+    stage = {"width": 30, "mixers": ["s2_shift"], "mlp_ratio": 2.0}
+    frame = {"resolution": 32, "channels": 3, "classes": 10}
+    write_yaml(folder / "odd.yaml", {"format": "architecture 1", "architecture": {"frame": frame, "patch": 4, "stages": [stage]}})
+    assert "s2_shift" in refused("profile odd.yaml", folder)
