@@ -32,7 +32,7 @@ from nas.networks.weight_files import load_weights
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import Run
 from nas.runs.records import read_run
-from nas.yaml_files import read_yaml
+from nas.yaml_files import read_yaml, write_yaml
 
 REPOSITORY = Path(__file__).parents[1]
 SPACE = """
@@ -398,6 +398,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "train --loaders -1": ("--loaders", "-1"),
     f"search --budget 1MMACs --workers {cores() + 1}": ("--workers", str(cores() + 1), str(cores())),
     "search --budget 1MMACs --floor 2": ("--floor", "2"),
+    "search --budget 1MMACs --floor 1": ("--floor", "1"),  # a network of exactly the budget is nobody's wish
     "search --budget 1MMACs --floor nan": ("--floor", "nan"),
     # budgets
     "search --budget 0": ("--budget", "'0'", "GFLOPs"),
@@ -521,6 +522,7 @@ def test_a_gpu_that_is_not_there_is_refused(mistaken: Path, monkeypatch: pytest.
     ("line", "key"),
     [
         (f"{SEARCH} --seed 1 --run {RUN.name}", "seed"),
+        (f"train --space tiny.yaml --smoke --steps 4 --seed 1 --run {RUN.name}", "seed"),
         (SEARCH.replace("--steps 4", "--steps 5"), "steps"),
         (SEARCH.replace("--steps 4", "--epochs 5"), "epochs"),
         (f"{SEARCH} --resolution 64 --run {RUN.name}", "resolution"),
@@ -569,9 +571,17 @@ def test_a_search_of_a_named_run_takes_the_rest_from_it(folder: Path, monkeypatc
     succeed(f"{pasted} --smoke --steps 1", folder)
 
 
-@pytest.mark.parametrize("option", ["--floor 0.5", "--start small.yaml", "--sampler random", "--trials 5"])
+@pytest.mark.parametrize(
+    ("option", "fact", "value"),
+    [
+        ("--floor 0.5", "floor", 0.5),
+        ("--start small.yaml", "starts", "small.yaml"),
+        ("--sampler random", "sampler", "random"),
+        ("--trials 5", "", 5),
+    ],
+)
 def test_what_belongs_to_a_study_is_another_study_on_the_same_supernet(
-    option: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+    option: str, fact: str, value: object, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_work(monkeypatch, TRAIN)
     study = next((finished / RUN / "baselines/1MMACs-nsga2").glob("*.yaml"))
@@ -580,6 +590,12 @@ def test_what_belongs_to_a_study_is_another_study_on_the_same_supernet(
     succeed(f"{SEARCH} {option}", finished)
     assert trials(finished, RUN, "1MMACs-nsga2")[: len(before)] == before
     assert "This search is done" in succeed(f"{SEARCH} {option}", finished)
+    # And it is what was asked for that was searched with, not only a study of another name.
+    told = [study.user_attrs for study in optuna.get_all_study_summaries(f"sqlite:///{finished / RUN / 'study.db'}")]
+    given = [str(each.get(fact)) for each in told]
+    assert not fact or (sum(str(value) in each for each in given) == 1 and len(told) == 2), given
+    best = read_yaml(finished / "runs/best.yaml")["found"]
+    assert best["evaluations"] == (5 if option == "--trials 5" else 4)
 
 
 def test_another_search_part_of_the_recipe_is_another_study(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -668,3 +684,31 @@ def test_any_name_of_a_data_folder_makes_a_run(name: str, folder: Path) -> None:
         succeed(f"train --space tiny.yaml --smoke --steps 1 --seed {seed} --data '{name}'", folder)
         made = [each for each in (folder / "runs").iterdir() if each.is_dir()]
         assert len(made) == seed + 1, "each seed has a run of its own"
+
+
+def test_a_retraining_has_a_seed_of_its_own_not_the_searchs(finished: Path) -> None:
+    path = finished / "runs/best.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 7"))
+    assert read_yaml(path)["seed"] == 7
+    succeed(f"{RETRAIN} --run again", finished)
+    assert read_yaml(finished / "runs/again/result.yaml")["seed"] == 0
+
+
+def test_a_retraining_keeps_the_length_that_it_was_begun_with(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_work(monkeypatch, RUN_NETWORK)
+    assert "This retraining is done" in succeed(RETRAIN.replace(" --steps 4", ""), finished)
+
+
+def test_what_a_library_says_in_several_lines_is_said_in_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def complain(texts: object) -> None:
+        raise OSError("the disk\nsays no")
+
+    monkeypatch.setattr("nas.quantities.parse_budgets", complain)
+    assert "the disk says no" in refused("search --space tiny.yaml --budget 1MMACs", folder)
+
+
+def test_a_network_that_cannot_be_built_is_not_counted(folder: Path) -> None:
+    stage = {"width": 30, "mixers": ["s2_shift"], "mlp_ratio": 2.0}
+    frame = {"resolution": 32, "channels": 3, "classes": 10}
+    write_yaml(folder / "odd.yaml", {"format": "architecture 1", "architecture": {"frame": frame, "patch": 4, "stages": [stage]}})
+    assert "s2_shift" in refused("profile odd.yaml", folder)

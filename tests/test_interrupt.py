@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from nas.runs.interrupt import Interrupt
+from nas.runs.interrupt import Interrupt, Stopped
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -42,3 +42,11 @@ def test_outside_the_main_thread_an_interrupt_does_nothing() -> None:
     thread.join()
     assert not failures
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_was_stopped_ends_with_the_status_of_its_signal(number: int, status: int) -> None:
+    with pytest.raises(Stopped) as stopped, Interrupt():
+        os.kill(os.getpid(), number)
+        raise Stopped("search stopped after 3 of 9 evaluations")
+    assert stopped.value.exit_status == status

@@ -47,8 +47,10 @@ def factory(payload: dict[str, np.ndarray]) -> Callable[[Architecture], Evaluati
         if width == 5:
             raise ValueError("a broken image")
         if width == 7:
-            (folder / f"begun{time.time_ns()}").touch()
+            begun = time.time_ns()
+            (folder / f"begun{begun}").touch()
             time.sleep(1)
+            (folder / f"ended{begun}").touch()
         time.sleep(width % 3 / 200)  # so that they finish out of order
         return Evaluation(accuracy_of(architecture))
 
@@ -97,7 +99,7 @@ def test_settle_waits_for_what_runs_and_begins_nothing(workers: Workers) -> None
     next(results)
     workers.settle()
     begun = len(list(workers.folder.glob("begun*")))  # type: ignore[attr-defined]
-    assert 0 < begun <= 2 * NUM
+    assert 0 < begun == len(list(workers.folder.glob("ended*"))) <= 2 * NUM  # type: ignore[attr-defined]
     time.sleep(0.3)
     assert len(list(workers.folder.glob("begun*"))) == begun  # type: ignore[attr-defined]
     results.close()  # type: ignore[attr-defined]

@@ -17,7 +17,9 @@ import pytest
 from nas.cost import cost
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.layers import LayerSpec, layer_specs
+from nas.spaces import geometry
 from nas.spaces.decisions import SearchSpace
+from nas.spaces.schema import Decision
 
 SPACE_FILES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
 
@@ -274,6 +276,14 @@ def test_extremes_equal_enumeration(changes: dict[str, Any], write: Write) -> No
 
         assert measure(space.smallest(measure)) == min(getattr(each, field) for each in costs)
         assert measure(space.largest(measure)) == max(getattr(each, field) for each in costs)
+
+
+def test_extremes_are_looked_for_until_no_single_change_helps() -> None:
+    """Here `a` helps only once `b` was changed, which comes after it."""
+    measure = {(0, 0): 5, (1, 0): 6, (0, 1): 4, (1, 1): 3}
+    decisions = {name: Decision(None, name, (0, 1), ascending=True) for name in ("a", "b")}
+    values: Any = geometry.extreme(decisions, dict, lambda values: measure[values["a"], values["b"]], sign=1)  # type: ignore[arg-type, index]
+    assert values == {"a": 1, "b": 1}
 
 
 def test_patterns_are_each_mixer_alone_and_convolution_before_attention(write: Write) -> None:
