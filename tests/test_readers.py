@@ -282,6 +282,8 @@ def test_images_of_the_hub_may_be_files_in_the_cache(tmp_path: Path, monkeypatch
     theirs, ours = open_data("hfds/owner/files"), open_data(str(folder))
     assert theirs.classes == ours.classes
     assert sorted(shown(theirs.load(12, CPU), "train")) == sorted(shown(ours.load(12, CPU), "train"))
+    (folder / "train/ant/000.png").rename(folder / "train/ant/0000.png")
+    assert open_data("hfds/owner/files").fingerprint != theirs.fingerprint
 
 
 def test_torchvisions_arrays_and_files_are_taken_whatever_they_are_called(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_line_and_keeps_the_checkpoint(tmp
     training = Training(Scaled, spoilt, PLAIN)
     training.run(tmp_path / "a.pt", until=2)
     before = (tmp_path / "a.pt").read_bytes()
-    with pytest.raises(ValueError, match=r"loss nan at step 4: got lr 0\.001") as raised:
+    with pytest.raises(ValueError, match=r"loss is nan at step 4: got lr 0\.001") as raised:
         training.run(tmp_path / "a.pt")
     assert "\n" not in str(raised.value)
     assert (tmp_path / "a.pt").read_bytes() == before

@@ -7,6 +7,7 @@ found at once, and all processes share what was read.
 import glob
 import io
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -51,6 +52,8 @@ class LibraryImages(Images):
         for chunk in self.rows.data.column(self.column).chunks:
             lengths = pc.binary_length(pc.struct_field(chunk, "bytes"))
             yield pc.fill_null(lengths, -1).to_numpy().astype(np.int64).tobytes()
+            if lengths.null_count:  # files of the hub, which are known by their names
+                yield "\n".join(os.path.basename(str(path)) for path in pc.struct_field(chunk, "path").to_pylist()).encode()
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -83,15 +86,15 @@ def open_parquet(folder: Path, files: list[Path], cache: Path | None) -> Found:
     from datasets import Features, load_dataset
 
     by_split: dict[str, list[str]] = {}
-    columns: dict[str, Features] = {}
+    first: Features | None = None
     for path in files:
         by_split.setdefault(str(split_of(path.name)), []).append(glob.escape(str(path.resolve())))
         try:
-            columns[path.name] = Features.from_arrow_schema(pq.read_schema(path))
+            these = Features.from_arrow_schema(pq.read_schema(path))
         except (pa.ArrowException, OSError) as error:  # the library would not say which file it is
             raise ValueError(f"{path}: unreadable: got {one_line(error)}; accepted: a whole Parquet file. Copy it again.") from error
         # Classes in another order would be read as if they were in the first's.
-        these, first = columns[path.name], columns[files[0].name]
+        first = first or these
         if these != first:
             name = next(name for name in {**first, **these} if first.get(name) != these.get(name))
             got, accepted = (str(each.get(name, "none"))[:200] for each in (these, first))

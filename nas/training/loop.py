@@ -162,7 +162,8 @@ class _State:
     def finite_loss(self) -> float:
         loss = self.loss.item()
         if not math.isfinite(loss):
-            raise ValueError(f"training: loss {loss} at step {self.done}: got lr {self.course.phase.lr}. Lower it; the checkpoint is kept.")
+            kept = f"got lr {self.course.phase.lr}. Lower 'lr' in the recipe; the last checkpoint is kept."
+            raise ValueError(f"training: the loss is {loss} at step {self.done}: {kept}")
         return loss
 
 
