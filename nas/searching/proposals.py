@@ -171,20 +171,21 @@ def draw_in_band(band: Band, rng: random.Random) -> Values | None:
     return None
 
 
-def stratified(band: Band, num: int, rng: random.Random) -> list[Values]:
+def stratified(band: Band, num: int, seed: int) -> list[Values]:
     """`num` networks of the band in whose every place each mixer occurs as often as any other, but for one; all different.
 
     Such a list tells mixers apart that a uniform draw would leave out by chance. Where the mixers that a place is to have come into the band
-    at no size, those of the places are drawn again.
+    at no size, those of the places are drawn again. A longer list begins with the shorter one.
 
     Raises:
         ValueError: the band seems to have fewer networks.
     """
     space = band.space
     sizes = [name for name in space.decisions if name not in space.mixer_decisions]
-    columns = {name: _turns(options, num, rng) for name, options in space.mixer_decisions.items()}
+    columns = {name: _turns(options, num, random.Random(f"{seed}/{name}")) for name, options in space.mixer_decisions.items()}
     found: dict[str, Values] = {}
     for number in range(num):
+        rng = random.Random(f"{seed}/network {number}")
         for attempt in range(200):
             mixers = {name: column[number] if attempt < 100 else rng.choice(space.decisions[name]) for name, column in columns.items()}
             values, used = moved(space, {**space.random(rng), **mixers}, rng.uniform(band.floor, 1.0), band.used, sizes, rng)
@@ -193,7 +194,9 @@ def stratified(band: Band, num: int, rng: random.Random) -> list[Values]:
                 found[key] = values
                 break
         else:
-            raise ValueError(f"ranking: too few networks in the band: got {len(found)} of {num}; accepted: a wider band, or fewer. Lower --networks.")
+            raise ValueError(
+                f"ranking: too few networks in the band: got {len(found)} of {num}; accepted: a wider band, or fewer. Lower --networks."
+            )
     return list(found.values())
 
 

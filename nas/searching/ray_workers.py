@@ -174,6 +174,18 @@ def _size(payload: Any) -> int:
     return len(pickle.dumps(payload, protocol=5, buffer_callback=buffers.append)) + sum(buffer.raw().nbytes for buffer in buffers)
 
 
+@contextlib.contextmanager
+def local_ray(num_cpus: int) -> Iterator[None]:
+    """Ray on this machine alone, for as long as the context lasts."""
+    _start_ray(num_cpus, 0)
+    import ray
+
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 def _start_ray(num_cpus: int, payload_bytes: int) -> None:
     """Starts Ray quietly, for this process alone."""
     with _surroundings_kept(), warnings.catch_warnings():

@@ -1,115 +1,211 @@
 """Networks trained alone, each once: the truth that a ranking is held against, and what a winner is chosen by in the end.
 
-A training lies in the run's folder `alone/`, by network, schedule, images and seed. What is there is never trained again, whoever asks; what
-was interrupted goes on from its checkpoint.
+A training lies in a folder by network, schedule, images and seed. What is there is never trained again, whoever asks; what was interrupted
+goes on from its checkpoint.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from nas.cost.latency import memory_errors
-from nas.machine import cores
 from nas.networks.architecture import Architecture
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
-from nas.searching.ray_workers import Workers, gpu_share
 from nas.searching.search import Evaluation
+from nas.training.loop import NotFinite
 from nas.training.recipe import Phase
 from nas.training.report import Report
 from nas.training.setting import Setting
 from nas.training.train_network import train_network
 from nas.yaml_files import write_atomically
 
-FOLDER = "alone"
 RESULT = "result.json"
-REMEDY = 0.5  # of the learning rate, for a training whose loss stopped being finite
+SHARES = (1 / 9, 1 / 3, 1.0)  # of a schedule: the rungs of a ladder, where two of three networks are left behind
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training a network alone gave: an accuracy on the held-out images with those of the rungs, or the reason why there is none."""
+    """What training a network alone has given so far: an accuracy, or the reason why there is none, once it has ended.
 
-    evaluation: Evaluation
-    rungs: tuple[tuple[int, float], ...] = ()  # (steps done, accuracy), ascending
-    lr: float = 0.0  # it was trained with
+    Attributes:
+        ended: with an accuracy after the whole schedule, or with a failure; None while it has not.
+        rungs: (steps done, accuracy), ascending; the end is not among them.
+        seconds: spent on it in all sittings.
+        remedied: begun a second time after it had failed, with what `remedy` says.
+    """
+
+    ended: Evaluation | None = None
+    rungs: tuple[tuple[int, float], ...] = ()
     seconds: float = 0.0
+    remedied: bool = False
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How networks are trained alone: on the images that are not held out, judged on those that are.
+class Alone:
+    """How networks are trained alone, and where these trainings lie.
 
     Attributes:
-        setting: images, device and recipe, whose `retrain` phase is the schedule.
-        seed: of weights, images and augmentation.
-        folder: of the run.
+        setting: images, device and recipe, whose `retrain` phase is the whole schedule.
+        folder: of the trainings.
+        fit: the split that is trained on.
+        judged_on: the split that accuracies are of.
     """
 
     setting: Setting
-    seed: int
     folder: Path
+    fit: str = "fit"
+    judged_on: str = "held_out"
+
+    @staticmethod
+    def on_held_out(setting: Setting, folder: Path, epochs: float) -> Alone:
+        """Trained with the recipe's retraining, only shorter and without the held-out images, which judge it after each epoch or ninth."""
+        phase = setting.recipe.retrain
+        steps = phase.with_length(epochs, None).num_steps(setting.images.steps_per_epoch("fit", phase.batch_size))
+        num = max(9, int(epochs))
+        rungs = tuple(sorted({round(steps * k / num) for k in range(1, num)} - {0, steps}))
+        phase = Phase(**{**phase.model_dump(), "epochs": epochs, "steps": None, "rungs": rungs, "ema": True})
+        return Alone(_with(setting, phase), folder)
+
+    @staticmethod
+    def on_test(setting: Setting, folder: Path) -> Alone:
+        """Trained with the recipe's retraining on all training images, and tested once at the end."""
+        return Alone(setting, folder, "train", "test")
 
     @property
     def phase(self) -> Phase:
         return self.setting.recipe.retrain
 
-    def place(self, architecture: Architecture) -> Run:
+    @cached_property
+    def steps(self) -> int:
+        """Of the whole schedule."""
+        return self.phase.num_steps(self.setting.images.steps_per_epoch(self.fit, self.phase.batch_size))
+
+    @property
+    def ladder(self) -> list[int]:
+        """Steps done at the rungs of a ladder, the last its end: of those at which networks are judged the nearest ones to `SHARES`."""
+        marks = [*self.phase.rungs, self.steps]
+        return [min(marks, key=lambda mark: abs(mark - share * self.steps)) for share in SHARES]
+
+    def place(self, architecture: Architecture, seed: int, remedied: bool = False) -> Run:
         """Where the training of a network lies."""
         content = [self.phase.model_dump(mode="json"), self.setting.recipe.bf16, self.setting.source.fingerprint, self.setting.resolution]
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
-        return Run(f"{architecture.key}-{digest}-{self.seed}", self.folder / FOLDER)
+        digest = hashlib.sha256(json.dumps([*content, self.fit, self.judged_on], sort_keys=True).encode()).hexdigest()[:8]
+        return Run(f"{architecture.key}-{digest}-{seed}{'-remedied' * remedied}", self.folder)
 
-    def recorded(self, architecture: Architecture) -> Trained | None:
-        """The result of a finished training."""
-        path = self.place(architecture).folder / RESULT
-        if not path.exists():
-            return None
-        entries = json.loads(path.read_text())
-        evaluation = Evaluation(entries["accuracy"], entries["failure"])
-        return Trained(evaluation, tuple((step, accuracy) for step, accuracy in entries["rungs"]), entries["lr"], entries["seconds"])
+    def known(self, architecture: Architecture, seed: int) -> Trained:
+        """What its training has given so far."""
+        first = _read(self.place(architecture, seed))
+        if first.ended is None or first.ended.failure not in REMEDIES:
+            return first
+        second, twice = _read(self.place(architecture, seed, remedied=True)), REMEDIES[first.ended.failure]
+        rungs = tuple((step // twice, accuracy) for step, accuracy in second.rungs)
+        return Trained(second.ended, rungs, first.seconds + second.seconds, remedied=True)
 
+    def accuracy(self, architecture: Architecture, seed: int, steps: int) -> float | None:
+        """After so many steps; None where the training has not come so far, or has failed."""
+        known = self.known(architecture, seed)
+        at_end = known.ended.accuracy if known.ended else None
+        return at_end if steps == self.steps else dict(known.rungs).get(steps)
 
-def train_alone(schedule: Schedule, architecture: Architecture, report: Report | None = None) -> Trained:
-    """The result of training a network alone, trained now as far as it was not.
+    def train(self, architecture: Architecture, seed: int, until: int | None = None, stop: Callable[[], bool] = lambda: False) -> Trained:
+        """Trains a network up to so many steps (a rung; None: to the end) as far as it is not, and gives what is known of it then.
 
-    A loss that is not finite is met once with half of the learning rate; memory that runs out, and a second such loss, are failures.
+        A loss that is not finite, and memory that runs out, are met once with a remedy and are failures the second time.
 
-    Raises:
-        Stopped: interrupted; a checkpoint is there.
-    """
-    if known := schedule.recorded(architecture):
+        Raises:
+            Stopped: `stop` became true; a checkpoint is there.
+        """
+        until = self.steps if until is None else until
+        while (known := self.known(architecture, seed)).ended is None and not (until < self.steps and until in dict(known.rungs)):
+            phase, place, twice = self.phase, self.place(architecture, seed, known.remedied), 1
+            if known.remedied:
+                failure = _read(self.place(architecture, seed)).ended
+                assert failure and failure.failure
+                phase, twice = remedy(self.phase, self.steps, failure.failure), REMEDIES[failure.failure]
+            report = _UpTo(place, twice * until, stop)
+            begun = time.monotonic()
+            try:
+                with memory_errors():
+                    setting = _with(self.setting, phase)
+                    found = train_network(
+                        architecture, setting, fit=self.fit, evaluate_on=self.judged_on, seed=seed, folder=place, report=report
+                    )
+                ended = Evaluation(found.accuracy)
+            except Stopped:
+                if stop():
+                    raise
+                ended = None
+            except MemoryError:
+                ended = Evaluation(failure=MEMORY)
+            except NotFinite:
+                ended = Evaluation(failure=NOT_FINITE)
+            finally:
+                place.log("sitting", seconds=round(time.monotonic() - begun, 1))
+            if ended:
+                self._end(architecture, seed, ended, known.remedied)
         return known
-    place, begun, rate = schedule.place(architecture), time.monotonic(), schedule.phase.lr
-    report = report or Report(place, "alone")
-    for lr in (rate, REMEDY * rate):
-        phase = schedule.phase.model_copy(update={"lr": lr})
-        setting = dataclasses.replace(schedule.setting, recipe=schedule.setting.recipe.model_copy(update={"retrain": phase}))
-        try:
-            with memory_errors():
-                found = train_network(architecture, setting, fit="fit", evaluate_on="held_out", seed=schedule.seed, folder=place, report=report)
-            trained = Trained(Evaluation(found.accuracy), found.rungs, lr, time.monotonic() - begun)
-            break
-        except MemoryError:
-            trained = Trained(Evaluation(failure="out of memory"), (), lr, time.monotonic() - begun)
-            break
-        except NotFinite:
-            trained = Trained(Evaluation(failure="the loss is not finite, with half of the rate neither"), (), lr, time.monotonic() - begun)
-            for leftover in place.folder.glob("checkpoint.pt*"):
-                leftover.unlink()
-    content = {"key": architecture.key, "architecture": architecture.to_dict(), "seed": schedule.seed, **dataclasses.asdict(trained.evaluation)}
-    content |= {"rungs": trained.rungs, "lr": trained.lr, "seconds": round(trained.seconds, 1)}
-    write_atomically(place.folder / RESULT, json.dumps(content).encode())
-    for leftover in place.folder.glob("checkpoint.pt*"):  # what is finished is not continued
-        leftover.unlink()
-    return trained
+
+    def fail(self, architecture: Architecture, seed: int, reason: str) -> None:
+        """Records that a training cannot be had, so that it is not tried for ever."""
+        known = self.known(architecture, seed)
+        if known.ended is None:
+            self._end(architecture, seed, Evaluation(failure=reason), known.remedied)
+
+    def _end(self, architecture: Architecture, seed: int, ended: Evaluation, remedied: bool) -> None:
+        place = self.place(architecture, seed, remedied)
+        content = {"architecture": architecture.to_dict(), "seed": seed, "phase": self.phase.model_dump(mode="json"), **asdict(ended)}
+        place.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(place.folder / RESULT, json.dumps(content).encode())
+        for leftover in (*place.folder.glob("checkpoint.pt*"), *place.folder.glob("weights.safetensors")):  # figures are what is wanted
+            leftover.unlink()
+
+
+MEMORY, NOT_FINITE = "out of memory", "the loss is not finite"
+REMEDIES = {MEMORY: 2, NOT_FINITE: 1}  # what is tried a second time, and how many steps then stand for one
+
+
+def remedy(phase: Phase, steps: int, failure: str) -> Phase:
+    """Half of the rate, and against want of memory twice the steps of half of the images; `steps` is the length of the phase."""
+    half = phase.model_copy(update={"lr": phase.lr / 2})
+    if failure != MEMORY:
+        return half
+    length = {"epochs": None, "steps": 2 * steps, "rungs": tuple(2 * rung for rung in phase.rungs)}
+    return half.model_copy(update={"batch_size": max(2, phase.batch_size // 2), **length})
+
+
+class _UpTo(Report):
+    """Stops a training at a rung."""
+
+    def __init__(self, run: Run, until: int, stop: Callable[[], bool]) -> None:
+        super().__init__(run, "alone", stop)
+        self._until, self._reached = until, False
+
+    def rung(self, done: int, model: torch.nn.Module) -> None:
+        super().rung(done, model)
+        self._reached = done >= self._until
+
+    def stop(self) -> bool:
+        return self._reached or super().stop()
+
+
+def _read(place: Run) -> Trained:
+    path = place.folder / RESULT
+    rungs = sorted({line["step"]: line["accuracy"] for line in place.metrics("alone rung")}.items())
+    seconds = sum(line["seconds"] for line in place.metrics("sitting"))
+    if not path.exists():
+        return Trained(None, tuple(rungs), seconds)
+    entries = json.loads(path.read_text())
+    return Trained(Evaluation(entries["accuracy"], entries["failure"]), tuple(rungs), seconds)
+
+
+def _with(setting: Setting, phase: Phase) -> Setting:
+    return replace(setting, recipe=setting.recipe.model_copy(update={"retrain": phase}))

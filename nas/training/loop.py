@@ -44,6 +44,10 @@ class Course:
     identity: str = ""
 
 
+class NotFinite(ValueError):
+    """The loss of a training is no longer a number."""
+
+
 class Watch:
     """What a training tells whoever started it, and asks. This one is silent and never stops; override what is wanted."""
 
@@ -73,7 +77,8 @@ def train_model(
         The model to evaluate (the averaged one with `phase.ema`) and the number of steps done, less than `steps` when stopped.
 
     Raises:
-        ValueError: the checkpoint is of something else or damaged beyond use, or the loss is no longer finite.
+        NotFinite: the loss is no longer a number.
+        ValueError: the checkpoint is of something else or damaged beyond use.
     """
     state = _State(model, course)
     start = state.restore()
@@ -163,7 +168,7 @@ class _State:
         loss = self.loss.item()
         if not math.isfinite(loss):
             kept = f"got lr {self.course.phase.lr}. Lower 'lr' in the recipe; the last checkpoint is kept."
-            raise ValueError(f"training: the loss is {loss} at step {self.done}: {kept}")
+            raise NotFinite(f"training: the loss is {loss} at step {self.done}: {kept}")
         return loss
 
 

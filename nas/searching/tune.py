@@ -1,0 +1,188 @@
+"""Many networks trained alone, beside each other, by Ray Tune: each to the end, or up a ladder of rungs that the best alone climb (ASHA).
+
+What trainings give lies in the files of `Alone`, not in Tune's: an interrupted run begins Tune anew, every finished rung is there at once, and
+what is left over goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.search import Searcher
+
+from nas.machine import cores
+from nas.networks.architecture import Architecture
+from nas.runs.interrupt import Stopped
+from nas.searching.ray_workers import check_workers, gpu_share, local_ray
+from nas.searching.trained_alone import SHARES, Alone
+
+REDUCTION = 3  # of three networks at a rung one climbs on
+SECONDS_TO_STOP = 20  # for a training that is asked to: it writes a checkpoint
+
+
+class Job(NamedTuple):
+    """A network to be trained alone, and the seed of everything random in it."""
+
+    architecture: Architecture
+    seed: int = 0
+
+
+WAIT = "wait"  # until another result is there
+Ask = Callable[[], "Job | str | None"]
+Told = Callable[[Job], None]
+
+
+class _Training(tune.Trainable):
+    """What runs in a worker's process: one network after the other, a rung at a time."""
+
+    def setup(self, config: dict[str, Any], alone: Alone, threads: int, halt: Path) -> None:  # type: ignore[override] # tune.with_parameters gives the others
+        torch.set_num_threads(threads)
+        self._alone, self._halt = alone, halt
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._job = _job_of(new_config)
+        self._rung = 0
+        return True  # the process and its images serve the next network too
+
+    def step(self) -> dict[str, Any]:
+        rungs = self._alone.ladder
+        try:
+            known = self._alone.train(*self._job, until=rungs[self._rung], stop=self._halt.exists)
+        except Stopped:
+            return {"accuracy": 0.0, "rung": REDUCTION**self._rung, "done": True}
+        accuracy = self._alone.accuracy(*self._job, steps=rungs[self._rung])
+        self._rung += 1
+        return {"accuracy": accuracy or 0.0, "rung": REDUCTION ** (self._rung - 1), "done": known.ended is not None}
+
+
+class _Asked(Searcher):
+    """Gives Tune what `ask` wants trained, and tells of every rung."""
+
+    def __init__(self, ask: Ask, told: Told, alone: Alone) -> None:
+        super().__init__(metric="accuracy", mode="max")
+        self._ask, self._told, self._alone = ask, told, alone
+        self._jobs: dict[str, Job] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        job = self._ask()
+        if not isinstance(job, Job):
+            return Searcher.FINISHED if job is None else None
+        self._jobs[trial_id] = job
+        return {"architecture": job.architecture.to_dict(), "seed": job.seed}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._told(self._jobs[trial_id])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if error:
+            self._alone.fail(*self._jobs[trial_id], reason="ended its worker twice")
+        self._told(self._jobs[trial_id])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing of Tune's is ever restored."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError
+
+
+class _Halt(tune.Stopper):
+    """Once `stop` is true, the trainings are told by a file and have time to write their checkpoints; then everything ends."""
+
+    def __init__(self, stop: Callable[[], bool], halt: Path, show: Callable[[], None]) -> None:
+        self._stop, self._halt, self._show = stop, halt, show
+        self._since: float | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked ten times a second."""
+        self._show()
+        if self._since is None and self._stop():
+            self._halt.touch()
+            self._since = time.monotonic()
+        return self._since is not None and time.monotonic() - self._since > SECONDS_TO_STOP
+
+
+def train_beside(
+    alone: Alone,
+    ask: Ask,
+    told: Told,
+    *,
+    workers: int,
+    ladder: bool,
+    show: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Trains what `ask` gives until that is None, and tells of each network at each rung, at its end and when it is left behind.
+
+    Args:
+        alone: how, and where the figures are found afterwards.
+        ask: the next network, `WAIT` where that depends on one in training, or None: no more.
+        told: called with each network whose figures may have changed.
+        workers: trainings beside each other; 0 is one.
+        ladder: whether only the best third goes on from a rung to the next; else all are trained to the end.
+        show: called ten times a second.
+        stop: asked as often.
+
+    Raises:
+        Stopped: `stop` became true; every finished rung and a checkpoint of each training are there.
+        ValueError: more workers than the machine has cores.
+    """
+    num = max(1, workers)
+    check_workers(num, least=1)
+    device = alone.setting.device
+    share = gpu_share(num, torch.cuda.device_count()) if device.type == "cuda" else 0.0
+    setting = replace(alone.setting, device=torch.device(device.type))  # Ray shows a worker its own GPU alone; images are loaded there
+    folder = alone.folder.resolve()
+    with tempfile.TemporaryDirectory() as scratch, _quiet(), local_ray(num):
+        halt = Path(scratch) / "halt"
+        given = {"alone": replace(alone, setting=setting, folder=folder), "threads": max(1, cores() // num), "halt": halt}
+        trainable = tune.with_resources(tune.with_parameters(_Training, **given), {"cpu": 1, "gpu": share})
+        scheduler = ASHAScheduler("rung", grace_period=1, max_t=REDUCTION ** (len(SHARES) - 1), reduction_factor=REDUCTION)
+        settings = tune.TuneConfig(
+            metric="accuracy", mode="max", num_samples=-1, max_concurrent_trials=num, reuse_actors=True,
+            search_alg=_Asked(lambda: None if stop() else ask(), told, alone), scheduler=scheduler if ladder else FIFOScheduler(),
+        )  # fmt: skip
+        about = tune.RunConfig(
+            name="trainings",
+            storage_path=scratch,
+            verbose=0,
+            stop=_Halt(stop, halt, show),
+            failure_config=tune.FailureConfig(max_failures=1),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        )
+        tune.Tuner(trainable, tune_config=settings, run_config=about).fit()
+    if stop():
+        raise Stopped("trainings stopped")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Tune without its own signal handler, files of results and talk."""
+    wanted = {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ |= wanted
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ |= {name: value} if value is not None else {}
+
+
+def _job_of(config: dict[str, Any]) -> Job:
+    return Job(Architecture.from_dict(config["architecture"], "a network to train"), config["seed"])

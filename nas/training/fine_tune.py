@@ -1,0 +1,21 @@
+"""A network that begins with its part of a supernet's weights, and is trained on for a few steps: what it is worth there, once it is on its own."""
+
+from __future__ import annotations
+
+from nas.networks.architecture import Architecture
+from nas.networks.network import Network
+from nas.spaces.supernet import Supernet
+from nas.training.loop import Course, Watch, train_model
+from nas.training.setting import Setting
+
+RATE = 0.25  # of the supernet's: what all networks share has settled already
+
+
+def fine_tune(supernet: Supernet, architecture: Architecture, setting: Setting, steps: int) -> Network:
+    """The network with inherited weights after so many steps on the images that are not held out, with the supernet's recipe otherwise."""
+    network = supernet.subnet(architecture.at(setting.frame))
+    phase = setting.recipe.supernet
+    phase = phase.model_copy(update={"epochs": None, "steps": steps, "lr": RATE * phase.lr, "ema": False})
+    batches = setting.images.batches("fit", phase.batch_size, setting.seed, phase.augmentation)
+    train_model(network, batches, Course(phase, steps, setting.seed, setting.autocast), Watch())
+    return network.eval()
