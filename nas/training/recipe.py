@@ -77,12 +77,16 @@ class Phase(BaseModel):
 
 
 class SearchSettings(BaseModel):
-    """How many networks a search evaluates, in generations of `population`, with `batch_size` images at a time."""
+    """How many networks a search evaluates with the supernet's weights, in generations of `population`, with `batch_size` images at a time;
+    and how the best are told apart: fine-tuned for so many steps, and `finalists` of them trained alone for so many epochs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     trials: Annotated[StrictInt, Field(ge=1)]
     population: Annotated[StrictInt, Field(ge=2)] = 50
     batch_size: Annotated[StrictInt, Field(ge=1)] = 500
+    fine_tune: Annotated[StrictInt, Field(ge=1)] = 40  # steps
+    finalists: Annotated[StrictInt, Field(ge=0)] = 0  # besides the networks drawn by hand; with 0 none of these is trained either
+    finalist_epochs: Annotated[float, Field(gt=0)] = 9
 
 
 class Recipe(BaseModel):
