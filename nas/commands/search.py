@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 @option("--floor", "SHARE", "A winner uses at least this share of its tightest budget (default: 0.8).", type=float, default=0.8)
 @option("--start", "NETWORK", "An architecture file or a published network to begin with; may be repeated.", multiple=True)
 @option("--trials", "N", "Networks to evaluate, instead of the recipe's number; more continue a search.", type=COUNT)
+@option(
+    "--finalists",
+    "N",
+    "Networks to train alone before one is chosen, besides those drawn by hand (default: the recipe's; 0: none).",
+    type=click.IntRange(0),
+)
 @option("--sampler", "SAMPLER", "nsga2, tpe or random (default: nsga2).", default="nsga2", type=click.Choice(["nsga2", "tpe", "random"]))
 @option("--workers", "N", "Ray actors that evaluate; 0: in this process (default: 0).", type=click.IntRange(0), default=0)
 @option("--latency-batch", "N", "Images in a timed pass (default: 1).", type=COUNT, default=1)
@@ -56,7 +62,8 @@ def search(
         print(f"Not searched, since no budget rewards it: {', '.join(f'{name} {value}' for name, value in opened.fixed.items())}.")
     starts = starting_networks(space, opened.budgets, start)
     request = SearchRequest(opened.budgets, trials or settings.trials, settings.population, sampler, opened.setting.seed, floor, starts)
-    found = SearchRun(opened, request, budgets, start, options["latency_batch"], workers)
+    finalists = settings.finalists if options["finalists"] is None else options["finalists"]
+    found = SearchRun(opened, request, budgets, start, options["latency_batch"], workers, finalists)
     with opened.run.lock(), Interrupt() as interrupt:
         opened.check_begun()
         _show(found, found.winner(lambda: interrupt.requested))
@@ -76,8 +83,10 @@ def _show(search: SearchRun, record: SearchRecord) -> None:
     found, architecture, run = record.found, record.architecture, search.supernet.run
     for copy in (run.folder / "best.yaml", RUNS / "best.yaml"):
         write_atomically(copy, winner_path(run, search.study).read_bytes())
-    held_out = f"{found.held_out_images} held-out images with the supernet's weights"
-    print(f"\nWinner: {found.accuracy_supernet:.2%} of {held_out} (standard error {found.standard_error:.2%})")
+    accuracy, how = found.accuracy_supernet, "with the supernet's weights"
+    if found.accuracy_alone is not None:
+        accuracy, how = found.accuracy_alone, f"trained alone for {found.epochs_alone:g} epochs"
+    print(f"\nWinner: {accuracy:.2%} of {found.held_out_images} held-out images {how} (standard error {found.standard_error:.2%})")
     share = f"; it uses {found.usage:.0%} of the tightest budget (a winner uses {found.floor:.0%} or more)"
     print(f"  chosen as {found.reason}{share if found.usage else ''}")  # with no budget that binds there is nothing to use
     for line in describe(architecture):
@@ -86,5 +95,8 @@ def _show(search: SearchRun, record: SearchRecord) -> None:
     print(f"  {costs} at {architecture.frame.resolution} px, {architecture.frame.classes} classes")
     beside = f"baselines of the same budget in {run.folder / 'baselines' / search.study}/"
     print(f"Written to {run.folder / 'best.yaml'} and {RUNS / 'best.yaml'}; {beside}")
+    weights = run.folder / f"{search.study}.safetensors"
+    if weights.exists():
+        print(f"To be used at once: {weights}, with the supernet's weights and a few steps more: {found.accuracy_fine_tuned or 0:.2%}")
     print(f"Why:  optuna-dashboard sqlite:///{run.folder / STUDY_FILE}")
     print(f"Next: {pasted('retrain', RUNS / 'best.yaml')}")

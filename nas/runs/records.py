@@ -67,9 +67,10 @@ class NetworkRecord(Begun):
 
 
 class StudyRecord(_Entries):
-    """A finished search: how many networks it was to evaluate, and the digest of the winner's file."""
+    """A finished search: how many networks it was to evaluate and to train alone, and the digest of the winner's file."""
 
     trials: Count
+    finalists: Count = 0
     finished: StrictStr
     winner: StrictStr
 
@@ -97,10 +98,15 @@ class RunRecord(_Entries):
 class Found(_Entries):
     """How a search came to its winner."""
 
-    accuracy_supernet: Share  # of the held-out images, with the supernet's weights
-    standard_error: Share
+    accuracy_supernet: Share | None = None  # of the held-out images, with the supernet's weights; None where it does not have the network
+    accuracy_fine_tuned: Share | None = None  # the same after a few steps more
+    accuracy_alone: Share | None = None  # trained from scratch for `epochs_alone`, where there were finalists
+    epochs_alone: Annotated[float, Field(gt=0)] | None = None
+    finalists: Count = 0
+    origin: StrictStr | None = None  # what made it a finalist
+    standard_error: Share  # of the accuracy that it was chosen by
     held_out_images: Count
-    trial: Count
+    trial: Count | None = None  # where the supernet chose
     evaluations: Count
     failures: Count = 0
     usage: Annotated[float, Field(ge=0)]  # share of the tightest budget; 0 without one

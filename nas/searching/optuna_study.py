@@ -71,7 +71,7 @@ def open_study(
         with _readable_errors(path), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # metric names are
             study = optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
-            trials = study.get_trials(deepcopy=False)
+            trials = _searched(study)
             if not trials:  # new, or killed while it was begun
                 study.set_metric_names(list(METRICS))
                 for fact, value in facts.items():
@@ -84,7 +84,7 @@ def open_study(
                 raise ValueError(f"{place}: begun with another {fact}: got {value!r}; accepted: {begun!r}. Search with that, or {remove}")
         stored = {}
         for number, trial in enumerate(trials):
-            outcome = _stored(trial, request) if trial.number == number else None
+            outcome = _stored(trial, request)
             if outcome is None:
                 raise ValueError(
                     f"{place}: trial {trial.number} was changed by another program: got state {trial.state.name}; "
@@ -135,7 +135,7 @@ class OptunaStudy:
         self._place, self._written, self._request = place, written, request
         self._memory = optuna.create_study(directions=list(DIRECTIONS))
         self._table: dict[str, BaseDistribution] = {name: CategoricalDistribution(tuple(options)) for name, options in decisions.items()}
-        self._earlier = {trial.number: trial for trial in written.get_trials(deepcopy=False)}
+        self._earlier = dict(enumerate(_searched(written)))
         self._open: dict[int, tuple[optuna.Trial, int]] = {}  # number -> trial in memory that is not finished, generation
         self._last_finished = datetime.datetime.now()
 
@@ -198,6 +198,23 @@ class OptunaStudy:
             finished.datetime_start, self._last_finished = self._last_finished, datetime.datetime.now()
             with _readable_errors(self._place):
                 self._written.add_trial(finished)
+
+    def add_finalist(self, key: str, values: Mapping[str, Value], objectives: tuple[float, float], rung: str, origin: str) -> None:
+        """Writes what training a network alone gave, once for each rung; `rung` tells such a trial from those of the search."""
+        written = self._written.get_trials(deepcopy=False)
+        if any((each.user_attrs.get("arch_key"), each.user_attrs.get("rung")) == (key, rung) for each in written):
+            return
+        table = {name: self._table[name] for name in values}
+        shown = {"arch_key": key, "rung": rung, "origin": origin, "macs_m": round(objectives[1] / 1e6, 3)}
+        made = optuna.trial.create_trial(params=dict(values), distributions=table, values=list(objectives), user_attrs=shown)
+        made.system_attrs["constraints"] = [0.0] * sum(not each.quantity.measured for each in self._request.budgets)
+        with _readable_errors(self._place):
+            self._written.add_trial(made)
+
+
+def _searched(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials of a search, in order; those of finalists are no part of it."""
+    return [trial for trial in study.get_trials(deepcopy=False) if "rung" not in trial.user_attrs]
 
 
 def _attributes(trial: Trial, generation: int) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -20,11 +19,17 @@ from nas.runs.folder import now
 from nas.runs.interrupt import Stopped
 from nas.runs.records import SearchRecord, digest, read_winner, winner_path, write_architecture
 from nas.searching.evaluating import open_evaluator
+from nas.searching.finals import Candidates, Finals, candidates, table
 from nas.searching.known_networks import baselines
-from nas.searching.optuna_study import open_study
-from nas.searching.search import Instruments, Result, SearchRequest, Trial, failures, search
+from nas.searching.ladder import Finalist
+from nas.searching.optuna_study import OptunaStudy, open_study
+from nas.searching.proposals import usage
+from nas.searching.search import Instruments, Result, SearchRequest, Trial, failures, measured_values, search
 from nas.searching.supernet_run import SupernetRun
-from nas.searching.winner import Winner, choose_winner
+from nas.searching.winner import Winner, choose_winner, standard_error
+from nas.spaces.decisions import SearchSpace
+from nas.spaces.schema import Values
+from nas.spaces.supernet import Supernet
 from nas.training.setting import DIGITS
 
 STUDY_FILE = "study.db"
@@ -32,7 +37,8 @@ STUDY_FILE = "study.db"
 
 @dataclass(frozen=True)
 class SearchRun:
-    """A search of a supernet: `request` has the budgets that bind, `budgets` are all that were given, `asked` names the starts that the user chose."""
+    """A search of a supernet: `request` has the budgets that bind, `budgets` are all that were given, `asked` names the starts that the user chose;
+    `finalists` besides those drawn by hand are trained alone, with 0 the supernet chooses."""
 
     supernet: SupernetRun
     request: SearchRequest
@@ -40,12 +46,13 @@ class SearchRun:
     asked: tuple[str, ...] = ()
     latency_batch: int = 1
     workers: int = 0
+    finalists: int = 0
 
     @cached_property
     def study(self) -> str:
         """The study's name: budgets and sampler; whatever else makes another study stands behind them as a few digits where it is not the usual."""
         begun = (self.supernet.recorded().supernet or self.supernet.record()).recipe_content.get("search", {})
-        settings = self.supernet.setting.recipe.search.model_dump(exclude={"trials"})
+        settings = self.supernet.setting.recipe.search.model_dump(exclude={"trials", "finalists"})
         usual = {"floor": SearchRequest.floor, "start": [], "search": {key: begun.get(key, value) for key, value in settings.items()}}
         here = {"floor": self.request.floor, "start": sorted(self._keys()[name] for name in self.asked), "search": settings}
         unusual = {key: value for key, value in {**here, **self._measured()}.items() if value != {**usual, "batch": 1}.get(key)}
@@ -73,48 +80,92 @@ class SearchRun:
             Stopped: interrupted; what was evaluated is stored.
         """
         request, run, path = self.request, self.supernet.run, winner_path(self.supernet.run, self.study)
-        done = self.supernet.recorded().searches.get(self.study)
-        if done and done.trials == request.trials and self.supernet.finished() and (winner := read_winner(run, self.study)):
+        done, wanted = self.supernet.recorded().searches.get(self.study), (request.trials, self.finalists)
+        if done and (done.trials, done.finalists) == wanted and self.supernet.finished() and (winner := read_winner(run, self.study)):
             print(f"This search is done ({path}); its result again:")
             return winner
         if self.supernet.setting.data == DIGITS:
             print("The data are scikit-learn's digits: this shows the machine working; a ranking means little. --data gives a real one.")
         setting, space, supernet = self.supernet.setting, self.supernet.space, self.supernet.trained(stop)
         held_out = setting.images.size("held_out")
-        with contextlib.ExitStack() as stack:
+        latency = {"latency_ms": partial(measure_latency, device=setting.device, batch=self.latency_batch)}
+        with open_study(run.folder / STUDY_FILE, self.study, space.decisions, request, self._facts()) as study:
             batches = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
-            evaluator = stack.enter_context(open_evaluator(supernet, batches, setting.recipe, setting.device, self.workers))
-            latency = evaluator.alone(partial(measure_latency, device=setting.device, batch=self.latency_batch))
-            instruments = Instruments(cost, evaluator.evaluate, {"latency_ms": latency})
-            study = stack.enter_context(open_study(run.folder / STUDY_FILE, self.study, space.decisions, request, self._facts()))
-            budgets = " and ".join(each.text for each in self.budgets)
-            held = f"{held_out} held-out training images"
-            print(f"Searching {space.name} for {budgets}: {request.trials} networks on {held}, study {self.study}.", flush=True)
-            if request.starts:
-                print(f"Starting with networks that the space contains: {', '.join(request.starts)}.")
-            progress = stack.enter_context(Progress("search", request.trials, "evaluation"))
-            result = search(space, study, request, instruments, stop, partial(_show, progress))
-            for reason, count in failures(result.trials).most_common():
-                print(f"{count} of {result.num_evaluated} networks could not be evaluated: {reason}.")
-            if result.ending == "stopped":
-                raise Stopped(f"search stopped after {result.num_evaluated} of {request.trials} evaluations")
-            if result.ending == "exhausted":
-                print(f"The space has no more networks to offer within the budget: {result.num_evaluated} evaluated.")
-            chosen = choose_winner(result.trials, request, num_heldout=held_out, measure=instruments.measure)
-        seconds = {"seconds": result.seconds, "evaluate_seconds": result.evaluate_seconds}
-        run.log("search", study=self.study, evaluations=result.num_evaluated, trials=len(result.trials), **seconds)
-        self._write(result, chosen, held_out)
+            with open_evaluator(supernet, batches, setting.recipe, setting.device, self.workers) as evaluator:
+                instruments = Instruments(cost, evaluator.evaluate, {name: evaluator.alone(measure) for name, measure in latency.items()})
+                result = self._search(study, instruments, stop, held_out)
+                if self.finalists:
+                    who = candidates(self.supernet, request, self.finalists, result.trials, evaluator, instruments.measure)
+                else:
+                    choice = self._by_supernet(choose_winner(result.trials, request, num_heldout=held_out, measure=instruments.measure))
+            if self.finalists:
+                measured = partial(measured_values, budgets=request.budgets, measure=latency)
+                finals = Finals(self.supernet, self.study, request, self.finalists, self.workers, stop, measured)
+                choice = self._by_ladder(finals, supernet, who, study, held_out)
+        self._write(result, choice, held_out)
         written = read_winner(run, self.study)
         assert written is not None
         return written
 
-    def _write(self, result: Result, winner: Winner, held_out: int) -> None:
-        """Writes the baselines and the winner."""
-        opened, run, chosen = self.supernet, self.supernet.run, winner.trial
+    def _search(self, study: OptunaStudy, instruments: Instruments, stop: Callable[[], bool], held_out: int) -> Result:
+        """Evaluates networks with the supernet's weights, and tells how it went."""
+        request, space = self.request, self.supernet.space
+        budgets, held = " and ".join(each.text for each in self.budgets), f"{held_out} held-out training images"
+        print(f"Searching {space.name} for {budgets}: {request.trials} networks on {held}, study {self.study}.", flush=True)
+        if request.starts:
+            print(f"Starting with networks that the space contains: {', '.join(request.starts)}.")
+        with Progress("search", request.trials, "evaluation") as progress:
+            result = search(space, study, request, instruments, stop, partial(_show, progress))
+        for reason, count in failures(result.trials).most_common():
+            print(f"{count} of {result.num_evaluated} networks could not be evaluated: {reason}.")
+        if result.ending == "stopped":
+            raise Stopped(f"search stopped after {result.num_evaluated} of {request.trials} evaluations")
+        if result.ending == "exhausted":
+            print(f"The space has no more networks to offer within the budget: {result.num_evaluated} evaluated.")
+        seconds = {"seconds": result.seconds, "evaluate_seconds": result.evaluate_seconds}
+        self.supernet.run.log("search", study=self.study, evaluations=result.num_evaluated, trials=len(result.trials), **seconds)
+        return result
+
+    def _by_supernet(self, winner: Winner) -> _Choice:
         found = {
-            "accuracy_supernet": round(chosen.objectives[0], 4), "standard_error": round(winner.standard_error, 4),
-            "held_out_images": held_out, "trial": chosen.number, "evaluations": result.num_evaluated,
-            "failures": failures(result.trials).total(), "usage": round(winner.usage, 4), "floor": self.request.floor, "reason": winner.reason,
+            "accuracy_supernet": round(winner.trial.objectives[0], 4), "standard_error": round(winner.standard_error, 4),
+            "trial": winner.trial.number, "usage": round(winner.usage, 4), "reason": winner.reason,
+        }  # fmt: skip
+        return _Choice(winner.trial.architecture, winner.measured, found)
+
+    def _by_ladder(self, finals: Finals, supernet: Supernet, who: Candidates, study: OptunaStudy, held_out: int) -> _Choice:
+        """Trains finalists alone, writes them into the study and the winner's fine-tuned weights beside its file, and prints a table."""
+        alone, run = finals.alone, self.supernet.run
+        epochs = alone.phase.epochs
+        print(
+            f"Training {finals.num} finalists and {len(who.by_hand)} networks that one would draw by hand, each alone: up to {epochs:g} epochs "
+            f"({alone.steps} steps of {alone.phase.batch_size}), of three at a rung one goes on.",
+            flush=True,
+        )
+        ladder = finals.climb(supernet, who)
+        winner, measured = finals.winner(ladder)
+        for each in ladder.asked:
+            if at := ladder.accuracies(each):
+                rung = f"{alone.ladder[len(at) - 1]} of {alone.steps} steps alone"
+                study.add_finalist(each.key, _values(self.supernet.space, each), (at[-1], cost(each.architecture).macs), rung, each.origin)
+        print("\n".join(table(ladder, alone)))
+        finals.keep(supernet, winner, run.folder / f"{self.study}.safetensors")
+        accuracy = ladder.accuracies(winner)[-1]
+        usages = [usage(cost(winner.architecture), self.request.budgets)]
+        usages += [measured[each.quantity.name] / each.limit for each in self.request.budgets if each.quantity.measured]
+        found = {
+            "accuracy_supernet": winner.supernet, "accuracy_fine_tuned": winner.fine_tuned, "accuracy_alone": round(accuracy, 4),
+            "epochs_alone": epochs, "finalists": len(ladder.asked), "origin": winner.origin, "usage": round(max(usages), 4),
+            "standard_error": round(standard_error(accuracy, held_out), 4), "reason": "the most accurate of the finalists, each trained alone",
+        }  # fmt: skip
+        return _Choice(winner.architecture, measured, found)
+
+    def _write(self, result: Result, choice: _Choice, held_out: int) -> None:
+        """Writes the baselines and the winner."""
+        opened, run = self.supernet, self.supernet.run
+        found = {
+            **choice.found, "held_out_images": held_out, "evaluations": result.num_evaluated,
+            "failures": failures(result.trials).total(), "floor": self.request.floor,
         }  # fmt: skip
         entries = {
             "budgets": [each.text for each in self.budgets], "found": found, "space": opened.space_name,
@@ -129,10 +180,27 @@ class SearchRun:
 
         for each in baselines(opened.space, self.request.budgets, self.request.floor, opened.setting.frame):
             write(f"baselines/{self.study}/{each.name}", each.architecture, each.title, {}, found=each.found)
-        write(self.study, chosen.architecture, "The winner of a search.", winner.measured)
+        write(self.study, choice.architecture, "The winner of a search.", choice.measured)
         done = {name: record.model_dump() for name, record in opened.recorded().searches.items()}
-        finished = {"trials": self.request.trials, "finished": now(), "winner": digest(winner_path(run, self.study))}
-        run.record(searches={**done, self.study: finished})
+        finished = {"finished": now(), "winner": digest(winner_path(run, self.study))}
+        run.record(searches={**done, self.study: {"trials": self.request.trials, "finalists": self.finalists, **finished}})
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A winner, what was measured of it, and how it was found."""
+
+    architecture: Architecture
+    measured: Mapping[str, float]
+    found: Mapping[str, Any]
+
+
+def _values(space: SearchSpace, finalist: Finalist) -> Values:
+    """An option for every decision; none for a published network that the space does not have."""
+    try:
+        return space.encode(finalist.architecture)
+    except ValueError:
+        return {}
 
 
 def _show(progress: Progress, trial: Trial, evaluated: int, best: Trial | None) -> None:

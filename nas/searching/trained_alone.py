@@ -95,11 +95,15 @@ class Alone:
         marks = [*self.phase.rungs, self.steps]
         return [min(marks, key=lambda mark: abs(mark - share * self.steps)) for share in SHARES]
 
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of all that makes the figures but network and seed: schedule, images and splits."""
+        content = [self.phase.model_dump(mode="json"), self.setting.recipe.bf16, self.setting.source.fingerprint, self.setting.resolution]
+        return hashlib.sha256(json.dumps([*content, self.fit, self.judged_on], sort_keys=True).encode()).hexdigest()[:8]
+
     def place(self, architecture: Architecture, seed: int, remedied: bool = False) -> Run:
         """Where the training of a network lies."""
-        content = [self.phase.model_dump(mode="json"), self.setting.recipe.bf16, self.setting.source.fingerprint, self.setting.resolution]
-        digest = hashlib.sha256(json.dumps([*content, self.fit, self.judged_on], sort_keys=True).encode()).hexdigest()[:8]
-        return Run(f"{architecture.key}-{digest}-{seed}{'-remedied' * remedied}", self.folder)
+        return Run(f"{architecture.key}-{self.digest}-{seed}{'-remedied' * remedied}", self.folder)
 
     def known(self, architecture: Architecture, seed: int) -> Trained:
         """What its training has given so far."""
@@ -208,4 +212,6 @@ def _read(place: Run) -> Trained:
 
 
 def _with(setting: Setting, phase: Phase) -> Setting:
-    return replace(setting, recipe=setting.recipe.model_copy(update={"retrain": phase}))
+    changed = replace(setting, recipe=setting.recipe.model_copy(update={"retrain": phase}))
+    changed.__dict__["images"] = setting.images  # loaded once for all trainings
+    return changed

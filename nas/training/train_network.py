@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from nas.data import Data
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.networks.weight_files import save_weights
@@ -82,8 +84,18 @@ def train_network(
     if evaluate_on:
         batches_shown = report.evaluated(evaluate_on, images.size(evaluate_on), images.evaluation_batches(evaluate_on, batch_size))
         accuracy = evaluate(model, batches_shown, setting.autocast)
-    described = {"architecture": trained.to_dict(), "classes": list(images.classes), "mean": list(images.mean), "std": list(images.std)}
-    weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    save_weights(folder.folder / "weights.safetensors", weights, {name: json.dumps(value) for name, value in described.items()})
+    save_network(folder.folder / "weights.safetensors", model, trained, images)
     size = images.size(evaluate_on) if evaluate_on else 0
     return TrainingResult(accuracy, size, steps, steps / per_epoch, tuple(report.rungs()))
+
+
+def save_network(path: Path, model: nn.Module, architecture: Architecture, images: Data) -> None:
+    """Writes a trained network's weights with what is needed to use them: architecture, names of the classes, mean and deviation of images."""
+    described = {
+        "architecture": architecture.to_dict(),
+        "classes": list(images.classes),
+        "mean": list(images.mean),
+        "std": list(images.std),
+    }
+    weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    save_weights(path, weights, {name: json.dumps(value) for name, value in described.items()})
