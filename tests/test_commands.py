@@ -199,10 +199,10 @@ def test_the_same_command_reprints_its_result_and_computes_nothing(finished: Pat
 def test_another_budget_is_another_study_on_the_same_supernet(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_work(monkeypatch, TRAIN)
     first = (finished / "runs/best.yaml").read_bytes()
-    succeed("search --space tiny.yaml --smoke --steps 4 --budget 0.6MFLOPs --budget 28kparams", finished)
+    succeed("search --space tiny.yaml --smoke --steps 4 --budget 0.7MFLOPs --budget 28kparams", finished)
     best = read_yaml(finished / "runs/best.yaml")
-    assert best["budgets"] == ["600kMACs", "28kparams"] and best["study"] == "600kMACs-28kparams-nsga2"
-    assert best["costs"]["macs"] <= 600_000 and best["costs"]["params"] <= 28_000
+    assert best["budgets"] == ["700kMACs", "28kparams"] and best["study"] == "700kMACs-28kparams-nsga2"
+    assert best["costs"]["macs"] <= 700_000 and best["costs"]["params"] <= 28_000
     assert trials(finished, RUN, best["study"]) and trials(finished, RUN, "1MMACs-nsga2")
     succeed(SEARCH, finished)
     assert (finished / "runs/best.yaml").read_bytes() == first, "runs/best.yaml is the last command's winner"
@@ -376,7 +376,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "search": ("search", "--budget", "4.5GFLOPs"),
     "search --bugdet 1GMACs": ("--bugdet", "--budget"),
     "search --budget 1GMACs --trails=3": ("--trails", "--trials"),
-    "train --budget 1GMACs": ("train", "--budget"),
+    "train --budgte 1GMACs": ("train", "--budgte", "--budget"),
     "train extra": ("extra",),
     "retrain": ("retrain", "FILE"),
     "search --budget 1MMACs --trials 0": ("--trials", "0", "x>=1"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from nas.networks.architecture import Architecture
 from nas.quantities import Budget, format_quantity
 from nas.runs.folder import Run, default_name, now
 from nas.runs.records import RunRecord, SupernetRecord, read_record, same_as_begun
+from nas.searching.proposals import largest_that_fits
 from nas.searching.search import check_budgets
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import Levels, unrewarded
 from nas.spaces.schema import Values
 from nas.spaces.supernet import Supernet
-from nas.training.paths import path_of_step
+from nas.training.paths import drawn, path_of_step
 from nas.training.report import Report
 from nas.training.setting import Given, Setting, open_setting, shipped
 from nas.training.train_supernet import CHECKPOINT, load_supernet, supernet_steps, train_supernet
@@ -108,10 +109,30 @@ class SupernetRun:
             def path(step: int) -> tuple[Architecture]:
                 return (path_of_step(self.space, levels, setting.seed, step).at(setting.frame),)
 
-            train_supernet(supernet, setting, self.identity, path, self.run, Report(self.run, "supernet", stop))
+            judged = {name: (each.at(setting.frame),) for name, each in self.ends(levels).items()}
+            train_supernet(supernet, setting, self.identity, path, judged, self.run, Report(self.run, "supernet", stop))
             load_supernet(supernet, setting, self.identity, self.run)  # its averaged weights, where the recipe wants these
+            self.run.log("supernet drawn", **drawn(self.space, levels, setting.seed, steps))
             self.run.record(supernet_finished=now())
+        if curve := [line for line in self.run.metrics("supernet rung") if {"smallest", "largest"} <= line.keys()]:
+            small, large = curve[-1]["smallest"], curve[-1]["largest"]
+            if large <= small:
+                print(
+                    f"The supernet is not ready: its largest network ({large:.1%}) does not lead its smallest ({small:.1%}), so that it ranks quick "
+                    "learners high. Train it longer: give --steps or --epochs with another --run."
+                )
         return supernet.eval()
+
+    def ends(self, levels: Levels) -> dict[str, Architecture]:
+        """The smallest, the median and the largest network of the range, with the mixers of one pattern, so that only sizes differ."""
+        fixed, low = next(iter(self.space.patterns().values())), levels.low
+
+        def used(values: Values, level: float) -> float:
+            return levels.of(cost(self.space.decode(values))) / (1.001 * level)
+
+        wanted = {"smallest": low, "median": low**0.5, "largest": 1.0}
+        found = {name: largest_that_fits(self.space, fixed, partial(used, level=level)) for name, level in wanted.items()}
+        return {name: self.space.decode(values) for name, values in found.items() if values is not None}
 
 
 def open_supernet_run(
@@ -142,6 +163,7 @@ def open_supernet_run(
     said, given = given, given.or_else(begun) if begun else given
     space_name = space_name or (begun.space if begun else SPACE)
     space = SearchSpace.read(shipped("search_spaces", space_name, "--space"))
+    texts = [each.text for each in budgets]
     budgets, unlimited = check_budgets(space, cost, budgets)
     setting = open_setting(given, space.stride, space.frame.resolution, content)
     if run is None:
@@ -149,11 +171,11 @@ def open_supernet_run(
         run = Run(default_name(*parts))
         begun = read_record(run).supernet
         if begun and not _covers(begun, budgets, floor):
-            run = Run(default_name(*parts, *(each.text for each in budgets)))
+            run = Run(default_name(*parts, *texts))
             begun = read_record(run).supernet
     if begun and not _covers(begun, budgets, floor):
         ends = (f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in (begun.levels or {}).items())
-        asked = " and ".join(each.text for each in budgets)
+        asked = " and ".join(texts)
         raise ValueError(
             f"--budget: not what the supernet of {run.folder} was trained for: got {asked}; accepted: {', '.join(ends)}. Begin another --run."
         )

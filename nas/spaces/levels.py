@@ -54,9 +54,10 @@ class Levels:
         return max(low / high for low, high in self.ends.values())
 
     def covers(self, budgets: Sequence[Budget], floor: float) -> bool:
-        """Whether networks that use between `floor` and all of each budget are in the range; measured budgets are not judged."""
-        exact = [(self.ends.get(each.quantity.name), each.limit) for each in budgets if not each.quantity.measured]
-        return all(ends is not None and ends[0] <= max(floor, BELOW) * limit and limit <= ends[1] for ends, limit in exact)
+        """Whether networks that use between `floor` and all of the budgets are in the range. It needs one budget on a quantity of the range;
+        limits on others only leave some of these networks out."""
+        ends = [(self.ends[each.quantity.name], each.limit) for each in budgets if each.quantity.name in self.ends]
+        return bool(ends) and all(low <= max(floor, BELOW) * limit and limit <= high for (low, high), limit in ends)
 
     def of(self, cost: Cost) -> float:
         """The level of a network by its cost."""

@@ -34,6 +34,7 @@ class Course:
         autocast: makes the context of the forward passes.
         checkpoint: written at most once a minute, at the end and when stopped; None: not at all.
         identity: what the checkpoint must be of; another's is refused.
+        looks: steps after which `Watch.rung` has the model; None: the phase's rungs.
     """
 
     phase: Phase
@@ -42,6 +43,7 @@ class Course:
     autocast: Autocast = nullcontext
     checkpoint: Path | None = None
     identity: str = ""
+    looks: tuple[int, ...] | None = None
 
 
 class NotFinite(ValueError):
@@ -55,7 +57,7 @@ class Watch:
         """After every step on a CPU and every tenth on a GPU, where reading the loss waits."""
 
     def rung(self, done: int, model: nn.Module) -> None:
-        """At each of the phase's rungs, with the model to evaluate."""
+        """At each of the phase's rungs, or where the course looks, with the model to evaluate."""
 
     def stop(self) -> bool:
         """Asked before every step; True ends the training there, with a checkpoint."""
@@ -83,6 +85,7 @@ def train_model(
     state = _State(model, course)
     start = state.restore()
     phase, device = course.phase, next(model.parameters()).device
+    looks = phase.rungs if course.looks is None else course.looks
     model.train()
     for step, (images, targets) in zip(range(start, course.steps), batches(start) if start < course.steps else (), strict=False):
         if watch.stop():
@@ -100,7 +103,7 @@ def train_model(
         state.done = step + 1
         if state.ema:
             state.ema.update(model, step=state.done)
-        at_rung = state.done in phase.rungs
+        at_rung = state.done in looks
         if device.type == "cpu" or state.done % 10 == 0 or state.done == course.steps or at_rung:
             watch.step(state.done, state.finite_loss(), lr)
             if at_rung:
@@ -173,13 +176,18 @@ class _State:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], autocast: Autocast = nullcontext) -> float:
-    """Top-1 accuracy, 0 to 1, over batches of (images, class numbers); 0 without images. Leaves the model in evaluation mode."""
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], autocast: Autocast = nullcontext, path: tuple[Any, ...] = ()
+) -> float:
+    """Top-1 accuracy, 0 to 1, over batches of (images, class numbers); 0 without images. Leaves the model in evaluation mode.
+
+    `path` are further arguments of the model, such as the part of a supernet that is to be evaluated.
+    """
     model.eval()
     correct, count = None, 0
     for images, targets in batches:
         with autocast():
-            hits = (model(images).argmax(dim=1) == targets).sum()
+            hits = (model(images, *path).argmax(dim=1) == targets).sum()
         correct = hits if correct is None else correct + hits  # on the device: one wait at the end
         count += len(targets)
     return correct.item() / count if correct is not None else 0.0

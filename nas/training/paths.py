@@ -8,7 +8,9 @@ costs, and the mixers keep their shares whatever they cost.
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ from nas.spaces.levels import Levels, moved
 from nas.spaces.schema import Values
 
 TRIES = 5  # draws of sizes for a path whose mixers do not come into the range at once
+COUNTED = 2000  # updates whose paths are counted
 STRATA = 8  # levels in a row that lie in different parts of the range, its two ends among them
 
 
@@ -39,6 +42,28 @@ def path_of_step(space: SearchSpace, levels: Levels, seed: int, step: int) -> Ar
         values, reached = moved(space, {**space.random(rng), **mixers}, wanted, lambda v: levels.of(cost(space.decode(v))), sizes, rng)
         found.append((max(levels.low - reached, reached - 1, 0.0), values))
     return space.decode(min(found, key=lambda each: each[0])[1])
+
+
+def drawn(space: SearchSpace, levels: Levels, seed: int, steps: int) -> dict[str, Any]:
+    """What a training drew, from at most 2,000 of its updates: by stage and block how often each mixer was trained there ("none" where the
+    network ended before), and how many paths lay in each tenth of the range of costs, evenly in the logarithm."""
+    every = max(1, steps // COUNTED)
+    places: dict[str, Counter[str]] = {}
+    costs: Counter[int] = Counter()
+    deepest = [stage.depth for stage in space.largest(lambda architecture: cost(architecture).macs).stages]
+    for step in range(0, steps, every):
+        path = path_of_step(space, levels, seed, step)
+        for i, stage in enumerate(path.stages):
+            for block in range(deepest[i]):
+                mixer = stage.mixers[block] if block < stage.depth else "none"
+                places.setdefault(f"stage {i} block {block}", Counter())[mixer] += 1
+        share = 1 - math.log(levels.of(cost(path))) / math.log(levels.low) if levels.low < 1 else 0.0
+        costs[min(9, max(0, int(10 * share)))] += 1
+    return {
+        "every": every,
+        "mixers": {place: dict(sorted(each.items())) for place, each in places.items()},
+        "costs": [costs[i] for i in range(10)],
+    }
 
 
 def _in_turn(options: Sequence[Any], key: str, step: int) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -26,9 +26,9 @@ class Report(Watch):
         self.kind, self._run, self._stop = kind, run, stop
 
     @contextlib.contextmanager
-    def training(self, steps: int, accuracy_of: Callable[[nn.Module], float] | None = None) -> Iterator[Report]:
-        """Watches a training of so many steps; `accuracy_of` gives the figures of its rungs."""
-        self._accuracy_of = accuracy_of
+    def training(self, steps: int, judge: Callable[[nn.Module], Mapping[str, float]] | None = None) -> Iterator[Report]:
+        """Watches a training of so many steps; `judge` gives the figures of its rungs, by name."""
+        self._judge = judge
         with Progress(self.kind, steps, "step") as self._progress:
             yield self
 
@@ -37,8 +37,8 @@ class Report(Watch):
         self._run.log(self.kind, step=done, loss=round(loss, 5), lr=lr)
 
     def rung(self, done: int, model: nn.Module) -> None:
-        if self._accuracy_of:
-            self._run.log(f"{self.kind} rung", step=done, accuracy=self._accuracy_of(model))
+        if self._judge:
+            self._run.log(f"{self.kind} rung", step=done, **self._judge(model))
 
     def rungs(self) -> list[tuple[int, float]]:
         """(steps done, accuracy) at the rungs so far, those of earlier sittings included."""

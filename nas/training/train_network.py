@@ -76,7 +76,7 @@ def train_network(
     def accuracy_of(model: nn.Module) -> float:
         return evaluate(model, images.evaluation_batches(str(evaluate_on), batch_size), setting.autocast)
 
-    with report.training(steps, accuracy_of if evaluate_on else None) as watch:
+    with report.training(steps, (lambda model: {"accuracy": accuracy_of(model)}) if evaluate_on else None) as watch:
         model, done = train_model(network, batches, course, watch)
     if done < steps:
         raise Stopped(f"{report.kind} stopped at step {done} of {steps}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -10,11 +10,12 @@ from torch import nn
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
-from nas.training.loop import Course, train_model
+from nas.training.loop import Course, evaluate, train_model
 from nas.training.report import Report
 from nas.training.setting import Setting
 
 CHECKPOINT = "supernet.pt"
+LOOKS = 10  # at the networks of some sizes, in a training
 
 
 def supernet_steps(setting: Setting) -> int:
@@ -35,7 +36,13 @@ def load_supernet(model: nn.Module, setting: Setting, identity: str, folder: Run
 
 
 def train_supernet(
-    model: nn.Module, setting: Setting, identity: str, path: Callable[[int], tuple[Any, ...]], folder: Run, report: Report
+    model: nn.Module,
+    setting: Setting,
+    identity: str,
+    path: Callable[[int], tuple[Any, ...]],
+    judged: Mapping[str, tuple[Any, ...]],
+    folder: Run,
+    report: Report,
 ) -> None:
     """Trains a supernet on the images that are not held out, with the recipe's `supernet` phase; continues from its checkpoint.
 
@@ -43,6 +50,7 @@ def train_supernet(
         model: with fresh weights, on the setting's device.
         identity: what the checkpoint must be of.
         path: further arguments of `model` for a step.
+        judged: by name the further arguments of networks whose held-out accuracy is logged ten times.
         folder: the run that the checkpoint belongs to.
         report: shows, logs and stops it.
 
@@ -52,8 +60,14 @@ def train_supernet(
     """
     phase, steps = setting.recipe.supernet, supernet_steps(setting)
     batches = setting.images.batches("fit", phase.batch_size, setting.seed, phase.augmentation)
-    course = Course(phase, steps, setting.seed, setting.autocast, folder.folder / CHECKPOINT, identity)
-    with report.training(steps) as watch:
+    looks = tuple(sorted({max(1, round(steps * look / LOOKS)) for look in range(1, LOOKS + 1)}))
+    course = Course(phase, steps, setting.seed, setting.autocast, folder.folder / CHECKPOINT, identity, looks)
+
+    def accuracies(model: nn.Module) -> dict[str, float]:
+        held_out = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
+        return {name: evaluate(model, held_out, setting.autocast, each) for name, each in judged.items()}
+
+    with report.training(steps, accuracies if judged else None) as watch:
         _, done = train_model(model, batches, course, watch, path)
     if done < steps:
         raise Stopped(f"supernet stopped at step {done} of {steps}")
