@@ -64,8 +64,9 @@ def candidates(
             return False
         return all(each.violation(measured[each.quantity.name]) <= 0 for each in request.budgets if each.quantity.measured)
 
-    by_hand = [(each.name, each.architecture) for each in baselines(space, request.budgets, request.floor, opened.setting.frame)]
-    taken = {architecture.key for _, architecture in by_hand}
+    named = list(baselines(space, request.budgets, request.floor, opened.setting.frame))
+    by_hand = {each.architecture.key: (each.name, each.architecture) for each in reversed(named)}  # two patterns may be one network
+    taken = set(by_hand)
     varied = [space.decode(values) for values in stratified(band, num // 3, request.seed)] if num >= 3 else []
     varied = [each for each in varied if each.key not in taken]
     measured = any(each.quantity.measured for each in request.budgets)
@@ -75,14 +76,14 @@ def candidates(
     drawn = [] if measured else [space.decode(each.values) for each in draw(band, DRAWN, {*taken, *evaluated}, rng)]
 
     scores = {key: trial.accuracy for key, trial in evaluated.items()}
-    unknown = [each for each in (*(architecture for _, architecture in by_hand), *varied) if each.key not in scores and _in(space, each)]
+    unknown = [each for each in (*(architecture for _, architecture in by_hand.values()), *varied) if each.key not in scores and _in(space, each)]
     scores |= {each.key: found.accuracy for each, found in zip(unknown, evaluator.evaluate(unknown), strict=True)}
 
     def finalist(origin: str, architecture: Architecture, by_hand: bool = False) -> Finalist:
         return Finalist(origin, architecture, by_hand, scores.get(architecture.key))
 
     return Candidates(
-        tuple(finalist(name, each, True) for name, each in by_hand if within(each)),
+        tuple(finalist(name, each, True) for name, each in by_hand.values() if within(each)),
         tuple(finalist("variety", each) for each in varied if within(each)),
         tuple(finalist("supernet", each.architecture) for each in pool if not measured or within(each.architecture))
         + tuple(finalist("drawn", each) for each in drawn),

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nas.networks.architecture import Architecture
 from nas.searching.additive import AdditiveModel
 
+BY_FIRST_RUNG = "first rung"
 Standing = Literal["failed"] | float | None  # None: not there yet
 
 
@@ -80,7 +81,7 @@ class Ladder:
             known = [(each, at) for each in self.asked if (at := self.standing(each, 0)) is not None]
             if 2 * len(known) < len(self.asked):
                 return "wait"
-            chosen = self._choose(candidates, [(each, at) for each, at in known if at != "failed"])
+            chosen = replace(self._choose(candidates, [(each, at) for each, at in known if at != "failed"]), origin=BY_FIRST_RUNG)
         self.asked.append(chosen)
         return chosen
 

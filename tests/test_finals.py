@@ -1,0 +1,199 @@
+"""The end of a search as a user sees it: finalists trained alone, the table, the study, the winner, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from command_line import run, succeed
+from recording import numbers, recording, write_images
+
+import nas.searching.tune as tune
+from nas import load_network
+from nas.networks.architecture import read_architecture
+from nas.networks.network import Network
+from nas.runs.interrupt import Stopped
+from nas.runs.records import read_run
+from nas.searching.trained_alone import Alone
+from nas.yaml_files import read_yaml
+
+SPACE = """
+format: search space 1
+frame: {resolution: 16, channels: 1, classes: 4}
+patch: 4
+stages:
+  - {width: [16, 32], depth: [1, 2], mixer: [conv, s2_shift], mlp_ratio: [1, 2], kernel: [3, 5]}
+  - {width: [32, 64], depth: [1, 2], mixer: [conv, attention], mlp_ratio: [1, 2], head_width: 16, sharing: [false, true]}
+"""
+RECIPE = """
+format: recipe 1
+bf16: never
+supernet: {steps: 6, batch_size: 8, lr: 1.0e-3}
+search: {trials: 8, population: 8, batch_size: 16, fine_tune: 3, finalists: 4, finalist_epochs: 2}
+retrain: {epochs: 1, batch_size: 8, lr: 1.0e-3, warmup: 0.2}
+"""
+SEARCH = "search --device cpu --data images --space tiny.yaml --recipe plain.yaml --budget 200kMACs --run found"
+STUDY = "200kMACs-nsga2"
+
+
+def in_this_process(after: Callable[[int, int], None] = lambda jobs, rung: None) -> Callable[..., None]:
+    """`train_beside` without Ray: one network after the other, of three at a rung one goes on. `after` sees (networks begun, rung reached)."""
+    stood: dict[int, list[float]] = {}
+    begun: list[Any] = []
+
+    def train_beside(alone: Alone, ask: Any, told: Any, *, workers: int, ladder: bool, stop: Any, **_: Any) -> None:
+        while isinstance(job := ask(), tune.Job):
+            begun.append(job)
+            for rung, steps in enumerate(alone.ladder):
+                alone.train(*job, until=steps, stop=stop)
+                told(job)
+                after(len(begun), rung)
+                at = alone.accuracy(*job, steps=steps)
+                assert at is not None
+                behind = bool(stood.get(rung)) and at < np.percentile(stood[rung], 200 / 3)
+                stood.setdefault(rung, []).append(at)
+                if ladder and behind:
+                    break
+
+    return train_beside
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_images(folder / "images")
+    (folder / "tiny.yaml").write_text(SPACE)
+    (folder / "plain.yaml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:  # the supernet, and a search without finalists
+        patch.setattr(tune, "train_beside", lambda *_, **__: pytest.fail("no finalists were asked for"))
+        succeed(f"{SEARCH} --finalists 0", folder)
+    return folder
+
+
+@pytest.fixture
+def folder(inputs: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(inputs, tmp_path / "own")
+
+
+def finalists(folder: Path) -> list[dict[str, Any]]:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'runs/found/study.db'}")
+    try:
+        found = optuna.load_study(study_name=STUDY, storage=storage).trials
+        return [{**each.user_attrs, "accuracy": each.values[0], "macs": each.values[1]} for each in found if "rung" in each.user_attrs]
+    finally:
+        storage.engine.dispose()
+
+
+def test_finalists_learn_from_fit_images_and_are_judged_on_the_held_out_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither fine-tuning nor training alone sees a held-out image with gradients, and nobody opens the test split."""
+    monkeypatch.setattr(tune, "train_beside", in_this_process())
+    with recording() as seen:
+        succeed(SEARCH, folder)
+    trained = {number for step in seen.steps for number in step.numbers}
+    assert trained <= numbers("train") and len(trained) > 40
+    assert set(seen.evaluated_splits) == {"held_out"} and {split for split, *_ in seen.batches} == {"fit"}
+    assert {number for one in seen.evaluations for number in one.numbers} == numbers("val")
+    assert all(isinstance(one.module, Network) for one in seen.evaluations)
+
+
+def test_the_table_the_study_and_the_winner_agree(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "train_beside", in_this_process())
+    said = succeed(SEARCH, folder)
+    found, rows = read_yaml(folder / "runs/best.yaml")["found"], finalists(folder)
+    best = max(rows, key=lambda row: (row["rung"], row["accuracy"]) if row["rung"].startswith("12 of 12") else ("", 0))
+    architecture, entries = read_architecture(folder / "runs/best.yaml")
+    assert best["arch_key"] == architecture.key and best["accuracy"] == pytest.approx(found["accuracy_alone"], abs=1e-4)
+    assert best["macs"] == entries["costs"]["macs"] <= 200_000
+    assert len(rows) == found["finalists"] and len({row["arch_key"] for row in rows}) == len(rows)
+    patterns = {read_architecture(path)[0].key for path in (folder / "runs/found/baselines" / STUDY).glob("*.yaml")}  # two may be one network
+    by_hand = {path.stem for path in (folder / "runs/found/baselines" / STUDY).glob("*.yaml")}
+    assert {"conv", "conv-then-attention"} <= by_hand and patterns <= {row["arch_key"] for row in rows} and len({row["origin"] for row in rows} & by_hand) == len(patterns)
+    assert sum(row["origin"] not in by_hand for row in rows) == 4, "as many as the recipe says"
+    table = [line for line in said.splitlines() if any(row["arch_key"] in line for row in rows)]
+    assert len(table) == len(rows) and [line for line in table if line.endswith("chosen")] == [table[0]]
+    for row in rows:
+        (line,) = (line for line in table if row["arch_key"] in line)
+        assert f"{row['accuracy']:.2%}" in line and row["origin"] in line
+    assert f"Winner: {best['accuracy']:.2%} of 40 held-out images" in said
+    story = read_run(folder / "runs/found")
+    assert story.searches[STUDY].found.origin == best["origin"] and story.searches[STUDY].found.trial is None
+
+
+def test_the_weights_beside_the_winner_are_a_network_of_the_accuracy_that_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "train_beside", in_this_process())
+    with recording() as seen:
+        succeed(SEARCH, folder)
+    network = load_network(folder / "runs/found" / f"{STUDY}.safetensors")
+    found = read_yaml(folder / "runs/best.yaml")["found"]
+    assert network.architecture == read_architecture(folder / "runs/best.yaml")[0]
+    images = {number: image for one in seen.evaluations for number, image in zip(one.numbers, one.images, strict=True)}
+    with torch.inference_mode():
+        logits = network.eval()(torch.stack([images[number] for number in sorted(numbers("val"))]))
+    passes = [one for one in seen.evaluations if one.architecture == network.architecture]
+    logits_seen = {number: each for one in passes for number, each in zip(one.numbers, one.logits, strict=True) if len(one.numbers)}
+    assert found["accuracy_fine_tuned"] is not None and logits_seen.keys() == numbers("val")
+    tuned = [one for one in passes if torch.allclose(one.logits, logits[[sorted(numbers("val")).index(number) for number in one.numbers]], atol=1e-5)]
+    assert {number for one in tuned for number in one.numbers} == numbers("val"), "it was evaluated as it is saved"
+
+
+def test_done_is_done_and_more_finalists_train_only_what_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "train_beside", in_this_process())
+    succeed(SEARCH, folder)
+    before = {row["arch_key"] for row in finalists(folder)}
+    with recording() as seen:
+        assert "This search is done" in succeed(SEARCH, folder)
+    assert not seen.steps and not seen.evaluations
+    trained: list[str] = []
+    real = Alone.train
+
+    def train(self: Alone, architecture: Any, *others: Any, **named: Any) -> Any:
+        if self.known(architecture, 0).ended is None:
+            trained.append(architecture.key)
+        return real(self, architecture, *others, **named)
+
+    monkeypatch.setattr(Alone, "train", train)
+    monkeypatch.setattr(tune, "train_beside", in_this_process())
+    succeed(f"{SEARCH} --finalists 6", folder)
+    after = {row["arch_key"] for row in finalists(folder)}
+    assert before < after and len(after) == len(before) + 2
+    assert after - before <= set(trained)
+
+
+@pytest.mark.parametrize("rung", range(3))
+def test_a_ladder_that_was_stopped_at_a_rung_ends_as_if_it_had_not_been(rung: int, folder: Path, tmp_path: Path) -> None:
+    whole = shutil.copytree(folder, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "train_beside", in_this_process())
+        succeed(SEARCH, whole)
+
+    def stop(jobs: int, reached: int) -> None:
+        if jobs >= 2 and reached == rung:
+            raise Stopped("a test stopped it")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "train_beside", in_this_process(stop))
+        stopped = run(SEARCH, folder)
+        assert stopped.status == 130 and "the same command continues" in stopped.out, stopped
+    with pytest.MonkeyPatch.context() as patch, recording() as seen:
+        patch.setattr(tune, "train_beside", in_this_process())
+        succeed(SEARCH, folder)
+    assert finalists(folder) == finalists(whole)
+    for name in (STUDY, "best"):
+        one, other = (read_yaml(each / "runs/found" / f"{name}.yaml") for each in (folder, whole))
+        assert (one["architecture"], one["found"]) == (other["architecture"], other["found"])
+    assert seen.steps, "something was left to do"
+
+
+def test_another_schedule_is_another_study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "train_beside", in_this_process())
+    succeed(SEARCH, folder)
+    text = (folder / "plain.yaml").read_text()
+    (folder / "plain.yaml").write_text(text.replace("finalist_epochs: 2", "finalist_epochs: 1"))
+    said = succeed(SEARCH, folder)
+    assert f"study {STUDY}-" in said and read_yaml(folder / "runs/best.yaml")["study"] != STUDY
