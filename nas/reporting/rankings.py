@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nas.networks.mixers import mixer_names
+from nas.pareto import LEAST
 from nas.progress import duration
-from nas.searching.fidelity import RANKED, SCORES, mixer_shares, ranked
+from nas.searching.fidelity import ACCURACIES, RANKED, SCORES, mixer_shares, ranked
 
 Entries = Mapping[str, Any]
 TITLES = {"fine_tuned": "fine-tuned", "ninth": "a ninth of the schedule", "macs": "MACs", "params": "parameters"}
@@ -20,7 +21,6 @@ COLUMNS = {
     "regret_5": ("regret of 5, points", 100, ".2f"),
     "precision_5": ("precision at 5, %", 100, ".0f"),
 }
-PANELS = ("supernet", "fine_tuned", "ninth")
 
 
 def title(name: str) -> str:
@@ -29,44 +29,42 @@ def title(name: str) -> str:
 
 
 def as_table(found: Entries) -> Iterator[str]:
-    """The lines that say what a fidelity file holds; figures with the interval of 95% behind them."""
-    truth, figures = found["truth"], found["figures"]
+    """The lines that say what a fidelity file holds; behind each figure the interval of 95%."""
+    truth, figures, bias = found["truth"], found["figures"], found["bias"]
     spread = f"mean {truth['mean']:.2%}, from {truth['min']:.2%} to {truth['max']:.2%}, standard deviation {100 * truth['std']:.2f} points"
     yield f"{len(ranked(found))} networks trained alone: {spread}"
     yield ""
-    yield "".join([f"{'score':25}{'mean':>7}  ", *(f"{head:21}" for head, _, _ in COLUMNS.values())]).rstrip()
     names = [name for name in SCORES if name in figures]
+    yield _row("score", [*(head for head, _, _ in COLUMNS.values()), "mean"], 22)
     for name in names:
-        mean = f"{found['means'][name]:.2%}" if name in found["means"] else ""
-        cells = (_with_interval(figures[name][figure], factor, form) for figure, (_, factor, form) in COLUMNS.items())
-        yield "".join([f"{title(name):25}{mean:>7}  ", *(f"{cell:21}" for cell in cells)]).rstrip()
-    yield from _again(found)
+        yield _row(title(name), [*_cells(figures[name]), f"{found['means'][name]:.2%}" if name in found["means"] else ""], 22)
+    if found["ceiling"]:
+        yield _row("ceiling: another seed", _cells(found["ceiling"]), 22)
+    else:
+        yield f"No ceiling is known (how one seed's accuracies rank another's): --seeds 2 gives it, of {LEAST} networks or more."
     yield ""
-    yield "".join([f"{'tau above that of':34}", *(f"{title(one):29}" for one in RANKED)]).rstrip()
+    yield _row("tau above that of", [title(one) for one in RANKED], 34)
     for other in names:
-        cells = (_verdict(figures[f"{one} - {other}"]["tau"]) if one != other else "" for one in RANKED)
-        yield "".join([f"{title(other):34}", *(f"{cell:29}" for cell in cells)]).rstrip()
+        yield _row(title(other), [_verdict(figures[f"{one} - {other}"]["tau"]) if one != other else "" for one in RANKED], 34)
     yield ""
-    yield "".join([f"{'overrated by, in ranks of 0 to 1':34}", *(f"{title(one):29}" for one in RANKED)]).rstrip()
-    for mixer in found["bias"][RANKED[0]]:
-        yield "".join([f"{mixer:34}", *(f"{found['bias'][one][mixer]:<+29.3f}" for one in RANKED)]).rstrip()
+    yield _row("overrated, in ranks of 0 to 1", [title(one) for one in RANKED], 34)
+    for mixer in bias[RANKED[0]]:
+        yield _row(mixer, [f"{bias[one][mixer]:+.3f}" for one in RANKED], 34)
     yield ""
     if missing := [title(name) for name in SCORES if name not in figures]:
         yield f"Not known of every network, and left out: {', '.join(missing)}."
     for each in found["networks"]:
         if "failure" in each:
             yield f"Left out: network {each['key']}: {each['failure']}."
-    parts = (f"{what} {duration(seconds)}" for what, seconds in found["seconds"].items() if seconds is not None)
-    yield f"Time: {', '.join(parts)}."
+    yield f"Time: {', '.join(f'{what} {duration(seconds)}' for what, seconds in found['seconds'].items() if seconds is not None)}."
 
 
-def _again(found: Entries) -> Iterator[str]:
-    """The line of the ceiling."""
-    if found["ceiling"] is None:
-        yield "No ceiling is known (what one seed's accuracies say of another's): --seeds 2 gives it, with ten networks or more."
-        return
-    cells = (_with_interval(found["ceiling"][figure], factor, form) for figure, (_, factor, form) in COLUMNS.items())
-    yield "".join([f"{'ceiling: another seed':34}", *(f"{cell:21}" for cell in cells)]).rstrip()
+def _row(head: str, cells: Iterable[str], width: int) -> str:
+    return "".join([f"{head:31}", *(f"{cell:{width}}" for cell in cells)]).rstrip()
+
+
+def _cells(figures: Mapping[str, list[float | None]]) -> list[str]:
+    return [_with_interval(figures[figure], factor, form) for figure, (_, factor, form) in COLUMNS.items()]
 
 
 def _with_interval(estimate: list[float | None], factor: float, form: str) -> str:
@@ -86,9 +84,7 @@ def _verdict(difference: list[float | None]) -> str:
 def draw(found: Entries) -> bytes:
     """A PNG file: the accuracies of networks trained alone against three scores, and which mixers the supernet overrates."""
     import matplotlib
-
-    matplotlib.use("Agg")  # without a display
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # not pyplot, which may look for a display
 
     figure = Figure(figsize=(11, 9.5), layout="constrained")
     panels = figure.subplots(2, 2)
@@ -96,9 +92,10 @@ def draw(found: Entries) -> bytes:
     mixers = [_most(each) for each in networks]
     shown = [name for name in mixer_names() if name in mixers]
     colours = {name: matplotlib.colormaps["tab10"](place % 10) for place, name in enumerate(mixer_names())}
-    for panel, name in zip(panels.flat, PANELS, strict=False):
+    for panel, name in zip(panels.flat, ACCURACIES, strict=False):
         panel.set_title(title(name))
         panel.set_ylabel("accuracy alone, %")
+        panel.set_axisbelow(True)
         panel.grid(alpha=0.25)
         if name not in found["figures"]:
             panel.text(0.5, 0.5, "not known of every network", ha="center", transform=panel.transAxes)
@@ -132,10 +129,11 @@ def _bars(panel: Any, bias: Mapping[str, Mapping[str, float]]) -> None:
     panel.set_yticks(range(len(mixers)), mixers)
     panel.invert_yaxis()
     panel.axvline(0, color="black", linewidth=0.8)
+    panel.set_axisbelow(True)
     panel.grid(axis="x", alpha=0.25)
-    panel.set_title("overrated mixers")
-    panel.set_xlabel("rank by score less rank by accuracy, 0 to 1")
-    panel.legend(frameon=False)
+    panel.set_title("mixers: underrated (-), overrated (+)", pad=26)
+    panel.set_xlabel("rank by score less rank by accuracy alone, ranks from 0 to 1")
+    panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(RANKED), frameon=False)  # above the bars, wherever these go
 
 
 def _most(network: Entries) -> str:

@@ -285,8 +285,12 @@ def ranked(entries: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**each, "truth": statistics.fmean(each["retrained"])} for each in entries["networks"] if "failure" not in each]
 
 
-def figures_of(entries: Mapping[str, Any]) -> dict[str, Any]:
+def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, Any]:
     """All figures of a fidelity file, from its list of networks alone; JSON's values, None for what cannot be told.
+
+    Args:
+        entries: what the file holds.
+        resamples: for the intervals, as in `rank_figures`; a thousand take some ten seconds.
 
     Returns:
         figures: by score ("A - B": their difference) and figure of `nas.pareto.FIGURES` [value, low, high], of what `rank_figures` gives.
@@ -304,9 +308,10 @@ def figures_of(entries: Mapping[str, Any]) -> dict[str, Any]:
     scores = {name: column for name, column in columns.items() if None not in column}  # with a gap there is no ranking
     shares = [mixer_shares(each["architecture"]) for each in networks]
     both = [each["retrained"] for each in networks if len(each["retrained"]) > 1]
-    ceiling = rank_figures({"again": [each[1] for each in both]}, [each[0] for each in both])["again"] if len(both) >= LEAST else None
+    again = {"again": [each[1] for each in both]}
+    ceiling = rank_figures(again, [each[0] for each in both], resamples)["again"] if len(both) >= LEAST else None
     return {
-        "figures": {name: _plain(found) for name, found in rank_figures(scores, truth, compared=RANKED).items()},
+        "figures": {name: _plain(found) for name, found in rank_figures(scores, truth, resamples, RANKED).items()},
         "ceiling": _plain(ceiling) if ceiling else None,
         "bias": {name: mean_rank_residuals(scores[name], truth, shares) for name in RANKED},
         "truth": {"mean": statistics.fmean(truth), "std": statistics.stdev(truth), "min": min(truth), "max": max(truth)},
