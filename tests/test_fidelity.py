@@ -306,7 +306,7 @@ def test_scores_without_training_are_of_fresh_weights_and_one_batch_of_plain_ima
 def test_the_table_says_what_the_file_says_and_the_file_how_it_was_made(told_once: Told) -> None:
     found, folder = told_once.found, told_once.folder
     truth = [statistics.fmean(each["retrained"]) for each in found["networks"]]
-    (line,) = (line for line in told_once.out.splitlines() if line.startswith("fine-tuned "))
+    line = next(line for line in told_once.out.splitlines() if line.startswith("fine-tuned "))
     if line.split()[1] != "-":
         assert float(line.split()[1]) == pytest.approx(
             kendalltau([each["fine_tuned"] for each in found["networks"]], truth).statistic, abs=0.005
