@@ -81,16 +81,20 @@ class Estimate(NamedTuple):
     high: float
 
 
-def rank_figures(scores: Mapping[str, Scores], truth: Scores, resamples: int = 1000) -> dict[str, dict[str, Estimate]]:
+def rank_figures(
+    scores: Mapping[str, Scores], truth: Scores, resamples: int = 1000, compared: Sequence[str] | None = None
+) -> dict[str, dict[str, Estimate]]:
     """Every figure of every list of scores against the truth; all lists are resampled alike, so that they can be compared.
 
     Args:
         scores: by name, one number for each network, the larger the better.
         truth: the networks' accuracies as shares.
         resamples: draws of as many networks, with replacement.
+        compared: names of the lists that each other one is held against; None: the first.
 
     Returns:
-        By name of the scores, then of the figure; the entry "A - B" is the difference of the first list and each other one.
+        By name of the scores, then of the figure; the entry "A - B" is the difference of a compared list and another one. A figure that a
+        constant list does not have is NaN; resamples without it do not count in its interval.
 
     Raises:
         ValueError: fewer than ten networks.
@@ -102,25 +106,22 @@ def rank_figures(scores: Mapping[str, Scores], truth: Scores, resamples: int = 1
             f"ranking: too few networks: got {len(truth)}; accepted: {LEAST} or more, since chance alone gives any figure to fewer."
         )
     draws = np.random.default_rng(0).integers(len(truth), size=(resamples, len(truth))).tolist()
-    first = next(iter(scores))
+    compared = list(scores)[:1] if compared is None else compared
 
     def figures(places: Sequence[int]) -> dict[tuple[str, str], float]:
         drawn = [truth[place] for place in places]
         found = {
             (name, figure): of([each[place] for place in places], drawn) for name, each in scores.items() for figure, of in FIGURES.items()
         }
-        found |= {
-            (f"{first} - {name}", figure): found[first, figure] - found[name, figure]
-            for name in scores
-            if name != first
-            for figure in FIGURES
-        }
+        pairs = [(one, other) for one in compared for other in scores if other != one]
+        found |= {(f"{one} - {other}", figure): found[one, figure] - found[other, figure] for one, other in pairs for figure in FIGURES}
         return found
 
     whole, resampled = figures(range(len(truth))), [figures(places) for places in draws]
     estimates: dict[str, dict[str, Estimate]] = {}
     for (name, figure), value in whole.items():
-        low, high = np.nanpercentile([each[name, figure] for each in resampled], [2.5, 97.5])
+        known = [each[name, figure] for each in resampled if not math.isnan(each[name, figure])]
+        low, high = np.percentile(known, [2.5, 97.5]) if known else (math.nan, math.nan)
         estimates.setdefault(name, {})[figure] = Estimate(value, float(low), float(high))
     return estimates
 

@@ -113,11 +113,19 @@ class Run:
         except OSError as error:
             raise one_line_error(f"{path}: cannot be written: {error.strerror}. Make room; the same command then continues.") from None
 
-    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``, all or of one kind, in order; torn lines are left out. A resumed run repeats some steps."""
+    def metrics(self, kind: str | None = None, last_bytes: int | None = None) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``, all or of one kind, in order; torn lines are left out. A resumed run repeats some steps.
+
+        With `last_bytes` only those at the end: a log of a long training takes a while to read.
+        """
         path = self.folder / "metrics.jsonl"
         lines = []
-        for text in path.read_bytes().split(b"\n") if path.exists() else []:
+        content = b""
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            if last_bytes is not None:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
+            content = file.read()
+        for text in content.split(b"\n"):
             with contextlib.suppress(ValueError):
                 line = json.loads(text)
                 if isinstance(line, dict) and kind in (None, line.get("kind")):

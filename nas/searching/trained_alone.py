@@ -29,6 +29,7 @@ from nas.training.train_network import train_network
 from nas.yaml_files import write_atomically
 
 RESULT = "result.json"
+TAIL = 2000  # bytes of a log in which the last step stands, some ten lines
 SHARES = (1 / 9, 1 / 3, 1.0)  # of a schedule: the rungs of a ladder, where two of three networks are left behind
 
 
@@ -120,6 +121,15 @@ class Alone:
         at_end = known.ended.accuracy if known.ended else None
         return at_end if steps == self.steps else dict(known.rungs).get(steps)
 
+    def steps_done(self, architecture: Architecture, seed: int) -> int:
+        """How far its training is, by the end of its log: quick enough to be asked every second while another process trains it."""
+        place, twice = self.place(architecture, seed), 1
+        ended = _ended(place)
+        if ended and ended.failure in REMEDIES:
+            place, twice = self.place(architecture, seed, remedied=True), REMEDIES[ended.failure]
+            ended = _ended(place)
+        return self.steps if ended else _last_step(place) // twice
+
     def train(self, architecture: Architecture, seed: int, until: int | None = None, stop: Callable[[], bool] = lambda: False) -> Trained:
         """Trains a network up to so many steps (a rung; None: to the end) as far as it is not, and gives what is known of it then.
 
@@ -202,13 +212,23 @@ class _UpTo(Report):
 
 
 def _read(place: Run) -> Trained:
-    path = place.folder / RESULT
     rungs = sorted({line["step"]: line["accuracy"] for line in place.metrics("alone rung")}.items())
     seconds = sum(line["seconds"] for line in place.metrics("sitting"))
+    return Trained(_ended(place), tuple(rungs), seconds)
+
+
+def _ended(place: Run) -> Evaluation | None:
+    path = place.folder / RESULT
     if not path.exists():
-        return Trained(None, tuple(rungs), seconds)
+        return None
     entries = json.loads(path.read_text())
-    return Trained(Evaluation(entries["accuracy"], entries["failure"]), tuple(rungs), seconds)
+    return Evaluation(entries["accuracy"], entries["failure"])
+
+
+def _last_step(place: Run) -> int:
+    """The last one in the log; 0 without any."""
+    lines = place.metrics(last_bytes=TAIL)
+    return next((line["step"] for line in reversed(lines) if "step" in line), 0)
 
 
 def _with(setting: Setting, phase: Phase) -> Setting:

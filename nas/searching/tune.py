@@ -171,8 +171,9 @@ def train_beside(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Tune without its own signal handler, files of results and talk."""
+    """Tune without its own signal handler, files of results, talk, and folder for each training: images may have a relative path."""
     wanted = {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    wanted["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     before = {name: os.environ.get(name) for name in wanted}
     os.environ |= wanted
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

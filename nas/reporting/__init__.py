@@ -1,0 +1,1 @@
+"""What runs leave, for people to look at: from their files alone."""

@@ -1,0 +1,327 @@
+"""How far a supernet's ranking can be trusted: networks of one budget are scored in every way there is, and trained alone for the truth."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas.cost import cost
+from nas.cost.latency import memory_errors
+from nas.data import Augmentation
+from nas.networks.architecture import Architecture
+from nas.networks.network import Network
+from nas.pareto import LEAST, Estimate, mean_rank_residuals, rank_figures
+from nas.progress import Progress
+from nas.quantities import Budget, format_quantity
+from nas.runs.folder import provenance
+from nas.runs.interrupt import Stopped
+from nas.searching.evaluating import open_evaluator
+from nas.searching.proposals import Band, stratified
+from nas.searching.search import Evaluation
+from nas.searching.supernet_run import SupernetRun
+from nas.searching.trained_alone import MEMORY, NOT_FINITE, Alone
+from nas.searching.zero_cost import PROXIES
+from nas.spaces.supernet import Supernet
+from nas.training.fine_tune import fine_tune
+from nas.training.loop import NotFinite, evaluate
+
+LOWEST, HIGHEST = 0.9, 1.1  # of the tightest budget: over a wider range size alone would rank well
+# By its entry in a file: what is held against the truth, the larger the better. The first two cost a supernet, the others are controls.
+RANKED = ("supernet", "fine_tuned")
+SCORES = (*RANKED, "ninth", "macs", "params", *PROXIES)
+ACCURACIES = (*RANKED, "ninth")
+PAUSE = 60.0  # seconds between two lines of a log that are no part of a training
+LOOK = 1.0  # seconds between two looks at what trainings have logged
+
+
+def networks_around(opened: SupernetRun, num: int) -> list[Architecture]:
+    """Different networks that use 90 to 110% of the tightest budget, each mixer as often as any other in every place.
+
+    Raises:
+        ValueError: fewer than a correlation wants are asked for or found, no exact budget binds, or the supernet was trained for others.
+    """
+    if num < LEAST:
+        raise ValueError(
+            f"--networks: too few to rank: got {num}; accepted: {LEAST} or more, since chance alone gives any figure to fewer."
+        )
+    if all(budget.quantity.measured for budget in opened.budgets):
+        got = " and ".join(each.text for each in (*opened.budgets, *opened.unlimited))
+        raise ValueError(
+            f"--budget: no exact limit that binds: got {got}; accepted: one on MACs, params or activations, below the largest network's."
+        )
+    budgets = [replace(budget, limit=HIGHEST * budget.limit) for budget in opened.budgets]
+    if opened.levels and not opened.levels.covers(budgets, LOWEST / HIGHEST):
+        ends = (f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in opened.levels.ends.items())
+        got = " and ".join(each.text for each in opened.budgets)
+        raise ValueError(
+            f"--budget: networks 10% above it are none that the supernet was trained for: got {got}; accepted: {', '.join(ends)}. "
+            "Lower it, or begin another --run."
+        )
+    band = Band(opened.space, cost, budgets, LOWEST / HIGHEST)
+    return [opened.space.decode(values) for values in stratified(band, num, opened.setting.seed)]
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """A supernet's scores of networks, held against the accuracies of the same networks trained alone.
+
+    Attributes:
+        supernet: the run; trained first where it is not.
+        budgets: all that were given.
+        networks: that are compared, in the frame in which budgets are counted.
+        alone: how they are trained for the truth; its setting's seed is the first.
+        seeds: with how many seeds each is trained; more that are known count too.
+        workers: 0: score in this process and train one at a time, else that many processes beside each other.
+    """
+
+    supernet: SupernetRun
+    budgets: tuple[Budget, ...]
+    networks: Sequence[Architecture]
+    alone: Alone
+    seeds: int = 1
+    workers: int = 0
+
+    @cached_property
+    def held_out(self) -> list[tuple[Tensor, Tensor]]:
+        """All held-out images and their class numbers."""
+        setting = self.supernet.setting
+        return list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
+
+    def entries(self, stop: Callable[[], bool]) -> dict[str, Any]:
+        """All that a fidelity file holds: settings, networks, what `figures_of` makes of them, seconds. Goes on from what the run has.
+
+        Raises:
+            ValueError: fewer than ten networks have all scores and a truth; one line.
+            Stopped: `stop` became true; what was trained is kept.
+        """
+        supernet = self.supernet.trained(stop)
+        begun = time.monotonic()
+        scored = self._scored(supernet, stop)
+        scoring = time.monotonic() - begun
+        self._train(stop)
+        networks = [{**scores, **self._truth(architecture)} for architecture, scores in zip(self.networks, scored, strict=True)]
+        failed = Counter(each["failure"] for each in networks if "failure" in each)
+        if len(networks) - failed.total() < LEAST:
+            got = f"{len(networks) - failed.total()} of {len(networks)} ({', '.join(f'{count} {reason}' for reason, count in failed.items())})"
+            raise ValueError(f"fidelity: too few networks could be ranked: got {got}; accepted: {LEAST} or more. Ask for more --networks.")
+        trainings = (self.alone.known(architecture, seed).seconds for architecture in self.networks for seed in self._seeds)
+        kept = sum(self._kept[each.key][1] for each in self.networks if each.key in self._kept)
+        seconds = {"supernet": self._supernet_seconds(), "scores": round(scoring + kept, 1), "trainings": round(sum(trainings), 1)}
+        return {"settings": self._settings(), "networks": networks, "seconds": seconds, **figures_of({"networks": networks})}
+
+    # ---- scores ----------------------------------------------------------------------------------------------------
+
+    def _scored(self, supernet: Supernet, stop: Callable[[], bool]) -> list[dict[str, Any]]:
+        """Of each network what it is and every score but the one that needs its training."""
+        found = []
+        inherited = self._inherited(supernet, stop)
+        batch = self._batch()
+        with Progress("scores", len(self.networks), "network") as progress:
+            for architecture, accuracy in zip(self.networks, inherited, strict=True):
+                _heed(stop, f"scoring stopped after {progress.done} of {progress.total} networks")
+                tuned = self._fine_tuned(supernet, architecture)
+                costs = cost(architecture)
+                entry = {"key": architecture.key, "architecture": architecture.to_dict(), "macs": costs.macs, "params": costs.params}
+                entry |= {"supernet": accuracy.accuracy, "fine_tuned": tuned.accuracy, **self._zero_cost(architecture, batch)}
+                failures = [f"{name}: {each.failure}" for name, each in (("supernet", accuracy), ("fine-tuned", tuned)) if each.failure]
+                found.append(entry | ({"failure": failures[0]} if failures else {}))
+                progress.advance()
+        return found
+
+    def _inherited(self, supernet: Supernet, stop: Callable[[], bool]) -> list[Evaluation]:
+        """Accuracies with the supernet's weights."""
+        setting, found = self.supernet.setting, list[Evaluation]()
+        with (
+            open_evaluator(supernet, self.held_out, setting.recipe, setting.device, self.workers) as evaluator,
+            Progress("supernet's accuracies", len(self.networks), "network") as progress,
+        ):
+            for evaluation in evaluator.evaluate(self.networks):
+                found.append(evaluation)
+                progress.advance()
+                _heed(stop, f"scoring stopped after {progress.done} of {progress.total} networks")
+        return found
+
+    @cached_property
+    def _kept(self) -> dict[str, tuple[Evaluation, float]]:
+        """By key: what fine-tuning gave in earlier sittings, and its seconds."""
+        lines = self.supernet.run.metrics("fine-tuned")
+        steps = self.supernet.setting.recipe.search.fine_tune
+        return {line["key"]: (Evaluation(line["accuracy"], line["failure"]), line["seconds"]) for line in lines if line["steps"] == steps}
+
+    def _fine_tuned(self, supernet: Supernet, architecture: Architecture) -> Evaluation:
+        """Accuracy after a few steps on from the supernet's weights; kept in the run, since it takes as long as all other scores."""
+        if architecture.key in self._kept:
+            return self._kept[architecture.key][0]
+        setting = self.supernet.setting
+        steps, begun = setting.recipe.search.fine_tune, time.monotonic()
+        try:
+            with memory_errors():
+                network = fine_tune(supernet, architecture, setting, steps)
+                found = Evaluation(evaluate(network, self.held_out, setting.autocast))
+        except MemoryError:
+            found = Evaluation(failure=MEMORY)
+        except NotFinite:
+            found = Evaluation(failure=NOT_FINITE)
+        seconds = round(time.monotonic() - begun, 1)
+        self.supernet.run.log("fine-tuned", key=architecture.key, steps=steps, seconds=seconds, **asdict(found))
+        return found
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """The images that networks without training are scored by: a batch as training has it, but not augmented."""
+        setting = self.supernet.setting
+        return next(setting.images.batches("fit", self.alone.phase.batch_size, setting.seed, Augmentation())(0))
+
+    def _zero_cost(self, architecture: Architecture, batch: tuple[Tensor, Tensor]) -> dict[str, float | None]:
+        setting = self.supernet.setting
+        torch.manual_seed(setting.seed)
+        network = Network(architecture.at(setting.frame)).to(setting.device)
+        return {name: _finite(score(network, *batch)) for name, score in PROXIES.items()}
+
+    # ---- the truth -------------------------------------------------------------------------------------------------
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.alone.setting.seed, self.alone.setting.seed + self.seeds)
+
+    def _train(self, stop: Callable[[], bool]) -> None:
+        """Trains all networks with the first seed, then with the next one."""
+        from nas.searching.tune import Job, train_beside  # Ray, only where there is something to train
+
+        jobs = [Job(architecture, seed) for seed in self._seeds for architecture in self.networks]
+        left = [job for job in jobs if self.alone.known(*job).ended is None]
+        if not left:
+            return
+        waiting = iter(left)
+        print(
+            f"Training {len(left)} of {len(jobs)} networks alone, {self.alone.steps} steps each, {max(1, self.workers)} beside each other.",
+            flush=True,
+        )
+        with Progress("networks alone", len(jobs) * self.alone.steps, "step") as progress:
+            show = _Trainings(progress, self.alone, jobs)
+            train_beside(
+                self.alone, lambda: next(waiting, None), lambda job: None, workers=self.workers, ladder=False, show=show, stop=stop
+            )  # fmt: skip
+            show.look()
+
+    def _truth(self, architecture: Architecture) -> dict[str, Any]:
+        """The accuracies of a network alone by all seeds known, the first one's a ninth on the way, and a failure's reason."""
+        first, found = self.alone.setting.seed, list[float]()
+        for seed in itertools.count(first):
+            ended = self.alone.known(architecture, seed).ended
+            if ended is None or ended.accuracy is None:
+                break
+            found.append(ended.accuracy)
+        entry = {"ninth": self.alone.accuracy(architecture, first, self.alone.ladder[0]), "retrained": found}
+        return entry if len(found) >= self.seeds else {**entry, "failure": (ended and ended.failure) or "its training did not end"}
+
+    # ---- what it was made with -------------------------------------------------------------------------------------
+
+    def _settings(self) -> dict[str, Any]:
+        opened, setting = self.supernet, self.supernet.setting
+        made = provenance()
+        return {
+            "run": opened.run.name, "budgets": [each.text for each in self.budgets],
+            "space": opened.space.name, "space_fingerprint": opened.space.fingerprint, **setting.record(), "data": setting.source.name,
+            "held_out_images": setting.images.size("held_out"), "networks": len(self.networks), "seeds": self.seeds,
+            "epochs": self.alone.phase.epochs, "steps": self.alone.steps, "fine_tune": setting.recipe.search.fine_tune,
+            "device": setting.device.type, **{name: made[name] for name in ("command", "started", "versions", "revision") if name in made},
+        }  # fmt: skip
+
+    def _supernet_seconds(self) -> float | None:
+        """Of the supernet's training, by its log; None where there is none. Pauses between sittings are left out."""
+        times = [datetime.datetime.fromisoformat(line["time"]) for line in self.supernet.run.metrics("supernet")]
+        gaps = ((after - before).total_seconds() for before, after in itertools.pairwise(times))
+        return sum(gap for gap in gaps if 0 <= gap <= PAUSE) if times else None
+
+
+class _Trainings:
+    """Shows trainings that run in other processes by what they log; called as often as one likes, it looks once a second."""
+
+    def __init__(self, progress: Progress, alone: Alone, jobs: Sequence[tuple[Architecture, int]]) -> None:
+        self._progress, self._alone, self._jobs = progress, alone, jobs
+        self._looked = -math.inf
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._looked > LOOK:
+            self.look()
+            self._looked = time.monotonic()
+
+    def look(self) -> None:
+        done = [self._alone.steps_done(*job) for job in self._jobs]
+        text = f"{sum(steps >= self._alone.steps for steps in done)} of {len(done)} networks"
+        if sum(done) > self._progress.done:
+            self._progress.reach(sum(done), text)
+        else:
+            self._progress.advance(0, text)
+
+
+def _heed(stop: Callable[[], bool], sentence: str) -> None:
+    if stop():
+        raise Stopped(sentence)
+
+
+# ---- what the networks of a file say -------------------------------------------------------------------------------------
+
+
+def mixer_shares(architecture: Mapping[str, Any]) -> dict[str, float]:
+    """Of an architecture as a file holds it: the share of its blocks that each mixer has."""
+    blocks = [mixer for stage in architecture["stages"] for mixer in stage["mixers"]]
+    return {mixer: count / len(blocks) for mixer, count in Counter(blocks).items()}
+
+
+def ranked(entries: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The networks of a fidelity file that count, each with its `truth`: the mean accuracy over the seeds it was trained with."""
+    return [{**each, "truth": statistics.fmean(each["retrained"])} for each in entries["networks"] if "failure" not in each]
+
+
+def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, Any]:
+    """All figures of a fidelity file, from its list of networks alone; JSON's values, None for what cannot be told.
+
+    Args:
+        entries: what the file holds.
+        resamples: for the intervals, as in `rank_figures`; a thousand take some ten seconds.
+
+    Returns:
+        figures: by score ("A - B": their difference) and figure of `nas.pareto.FIGURES` [value, low, high], of what `rank_figures` gives.
+        ceiling: the same figures of one seed's accuracies against another's, over the networks that have both; None with fewer than ten.
+        bias: by ranked score and mixer how far the networks are overrated, as `mean_rank_residuals` says.
+        truth: mean, standard deviation, minimum and maximum of the accuracies alone.
+        means: of the scores that are accuracies.
+
+    Raises:
+        ValueError: fewer than ten networks count.
+    """
+    networks = ranked(entries)
+    truth = [each["truth"] for each in networks]
+    columns = {name: [each[name] for each in networks] for name in SCORES}
+    scores = {name: column for name, column in columns.items() if None not in column}  # with a gap there is no ranking
+    shares = [mixer_shares(each["architecture"]) for each in networks]
+    both = [each["retrained"] for each in networks if len(each["retrained"]) > 1]
+    again = {"again": [each[1] for each in both]}
+    ceiling = rank_figures(again, [each[0] for each in both], resamples)["again"] if len(both) >= LEAST else None
+    return {
+        "figures": {name: _plain(found) for name, found in rank_figures(scores, truth, resamples, RANKED).items()},
+        "ceiling": _plain(ceiling) if ceiling else None,
+        "bias": {name: mean_rank_residuals(scores[name], truth, shares) for name in RANKED},
+        "truth": {"mean": statistics.fmean(truth), "std": statistics.stdev(truth), "min": min(truth), "max": max(truth)},
+        "means": {name: statistics.fmean(scores[name]) for name in ACCURACIES if name in scores},
+    }
+
+
+def _plain(figures: Mapping[str, Estimate]) -> dict[str, list[float | None]]:
+    return {name: [_finite(value) for value in estimate] for name, estimate in figures.items()}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
