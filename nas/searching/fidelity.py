@@ -9,7 +9,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from nas.cost import cost
-from nas.cost.latency import memory_errors
 from nas.data import Augmentation
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
@@ -27,14 +26,13 @@ from nas.quantities import Budget, format_quantity
 from nas.runs.folder import provenance
 from nas.runs.interrupt import Stopped
 from nas.searching.evaluating import open_evaluator
+from nas.searching.inherited import FineTuned
 from nas.searching.proposals import Band, stratified
 from nas.searching.search import Evaluation
 from nas.searching.supernet_run import SupernetRun
-from nas.searching.trained_alone import MEMORY, NOT_FINITE, Alone
+from nas.searching.trained_alone import Alone
 from nas.searching.zero_cost import PROXIES
 from nas.spaces.supernet import Supernet
-from nas.training.fine_tune import fine_tune
-from nas.training.loop import NotFinite, evaluate
 
 LOWEST, HIGHEST = 0.9, 1.1  # of the tightest budget: over a wider range size alone would rank well
 # By its entry in a file: what is held against the truth, the larger the better. The first two cost a supernet, the others are controls.
@@ -93,10 +91,8 @@ class Fidelity:
     workers: int = 0
 
     @cached_property
-    def held_out(self) -> list[tuple[Tensor, Tensor]]:
-        """All held-out images and their class numbers."""
-        setting = self.supernet.setting
-        return list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
+    def fine_tuned(self) -> FineTuned:
+        return FineTuned(self.supernet.setting, self.supernet.run)
 
     def entries(self, stop: Callable[[], bool]) -> dict[str, Any]:
         """All that a fidelity file holds: settings, networks, what `figures_of` makes of them, seconds. Goes on from what the run has.
@@ -116,7 +112,7 @@ class Fidelity:
             got = f"{len(networks) - failed.total()} of {len(networks)} ({', '.join(f'{count} {reason}' for reason, count in failed.items())})"
             raise ValueError(f"fidelity: too few networks could be ranked: got {got}; accepted: {LEAST} or more. Ask for more --networks.")
         trainings = (self.alone.known(architecture, seed).seconds for architecture in self.networks for seed in self._seeds)
-        kept = sum(self._kept[each.key][1] for each in self.networks if each.key in self._kept)
+        kept = sum(self.fine_tuned.known[each.key][1] for each in self.networks)
         seconds = {"supernet": self._supernet_seconds(), "scores": round(scoring + kept, 1), "trainings": round(sum(trainings), 1)}
         return {"settings": self._settings(), "networks": networks, "seconds": seconds, **figures_of({"networks": networks})}
 
@@ -130,7 +126,7 @@ class Fidelity:
         with Progress("scores", len(self.networks), "network") as progress:
             for architecture, accuracy in zip(self.networks, inherited, strict=True):
                 _heed(stop, f"scoring stopped after {progress.done} of {progress.total} networks")
-                tuned = self._fine_tuned(supernet, architecture)
+                tuned = self.fine_tuned.evaluation(supernet, architecture)
                 costs = cost(architecture)
                 entry = {"key": architecture.key, "architecture": architecture.to_dict(), "macs": costs.macs, "params": costs.params}
                 entry |= {"supernet": accuracy.accuracy, "fine_tuned": tuned.accuracy, **self._zero_cost(architecture, batch)}
@@ -143,38 +139,13 @@ class Fidelity:
         """Accuracies with the supernet's weights."""
         setting, found = self.supernet.setting, list[Evaluation]()
         with (
-            open_evaluator(supernet, self.held_out, setting.recipe, setting.device, self.workers) as evaluator,
+            open_evaluator(supernet, self.fine_tuned.held_out, setting.recipe, setting.device, self.workers) as evaluator,
             Progress("supernet's accuracies", len(self.networks), "network") as progress,
         ):
             for evaluation in evaluator.evaluate(self.networks):
                 found.append(evaluation)
                 progress.advance()
                 _heed(stop, f"scoring stopped after {progress.done} of {progress.total} networks")
-        return found
-
-    @cached_property
-    def _kept(self) -> dict[str, tuple[Evaluation, float]]:
-        """By key: what fine-tuning gave in earlier sittings, and its seconds."""
-        lines = self.supernet.run.metrics("fine-tuned")
-        steps = self.supernet.setting.recipe.search.fine_tune
-        return {line["key"]: (Evaluation(line["accuracy"], line["failure"]), line["seconds"]) for line in lines if line["steps"] == steps}
-
-    def _fine_tuned(self, supernet: Supernet, architecture: Architecture) -> Evaluation:
-        """Accuracy after a few steps on from the supernet's weights; kept in the run, since it takes as long as all other scores."""
-        if architecture.key in self._kept:
-            return self._kept[architecture.key][0]
-        setting = self.supernet.setting
-        steps, begun = setting.recipe.search.fine_tune, time.monotonic()
-        try:
-            with memory_errors():
-                network = fine_tune(supernet, architecture, setting, steps)
-                found = Evaluation(evaluate(network, self.held_out, setting.autocast))
-        except MemoryError:
-            found = Evaluation(failure=MEMORY)
-        except NotFinite:
-            found = Evaluation(failure=NOT_FINITE)
-        seconds = round(time.monotonic() - begun, 1)
-        self.supernet.run.log("fine-tuned", key=architecture.key, steps=steps, seconds=seconds, **asdict(found))
         return found
 
     def _batch(self) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from nas.progress import Progress
 from nas.quantities import format_quantity
 from nas.runs.interrupt import Stopped
 from nas.searching.evaluating import Evaluator
+from nas.searching.inherited import FineTuned
 from nas.searching.known_networks import baselines
 from nas.searching.ladder import Finalist, Ladder, Standing
 from nas.searching.proposals import Band, draw, stratified
@@ -24,7 +25,6 @@ from nas.searching.supernet_run import SupernetRun
 from nas.searching.trained_alone import SHARES, Alone
 from nas.spaces.supernet import Supernet
 from nas.training.fine_tune import fine_tune
-from nas.training.loop import evaluate
 from nas.training.train_network import save_network
 
 DRAWN = 300  # candidates besides those that the search evaluated
@@ -76,7 +76,9 @@ def candidates(
     drawn = [] if measured else [space.decode(each.values) for each in draw(band, DRAWN, {*taken, *evaluated}, rng)]
 
     scores = {key: trial.accuracy for key, trial in evaluated.items()}
-    unknown = [each for each in (*(architecture for _, architecture in by_hand.values()), *varied) if each.key not in scores and _in(space, each)]
+    unknown = [
+        each for each in (*(architecture for _, architecture in by_hand.values()), *varied) if each.key not in scores and _in(space, each)
+    ]
     scores |= {each.key: found.accuracy for each, found in zip(unknown, evaluator.evaluate(unknown), strict=True)}
 
     def finalist(origin: str, architecture: Architecture, by_hand: bool = False) -> Finalist:
@@ -126,21 +128,15 @@ class Finals:
         return Alone.on_held_out(setting, self.opened.run.folder / "alone", setting.recipe.search.finalist_epochs)
 
     def fine_tuned(self, supernet: Supernet, finalists: Sequence[Finalist]) -> list[Finalist]:
-        """The finalists that the supernet knows, with their accuracies after fine-tuning; each is fine-tuned once."""
-        setting, steps, run = self.opened.setting, self.opened.setting.recipe.search.fine_tune, self.opened.run
-        known = {line["key"]: line["accuracy"] for line in run.metrics("fine-tuned") if line["steps"] == steps}
-        found = []
+        """The same finalists; those that the supernet knows with their accuracies after fine-tuning."""
+        tuned, found = FineTuned(self.opened.setting, self.opened.run), list[Finalist]()
         with Progress("fine-tune", len(finalists), "network") as progress:
-            for number, each in enumerate(finalists, 1):
+            for each in finalists:
                 if self.stop():
-                    raise Stopped(f"fine-tuning stopped after {number - 1} of {len(finalists)} networks")
-                if each.supernet is not None and each.key not in known:
-                    network = fine_tune(supernet, each.architecture, setting, steps)
-                    batches = setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size)
-                    known[each.key] = evaluate(network, batches, setting.autocast)
-                    run.log("fine-tuned", key=each.key, steps=steps, accuracy=known[each.key])
-                found.append(replace(each, fine_tuned=known.get(each.key)))
-                progress.reach(number)
+                    raise Stopped(f"fine-tuning stopped after {len(found)} of {len(finalists)} networks")
+                known = each.supernet is not None
+                found.append(replace(each, fine_tuned=tuned.evaluation(supernet, each.architecture).accuracy) if known else each)
+                progress.reach(len(found))
         return found
 
     def climb(self, supernet: Supernet, who: Candidates) -> Ladder:
