@@ -26,6 +26,7 @@ ROOMS = [
     "nas.runs",
     "nas.training",
     "nas.searching",
+    "nas.reporting",
     "nas.commands",
     "nas.__main__",
     "launch",
@@ -39,6 +40,7 @@ HEAVY = {
     "optuna": {"nas.searching.optuna_study"},
     "ray": {"nas.searching.ray_workers", "nas.searching.tune"},
     "datasets": {"nas.data.huggingface"},
+    "matplotlib": {"nas.reporting.comparisons"},
 }
 WITHOUT_TORCH = [
     "nas",
