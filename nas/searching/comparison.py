@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -178,10 +179,11 @@ class Comparison:
         left = self.left()
         if not left:
             return
-        with Progress("compare", len(self.jobs) * self.alone.steps, "step") as progress:
-            course = _Course(self.alone, self.jobs, left, progress)
+        course = _Course(self.alone, self.jobs, left)
+        with Progress("compare", course.num_steps_left, "step") as progress:
+            show = partial(course.show, progress)
             try:
-                train_beside(self.alone, course.ask, course.told, workers=workers, ladder=False, show=course.show, stop=stop)
+                train_beside(self.alone, course.ask, course.told, workers=workers, ladder=False, show=show, stop=stop)
             except Stopped:
                 raise Stopped(f"comparison stopped after {course.num_ended} of {len(self.jobs)} trainings") from None
 
@@ -208,9 +210,11 @@ SHOWN_SECONDS = 1.0  # between two looks into the logs
 class _Course:
     """Which trainings are left, and how far those are that other processes are at."""
 
-    def __init__(self, alone: Alone, jobs: Sequence[Job], left: Sequence[Job], progress: Progress) -> None:
-        self._alone, self._progress, self._waiting = alone, progress, iter(left)
+    def __init__(self, alone: Alone, jobs: Sequence[Job], left: Sequence[Job]) -> None:
+        self._alone, self._waiting = alone, iter(left)
         self._steps = {job: self._last_step(job) if job in left else alone.steps for job in jobs}
+        self._begun_at = sum(self._steps.values())
+        self.num_steps_left = len(jobs) * alone.steps - self._begun_at
         self._at_work: set[Job] = set()
         self._ended = set(jobs) - set(left)
         self._shown = -math.inf
@@ -231,16 +235,13 @@ class _Course:
             self._ended.add(job)
             self._steps[job] = self._alone.steps
 
-    def show(self) -> None:
+    def show(self, progress: Progress) -> None:
         if time.monotonic() - self._shown < SHOWN_SECONDS:
             return
         self._shown = time.monotonic()
         self._steps |= {job: self._last_step(job) for job in self._at_work}
-        done, text = sum(self._steps.values()), f"{self.num_ended} of {len(self._steps)} trainings done"
-        if done:
-            self._progress.reach(done, text)
-        else:
-            self._progress.advance(0, text)
+        done = max(0, sum(self._steps.values()) - self._begun_at)  # a training goes on from a checkpoint before its last step
+        progress.advance(done - progress.done, f"{self.num_ended} of {len(self._steps)} trainings done")
 
     def _last_step(self, job: Job) -> int:
         """Of a training that has not ended. A second try may take twice the steps: it is shown as done until it is."""
