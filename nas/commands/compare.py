@@ -61,7 +61,7 @@ def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: flo
         comparison = open_comparison(setting, run, networks, num_seeds)
         run.record(compare=(begun or wanted).model_dump(mode="json", exclude_none=True))
         about = {
-            "winner": str(path), "space": options["space"] or winner.space, "space_fingerprint": space.fingerprint,
+            "space": options["space"] or winner.space, "space_fingerprint": space.fingerprint,
             "budgets": winner.budgets, "floor": floor, **wanted.model_dump(mode="json", exclude_none=True),
         }  # fmt: skip
         _compare(comparison, about, workers, lambda: interrupt.requested)

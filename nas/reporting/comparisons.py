@@ -79,7 +79,7 @@ def _noise(lead: Lead) -> str:
         return "with one seed nothing says how much of this is noise: more --seeds do"
     low, high = lead.interval
     exceeds = "more than" if low > 0 or high < 0 else "no more than"
-    return f"this is {exceeds} the noise of {lead.num_seeds} seeds (95% interval {100 * low:+.2f} to {100 * high:+.2f} points)"
+    return f"this is {exceeds} the noise of {lead.num_seeds} seeds (95% interval of the lead: {100 * low:+.2f} to {100 * high:+.2f} points)"
 
 
 def picture(networks: Sequence[Mapping[str, Any]], title: str) -> Any:

@@ -185,7 +185,8 @@ class Comparison:
             try:
                 train_beside(self.alone, course.ask, course.told, workers=workers, ladder=False, show=show, stop=stop)
             except Stopped:
-                raise Stopped(f"comparison stopped after {course.num_ended} of {len(self.jobs)} trainings") from None
+                ended = len(self.jobs) - len(self.left())  # some ended while they were asked to stop
+                raise Stopped(f"comparison stopped after {ended} of {len(self.jobs)} trainings") from None
 
     def entries(self, latencies: Mapping[str, float | None]) -> list[dict[str, Any]]:
         """The `networks` of comparison.json once all trainings have ended, in the order of `networks`."""
@@ -219,10 +220,6 @@ class _Course:
         self._ended = set(jobs) - set(left)
         self._shown = -math.inf
 
-    @property
-    def num_ended(self) -> int:
-        return len(self._ended)
-
     def ask(self) -> Job | None:
         job = next(self._waiting, None)
         if job:
@@ -241,7 +238,7 @@ class _Course:
         self._shown = time.monotonic()
         self._steps |= {job: self._last_step(job) for job in self._at_work}
         done = max(0, sum(self._steps.values()) - self._begun_at)  # a training goes on from a checkpoint before its last step
-        progress.advance(done - progress.done, f"{self.num_ended} of {len(self._steps)} trainings done")
+        progress.advance(done - progress.done, f"{len(self._ended)} of {len(self._steps)} trainings done")
 
     def _last_step(self, job: Job) -> int:
         """Of a training that has not ended. A second try may take twice the steps: it is shown as done until it is."""
