@@ -76,7 +76,7 @@ def sentence(networks: Sequence[Mapping[str, Any]]) -> str:
 
 def _noise(lead: Lead) -> str:
     if lead.interval is None:
-        return "with one seed nothing says how much of this is noise: more --seeds do"
+        return f"how much of this is noise is not told by {lead.num_seeds} seed{'s' * (lead.num_seeds > 1)}: give more --seeds"
     low, high = lead.interval
     exceeds = "more than" if low > 0 or high < 0 else "no more than"
     return f"this is {exceeds} the noise of {lead.num_seeds} seeds (95% interval of the lead: {100 * low:+.2f} to {100 * high:+.2f} points)"

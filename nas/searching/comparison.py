@@ -321,10 +321,11 @@ class Lead(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of 95% by Student's t, which with few seeds is far wider than two standard errors; None with one seed."""
+        """Of 95% by Student's t, which with few seeds is far wider than two standard errors; None where the seeds show no noise to tell it by: one
+        seed, or all differences equal, as happens by chance with two seeds and few test images."""
         from scipy.stats import t
 
-        if self.error is None:
+        if not self.error:
             return None
         half = float(t.ppf(0.975, self.num_seeds - 1)) * self.error
         return self.value - half, self.value + half
