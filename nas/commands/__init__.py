@@ -1,6 +1,7 @@
 """The commands, one file each; what they need besides click is imported when one runs, so that help comes at once."""
 
 from nas.commands.command_line import run
+from nas.commands.compare import compare
 from nas.commands.fidelity import fidelity
 from nas.commands.import_weights import import_weights
 from nas.commands.presets import presets
@@ -9,7 +10,7 @@ from nas.commands.retrain import retrain
 from nas.commands.search import search
 from nas.commands.train import train
 
-COMMANDS = (search, train, retrain, fidelity, profile, presets, import_weights)
+COMMANDS = (search, train, retrain, fidelity, compare, profile, presets, import_weights)
 
 
 def main() -> int:

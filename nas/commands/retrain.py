@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,32 +32,23 @@ def retrain(file: str, **options: Any) -> int:
     from nas.published.presets import architecture_file
     from nas.runs.folder import Run, default_name
     from nas.runs.interrupt import Interrupt
-    from nas.runs.records import Begun, NetworkRecord, read_record, read_training, same_as_begun
-    from nas.training.setting import Given, open_setting
+    from nas.runs.records import Begun, read_record, read_training, same_as_begun
+    from nas.training.setting import Given, open_as_found
     from nas.yaml_files import validate
 
     path = architecture_file(Path(file))
     architecture, entries = read_architecture(path)
     found = validate(Begun, entries, str(path))
     given = Given.of(options)
-    whole = given.or_else(found.model_copy(update={"seed": None})) if given.data is None else given  # the seed is this training's own
-    setting = open_setting(whole, architecture.stride, architecture.frame.resolution)
-    if given.data is None and found.data_fingerprint not in (None, setting.source.fingerprint):
-        print(f"The images of {setting.data} are not those that the network was found with: files were changed, added or removed.")
+    setting = open_as_found(given, found.model_copy(update={"seed": None}), architecture)  # the seed is this training's own
     with torch.device("meta"):
         Network(architecture.at(setting.frame))  # geometry at the resolution trained at, before anything is loaded
     name = default_name("retrain", architecture.key, setting.source.name, setting.recipe_name, setting.seed, *given.unusual())
-    run, epochs, steps = Run(name if options["run"] is None else options["run"]), options["epochs"], options["steps"]
+    run = Run(name if options["run"] is None else options["run"])
     with run.lock(), Interrupt() as interrupt:
         begun = read_record(run).retrain
-        if epochs is None and steps is None and begun:  # a run keeps the length that it was begun with
-            epochs, steps = begun.phase.get("epochs"), begun.phase.get("steps")
-        phase = setting.recipe.retrain.with_length(epochs, steps)
-        setting = replace(setting, recipe=setting.recipe.model_copy(update={"retrain": phase}))
-        wanted = NetworkRecord(
-            architecture=architecture.key, bf16=setting.recipe.bf16, found_at=str(path),
-            phase=phase.model_dump(mode="json", exclude_none=True), **setting.record(),
-        )  # fmt: skip
+        setting = setting.of_length(options["epochs"], options["steps"], begun)
+        wanted = setting.network_record(architecture, path)
         same_as_begun(run, begun, wanted)
         if (run.folder / "result.yaml").exists() and (run.folder / "weights.safetensors").exists():
             print(f"This retraining is done ({run.folder / 'result.yaml'}); its result again:")

@@ -91,6 +91,7 @@ class RunRecord(_Entries):
     supernet_finished: StrictStr | None = None
     searches: dict[str, StudyRecord] = {}
     retrain: NetworkRecord | None = None
+    compare: NetworkRecord | None = None  # the winner's, and how all networks of the comparison are trained
     imported: Annotated[ImportRecord | None, Field(alias="import")] = None
     finished: StrictStr | None = None
 

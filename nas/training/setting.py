@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import torch
 
 from nas import HOME
 from nas.data import Data, DataSource, open_data
-from nas.networks.architecture import MAX_RESOLUTION, Frame
-from nas.runs.records import Begun
+from nas.networks.architecture import MAX_RESOLUTION, Architecture, Frame
+from nas.runs.records import Begun, NetworkRecord
 from nas.training.loop import Autocast
 from nas.training.recipe import Recipe, read_recipe, shortened
 from nas.yaml_files import did_you_mean, validate
@@ -92,6 +92,18 @@ class Setting:
             "seed": self.seed,
         }
 
+    def of_length(self, epochs: float | None, steps: int | None, begun: NetworkRecord | None) -> Setting:
+        """With another length of the retraining; where none is said, with that of the run as it began, or else with the recipe's."""
+        if epochs is None and steps is None and begun:
+            epochs, steps = begun.phase.get("epochs"), begun.phase.get("steps")
+        phase = self.recipe.retrain.with_length(epochs, steps)
+        return replace(self, recipe=self.recipe.model_copy(update={"retrain": phase}))
+
+    def network_record(self, architecture: Architecture, found_at: Path) -> NetworkRecord:
+        """With what the retraining of a network begins."""
+        phase = self.recipe.retrain.model_dump(mode="json", exclude_none=True)
+        return NetworkRecord(architecture=architecture.key, bf16=self.recipe.bf16, found_at=str(found_at), phase=phase, **self.record())
+
 
 def open_setting(given: Given, stride: int, largest: int, begun_recipe: dict[str, Any] | None = None) -> Setting:
     """Opens the data and the recipe and settles resolution and device.
@@ -121,6 +133,19 @@ def open_setting(given: Given, stride: int, largest: int, begun_recipe: dict[str
     if given.seed is not None and given.seed >= 2**63:  # what torch takes
         raise ValueError(f"--seed: out of range: got {given.seed}; accepted: whole numbers below 2**63.")
     return Setting(source, data, root, recipe, name, resolution, open_device(given.device), given.seed or 0, given.loaders)
+
+
+def open_as_found(given: Given, found: Begun, architecture: Architecture) -> Setting:
+    """The setting for a network of a file: what was not said is as when it was found, but other images have their own recipe and resolution.
+
+    Raises:
+        ValueError: as `open_setting`.
+    """
+    whole = given.or_else(found) if given.data is None else given
+    setting = open_setting(whole, architecture.stride, architecture.frame.resolution)
+    if given.data is None and found.data_fingerprint not in (None, setting.source.fingerprint):
+        print(f"The images of {setting.data} are not those that the network was found with: files were changed, added or removed.")
+    return setting
 
 
 def shipped(folder: str, name: str, option: str) -> Path:

@@ -16,6 +16,7 @@ from nas.networks.weight_files import save_weights
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.training.loop import Course, evaluate, train_model
+from nas.training.recipe import Phase
 from nas.training.report import Report
 from nas.training.setting import Setting
 
@@ -39,6 +40,12 @@ class TrainingResult:
     rungs: tuple[tuple[int, float], ...] = ()
 
 
+def check_rungs(phase: Phase, evaluate_on: str | None) -> None:
+    """Refuses to open the test split at rungs."""
+    if phase.rungs and evaluate_on == "test":
+        raise ValueError("recipe: retrain.rungs: the test split is opened once, at the end: got rungs with it; accepted: a held-out split.")
+
+
 def train_network(
     architecture: Architecture, setting: Setting, *, fit: str, evaluate_on: str | None, seed: int, folder: Run, report: Report
 ) -> TrainingResult:
@@ -60,8 +67,7 @@ def train_network(
         Stopped: interrupted; a checkpoint is there.
     """
     phase, images, batch_size = setting.recipe.retrain, setting.images, setting.recipe.search.batch_size
-    if phase.rungs and evaluate_on == "test":
-        raise ValueError("recipe: retrain.rungs: the test split is opened once, at the end: got rungs with it; accepted: a held-out split.")
+    check_rungs(phase, evaluate_on)
     trained = architecture.at(setting.frame)
     torch.manual_seed(seed)
     network = Network(trained, phase.drop_path).to(setting.device)
