@@ -12,7 +12,11 @@ RATE = 0.25  # of the supernet's: what all networks share has settled already
 
 
 def fine_tune(supernet: Supernet, architecture: Architecture, setting: Setting, steps: int) -> Network:
-    """The network with inherited weights after so many steps on the images that are not held out, with the supernet's recipe otherwise."""
+    """The network with inherited weights after so many steps on the images that are not held out, with the supernet's recipe otherwise.
+
+    Raises:
+        NotFinite: the loss is no longer a number.
+    """
     network = supernet.subnet(architecture.at(setting.frame))
     phase = setting.recipe.supernet
     phase = phase.model_copy(update={"epochs": None, "steps": steps, "lr": RATE * phase.lr, "ema": False})
