@@ -18,7 +18,9 @@ WIDTHS = {16: 0.0, 32: 0.04, 48: 0.05}
 def drawn(num: int, seed: int) -> list[Architecture]:
     rng = random.Random(seed)
     stages = [
-        tuple(Stage(rng.choice(list(WIDTHS)), tuple(rng.choices(list(MIXERS), k=rng.choice([1, 2, 4]))), 2.0, head_width=16) for _ in range(2))
+        tuple(
+            Stage(rng.choice(list(WIDTHS)), tuple(rng.choices(list(MIXERS), k=rng.choice([1, 2, 4]))), 2.0, head_width=16) for _ in range(2)
+        )
         for _ in range(num)
     ]
     return [Architecture(Frame(32, 3, 10), 4, each) for each in stages]
