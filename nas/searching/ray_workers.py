@@ -206,16 +206,16 @@ def _start_ray(num_cpus: int, payload_bytes: int) -> None:
 
 @contextlib.contextmanager
 def surroundings_kept(*names: str) -> Iterator[None]:
-    """Puts these environment variables back, and our signal handlers: Ray installs one for SIGTERM that prints a stack trace and exits, and
-    Tune one for SIGUSR1."""
-    before = {name: os.environ.get(name) for name in names}
+    """Puts these environment variables back (where none is named: all), and our signal handlers: Ray installs one for SIGTERM that prints a
+    stack trace and exits, and Tune one for SIGUSR1."""
+    before = {name: os.environ.get(name) for name in names or os.environ}
     main = threading.current_thread() is threading.main_thread()  # handlers are the main thread's alone, Ray's too
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)} if main else {}
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name in names or list(os.environ):
             os.environ.pop(name, None)
-            os.environ |= {name: value} if value is not None else {}
+        os.environ |= {name: value for name, value in before.items() if value is not None}
         for number, handler in handlers.items():
             signal.signal(number, handler)

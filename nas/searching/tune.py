@@ -185,7 +185,7 @@ def train_beside(
 def _quiet() -> Iterator[None]:
     """Tune without its own signal handler, files of results and talk."""
     wanted = {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
-    with surroundings_kept(*wanted):
+    with surroundings_kept():
         os.environ |= wanted
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         yield
