@@ -19,7 +19,7 @@ def fine_tune(supernet: Supernet, architecture: Architecture, setting: Setting, 
     """
     network = supernet.subnet(architecture.at(setting.frame))
     phase = setting.recipe.supernet
-    phase = phase.model_copy(update={"epochs": None, "steps": steps, "lr": RATE * phase.lr, "ema": False})
+    phase = phase.model_copy(update={"lr": RATE * phase.lr, "ema": False})  # an average is for long trainings
     batches = setting.images.batches("fit", phase.batch_size, setting.seed, phase.augmentation)
     train_model(network, batches, Course(phase, steps, setting.seed, setting.autocast), Watch())
     return network.eval()
