@@ -150,8 +150,8 @@ def train_beside(
         ValueError: more workers than the machine has cores.
         Exception: what a training, `ask` or `told` raised. A training that ends its worker twice has failed instead, and the others go on.
     """
+    check_workers(workers)
     num = max(1, workers)
-    check_workers(num, least=1)
     device = alone.setting.device
     share = gpu_share(num, torch.cuda.device_count()) if device.type == "cuda" else 0.0
     setting = replace(alone.setting, device=torch.device(device.type))  # Ray shows a worker its own GPU alone; images are loaded there
