@@ -95,10 +95,14 @@ def test_it_sees_the_images_that_are_not_held_out_with_the_supernets_augmentatio
 
 def test_a_seed_is_a_network(supernet: Supernet, setting: Setting) -> None:
     torch.manual_seed(1)
-    network, _ = tuned(supernet, setting)
+    network, seen = tuned(supernet, setting)
     torch.manual_seed(2)
-    again, _ = tuned(supernet, setting)
-    other, _ = tuned(supernet, replace(setting, seed=9))
+    again, seen_again = tuned(supernet, setting)
+    other, seen_otherwise = tuned(supernet, replace(setting, seed=9))
+    drawn, drawn_again, drawn_otherwise = (
+        [step.passes[0].random_seed for step in each.steps] for each in (seen, seen_again, seen_otherwise)
+    )
+    assert drawn == drawn_again and not set(drawn) & set(drawn_otherwise), "of what a layer may draw"
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
     assert any(not torch.equal(value, other.state_dict()[name]) for name, value in network.state_dict().items())
 
