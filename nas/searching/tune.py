@@ -79,24 +79,32 @@ class _Asked(Searcher):
         super().__init__(metric="accuracy", mode="max")
         self._ask, self._told, self._alone = ask, told, alone
         self._jobs: dict[str, Job] = {}  # in training
+        self.errors: list[Exception] = []  # the first ends everything
 
     def suggest(self, trial_id: str) -> Any:
-        job = self._ask()
+        job = None if self.errors else self._ask()
         if not isinstance(job, Job):
             return None if job == WAIT and self._jobs else Searcher.FINISHED
         self._jobs[trial_id] = job
         return {"architecture": job.architecture.to_dict(), "seed": job.seed}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._told(self._jobs[trial_id])
+        self._tell(self._jobs[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         job = self._jobs.pop(trial_id)
         if result and ERROR in result:
-            raise result[ERROR]
-        if error:
-            self._alone.fail(*job, reason="ended its worker twice")
-        self._told(job)
+            self.errors.append(result[ERROR])
+        else:
+            self._tell(job, died=error)
+
+    def _tell(self, job: Job, died: bool = False) -> None:
+        try:
+            if died:
+                self._alone.fail(*job, reason="ended its worker twice")
+            self._told(job)
+        except Exception as error:  # Tune would log it and go on
+            self.errors.append(error)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing of Tune's is ever restored."""
@@ -161,22 +169,22 @@ def train_beside(
         given = {"alone": replace(alone, setting=setting, folder=folder), "threads": max(1, cores() // num), "halt": halt}
         trainable = tune.with_resources(tune.with_parameters(_Training, **given), {"cpu": 1, "gpu": share})
         scheduler = ASHAScheduler("rung", grace_period=1, max_t=REDUCTION ** (len(SHARES) - 1), reduction_factor=REDUCTION)
+        asked = _Asked(lambda: None if stop() else ask(), told, alone)
         settings = tune.TuneConfig(
             metric="accuracy", mode="max", num_samples=-1, max_concurrent_trials=num, reuse_actors=True,
-            search_alg=_Asked(lambda: None if stop() else ask(), told, alone), scheduler=scheduler if ladder else FIFOScheduler(),
+            search_alg=asked, scheduler=scheduler if ladder else FIFOScheduler(),
         )  # fmt: skip
         about = tune.RunConfig(
             name="trainings",
             storage_path=scratch,
             verbose=0,
-            stop=_Halt(stop, halt, show),
+            stop=_Halt(lambda: bool(asked.errors) or stop(), halt, show),
             failure_config=tune.FailureConfig(max_failures=1),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         )
-        try:
-            tune.Tuner(trainable, tune_config=settings, run_config=about).fit()
-        except tune.TuneError as error:
-            raise error.__cause__ or error from None
+        tune.Tuner(trainable, tune_config=settings, run_config=about).fit()
+    if asked.errors:
+        raise asked.errors[0]
     if stop():
         raise Stopped("trainings stopped")
 
