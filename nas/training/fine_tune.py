@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
-from nas.spaces.supernet import Supernet
 from nas.training.loop import Course, Watch, train_model
 from nas.training.setting import Setting
 
 RATE = 0.25  # of the supernet's: what all networks share has settled already
 
 
-def fine_tune(supernet: Supernet, architecture: Architecture, setting: Setting, steps: int) -> Network:
+class Weights(Protocol):
+    """What gives a network the weights that it begins with: a supernet."""
+
+    def subnet(self, architecture: Architecture) -> Network: ...
+
+
+def fine_tune(supernet: Weights, architecture: Architecture, setting: Setting, steps: int) -> Network:
     """The network with inherited weights after so many steps on the images that are not held out, with the supernet's recipe otherwise.
 
     Raises:
