@@ -232,6 +232,8 @@ def test_what_changes_the_figures_is_another_training(setting: Setting, images: 
         place(opened(images, resolution=SIDE * 2)), place(opened(more)), Alone.on_test(setting, tmp_path / "alone").place(NETWORK, SEED).name,
     ]  # fmt: skip
     assert len(set(places)) == len(places)
+    splits = {Alone(setting, tmp_path, fit, on).place(NETWORK, SEED).name for fit in ("fit", "train") for on in ("held_out", "test")}
+    assert len(splits) == 4
     search = recipe.search.model_copy(update={"trials": 999})
     same = [replace(setting, recipe=recipe.model_copy(update={"search": search})), replace(setting, seed=77, recipe_name="other")]
     same += [opened(shutil.copytree(images, tmp_path / "moved"))]
