@@ -62,7 +62,8 @@ class AdditiveModel:
 
 
 def _ridge(matrix: NDArray[np.float64], wanted: NDArray[np.float64], strength: float) -> tuple[NDArray[np.float64], float]:
-    """Coefficients, and the root mean square error of predicting each network from the others (closed form; the mean counts as known)."""
+    """Coefficients, and the root mean square error of predicting each network from the others (mean and coefficients fitted
+    without it, in closed form)."""
     gram = matrix @ matrix.T + strength * np.eye(len(matrix))
     hat = matrix @ matrix.T @ np.linalg.inv(gram) + 1 / len(matrix)
     left = (wanted - hat @ wanted) / np.maximum(1 - np.diag(hat), 1e-9)

@@ -188,7 +188,7 @@ def local_ray(num_cpus: int) -> Iterator[None]:
 
 def _start_ray(num_cpus: int, payload_bytes: int) -> None:
     """Starts Ray quietly, for this process alone."""
-    with _surroundings_kept(), warnings.catch_warnings():
+    with surroundings_kept("RAY_USAGE_STATS_ENABLED", "PYTHONPATH"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what its next versions will do
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no calls to the outside
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # workers import what this process can, wherever it was started
@@ -205,16 +205,17 @@ def _start_ray(num_cpus: int, payload_bytes: int) -> None:
 
 
 @contextlib.contextmanager
-def _surroundings_kept() -> Iterator[None]:
-    """Puts two environment variables back, and our signal handlers: Ray installs one for SIGTERM that prints a stack trace and exits."""
-    before = {name: os.environ.get(name) for name in ("RAY_USAGE_STATS_ENABLED", "PYTHONPATH")}
+def surroundings_kept(*names: str) -> Iterator[None]:
+    """Puts these environment variables back (where none is named: all), and our signal handlers: Ray installs one for SIGTERM that prints a
+    stack trace and exits, and Tune one for SIGUSR1."""
+    before = {name: os.environ.get(name) for name in names or os.environ}
     main = threading.current_thread() is threading.main_thread()  # handlers are the main thread's alone, Ray's too
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)} if main else {}
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name in names or list(os.environ):
             os.environ.pop(name, None)
-            os.environ |= {name: value} if value is not None else {}
+        os.environ |= {name: value for name, value in before.items() if value is not None}
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -68,11 +68,12 @@ class Alone:
 
     @staticmethod
     def on_held_out(setting: Setting, folder: Path, epochs: float) -> Alone:
-        """Trained with the recipe's retraining, only shorter and without the held-out images, which judge it after each epoch or ninth."""
+        """Trained with the recipe's retraining, only shorter and without the held-out images, which judge it after each epoch, below 9 epochs each ninth."""
         phase = setting.recipe.retrain
-        steps = phase.with_length(epochs, None).num_steps(setting.images.steps_per_epoch("fit", phase.batch_size))
-        num = max(9, int(epochs))
-        rungs = tuple(sorted({round(steps * k / num) for k in range(1, num)} - {0, steps}))
+        per_epoch = setting.images.steps_per_epoch("fit", phase.batch_size)
+        steps = phase.with_length(epochs, None).num_steps(per_epoch)
+        marks = range(per_epoch, steps, per_epoch) if epochs >= 9 else [round(steps * k / 9) for k in range(1, 9)]
+        rungs = tuple(sorted(set(marks) - {0, steps}))
         phase = Phase(**{**phase.model_dump(), "epochs": epochs, "steps": None, "rungs": rungs, "ema": True})
         return Alone(_with(setting, phase), folder)
 
@@ -139,6 +140,7 @@ class Alone:
             Stopped: `stop` became true; a checkpoint is there.
         """
         until = self.steps if until is None else until
+        assert until in (*self.phase.rungs, self.steps), f"{until} of {self.phase.rungs}"
         while (known := self.known(architecture, seed)).ended is None and not (until < self.steps and until in dict(known.rungs)):
             phase, place, twice = self.phase, self.place(architecture, seed, known.remedied), 1
             if known.remedied:
@@ -188,12 +190,12 @@ REMEDIES = {MEMORY: 2, NOT_FINITE: 1}  # what is tried a second time, and how ma
 
 
 def remedy(phase: Phase, steps: int, failure: str) -> Phase:
-    """Half of the rate, and against want of memory twice the steps of half of the images; `steps` is the length of the phase."""
+    """Half of the rate, and against want of memory twice the steps of half of the images (an even number); `steps` is the length of the phase."""
     half = phase.model_copy(update={"lr": phase.lr / 2})
     if failure != MEMORY:
         return half
     length = {"epochs": None, "steps": 2 * steps, "rungs": tuple(2 * rung for rung in phase.rungs)}
-    return half.model_copy(update={"batch_size": max(2, phase.batch_size // 2), **length})
+    return half.model_copy(update={"batch_size": max(2, phase.batch_size // 4 * 2), **length})  # even: images are mixed in pairs
 
 
 class _UpTo(Report):

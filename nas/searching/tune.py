@@ -24,7 +24,7 @@ from ray.tune.search import Searcher
 from nas.machine import cores
 from nas.networks.architecture import Architecture
 from nas.runs.interrupt import Stopped
-from nas.searching.ray_workers import check_workers, gpu_share, local_ray
+from nas.searching.ray_workers import check_workers, gpu_share, local_ray, surroundings_kept
 from nas.searching.trained_alone import SHARES, Alone
 
 REDUCTION = 3  # of three networks at a rung one climbs on
@@ -39,6 +39,7 @@ class Job(NamedTuple):
 
 
 WAIT = "wait"  # until another result is there
+ERROR = "error"  # in a report: what a training raised
 Ask = Callable[[], "Job | str | None"]
 Told = Callable[[Job], None]
 
@@ -57,14 +58,18 @@ class _Training(tune.Trainable):
         return True  # the process and its images serve the next network too
 
     def step(self) -> dict[str, Any]:
-        rungs = self._alone.ladder
+        steps, rung = self._alone.ladder[self._rung], REDUCTION**self._rung
+        nothing = {"accuracy": 0.0, "rung": rung, "done": True}
         try:
-            known = self._alone.train(*self._job, until=rungs[self._rung], stop=self._halt.exists)
+            self._alone.train(*self._job, until=steps, stop=self._halt.exists)
         except Stopped:
-            return {"accuracy": 0.0, "rung": REDUCTION**self._rung, "done": True}
-        accuracy = self._alone.accuracy(*self._job, steps=rungs[self._rung])
+            return nothing
+        except Exception as error:  # Tune would take it for the network's failure
+            return {**nothing, ERROR: error}
         self._rung += 1
-        return {"accuracy": accuracy or 0.0, "rung": REDUCTION ** (self._rung - 1), "done": known.ended is not None}
+        accuracy = self._alone.accuracy(*self._job, steps=steps)
+        # What is known already climbs rung by rung too: whoever comes next is compared with it at each.
+        return nothing if accuracy is None else {"accuracy": accuracy, "rung": rung, "done": steps == self._alone.steps}
 
 
 class _Asked(Searcher):
@@ -73,22 +78,33 @@ class _Asked(Searcher):
     def __init__(self, ask: Ask, told: Told, alone: Alone) -> None:
         super().__init__(metric="accuracy", mode="max")
         self._ask, self._told, self._alone = ask, told, alone
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, Job] = {}  # in training
+        self.errors: list[Exception] = []  # the first ends everything
 
     def suggest(self, trial_id: str) -> Any:
-        job = self._ask()
+        job = None if self.errors else self._ask()
         if not isinstance(job, Job):
-            return Searcher.FINISHED if job is None else None
+            return None if job == WAIT and self._jobs else Searcher.FINISHED
         self._jobs[trial_id] = job
         return {"architecture": job.architecture.to_dict(), "seed": job.seed}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._told(self._jobs[trial_id])
+        self._tell(self._jobs[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if error:
-            self._alone.fail(*self._jobs[trial_id], reason="ended its worker twice")
-        self._told(self._jobs[trial_id])
+        job = self._jobs.pop(trial_id)
+        if result and ERROR in result:
+            self.errors.append(result[ERROR])
+        else:
+            self._tell(job, died=error)
+
+    def _tell(self, job: Job, died: bool = False) -> None:
+        try:
+            if died:
+                self._alone.fail(*job, reason="ended its worker twice")
+            self._told(job)
+        except Exception as error:  # Tune would log it and go on
+            self.errors.append(error)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing of Tune's is ever restored."""
@@ -130,7 +146,7 @@ def train_beside(
 
     Args:
         alone: how, and where the figures are found afterwards.
-        ask: the next network, `WAIT` where that depends on one in training, or None: no more.
+        ask: the next network, each once; `WAIT` where that depends on one in training (with none in training it is the end); None: no more.
         told: called with each network whose figures may have changed.
         workers: trainings beside each other; 0 is one.
         ladder: whether only the best third goes on from a rung to the next; else all are trained to the end.
@@ -140,9 +156,10 @@ def train_beside(
     Raises:
         Stopped: `stop` became true; every finished rung and a checkpoint of each training are there.
         ValueError: more workers than the machine has cores.
+        Exception: what a training, `ask` or `told` raised. A training that ends its worker twice has failed instead, and the others go on.
     """
+    check_workers(workers)
     num = max(1, workers)
-    check_workers(num, least=1)
     device = alone.setting.device
     share = gpu_share(num, torch.cuda.device_count()) if device.type == "cuda" else 0.0
     setting = replace(alone.setting, device=torch.device(device.type))  # Ray shows a worker its own GPU alone; images are loaded there
@@ -152,19 +169,22 @@ def train_beside(
         given = {"alone": replace(alone, setting=setting, folder=folder), "threads": max(1, cores() // num), "halt": halt}
         trainable = tune.with_resources(tune.with_parameters(_Training, **given), {"cpu": 1, "gpu": share})
         scheduler = ASHAScheduler("rung", grace_period=1, max_t=REDUCTION ** (len(SHARES) - 1), reduction_factor=REDUCTION)
+        asked = _Asked(lambda: None if stop() else ask(), told, alone)
         settings = tune.TuneConfig(
             metric="accuracy", mode="max", num_samples=-1, max_concurrent_trials=num, reuse_actors=True,
-            search_alg=_Asked(lambda: None if stop() else ask(), told, alone), scheduler=scheduler if ladder else FIFOScheduler(),
+            search_alg=asked, scheduler=scheduler if ladder else FIFOScheduler(),
         )  # fmt: skip
         about = tune.RunConfig(
             name="trainings",
             storage_path=scratch,
             verbose=0,
-            stop=_Halt(stop, halt, show),
+            stop=_Halt(lambda: bool(asked.errors) or stop(), halt, show),
             failure_config=tune.FailureConfig(max_failures=1),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         )
         tune.Tuner(trainable, tune_config=settings, run_config=about).fit()
+    if asked.errors:
+        raise asked.errors[0]
     if stop():
         raise Stopped("trainings stopped")
 
@@ -174,15 +194,10 @@ def _quiet() -> Iterator[None]:
     """Tune without its own signal handler, files of results, talk, and folder for each training: images may have a relative path."""
     wanted = {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     wanted["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ |= wanted
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    try:
+    with surroundings_kept():
+        os.environ |= wanted
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            os.environ |= {name: value} if value is not None else {}
 
 
 def _job_of(config: dict[str, Any]) -> Job:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
-from nas.spaces.supernet import Supernet
 from nas.training.loop import Course, Watch, train_model
 from nas.training.setting import Setting
 
 RATE = 0.25  # of the supernet's: what all networks share has settled already
 
 
-def fine_tune(supernet: Supernet, architecture: Architecture, setting: Setting, steps: int) -> Network:
-    """The network with inherited weights after so many steps on the images that are not held out, with the supernet's recipe otherwise."""
+class Weights(Protocol):
+    """What gives a network the weights that it begins with: a supernet."""
+
+    def subnet(self, architecture: Architecture) -> Network: ...
+
+
+def fine_tune(supernet: Weights, architecture: Architecture, setting: Setting, steps: int) -> Network:
+    """The network with inherited weights after so many steps on the images that are not held out, with the supernet's recipe otherwise.
+
+    Raises:
+        NotFinite: the loss is no longer a number.
+    """
     network = supernet.subnet(architecture.at(setting.frame))
     phase = setting.recipe.supernet
-    phase = phase.model_copy(update={"epochs": None, "steps": steps, "lr": RATE * phase.lr, "ema": False})
+    phase = phase.model_copy(update={"lr": RATE * phase.lr, "ema": False})  # an average is for long trainings
     batches = setting.images.batches("fit", phase.batch_size, setting.seed, phase.augmentation)
     train_model(network, batches, Course(phase, steps, setting.seed, setting.autocast), Watch())
     return network.eval()

@@ -1,0 +1,296 @@
+"""Trainings beside each other under Ray Tune: who climbs the ladder, and what interrupts, deaths and kills leave. A start of Ray takes seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from errors import refused
+
+from nas.machine import cores
+from nas.networks.architecture import Architecture, Frame, Stage
+from nas.runs.interrupt import Stopped
+from nas.searching.search import Evaluation
+from nas.searching.trained_alone import Alone, Trained
+from nas.searching.tune import WAIT, Job, train_beside
+from nas.training.recipe import Phase
+from nas.training.setting import Given, open_setting
+from tests.processes import REPOSITORY
+from tests.recording import SIDE, write_images
+
+NUM = min(2, cores())
+DEADLY, BROKEN = 24, 40  # widths
+
+
+def network(width: int) -> Architecture:
+    return Architecture(Frame(32, 3, 10), 4, (Stage(width, ("conv",), 1.0, kernel=3),))
+
+
+class Spoilt(Alone):
+    """Some widths end their worker at the second rung, or raise an error there."""
+
+    def train(self, architecture: Architecture, seed: int, until: int | None = None, stop: Callable[[], bool] = lambda: False) -> Trained:
+        if until != self.ladder[0] and architecture.stages[0].width == DEADLY:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if until != self.ladder[0] and architecture.stages[0].width == BROKEN:
+            raise OSError("a broken image")
+        return super().train(architecture, seed, until, stop)
+
+
+def opened(images: Path, folder: Path) -> Alone:
+    setting = open_setting(Given(data=str(images), device="cpu", resolution=SIDE), 4, SIDE)
+    phase = Phase(steps=1, batch_size=8, lr=1e-2, warmup=0.2)
+    setting = replace(setting, recipe=setting.recipe.model_copy(update={"retrain": phase}))
+    alone = Alone.on_held_out(setting, folder, 9)
+    return Spoilt(alone.setting, folder)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As many as each of two workers has: another number gives other roundings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, cores() // NUM))
+    yield
+    torch.set_num_threads(threads)
+
+
+def trained_steps(alone: Alone, job: Job) -> list[int]:
+    """Every step that was ever taken for a job, in order."""
+    return [line["step"] for line in alone.place(*job).metrics("alone")]
+
+
+class Report(NamedTuple):
+    job: Job
+    rung: int  # the highest of the ladder at which it had a figure, from 0
+    accuracy: float | None  # None: it failed
+
+
+@dataclass
+class Run:
+    """A call of `train_beside`, and what was seen of it."""
+
+    alone: Alone
+    jobs: Sequence[Job]
+    reports: list[Report] = field(default_factory=list)
+    waited: int = 0
+    processes: set[int] = field(default_factory=set)
+    error: BaseException | None = None
+
+    def told(self, job: Job) -> None:
+        self.processes |= descendants()
+        figures = [self.alone.accuracy(*job, steps) for steps in self.alone.ladder]
+        rung = max((rung for rung, figure in enumerate(figures) if figure is not None), default=-1)
+        ended = self.alone.known(*job).ended
+        self.reports.append(Report(job, rung, None if ended and ended.failure else figures[rung]))
+
+    def __call__(self, ask: Callable[[], Job | str | None], ladder: bool, stop: Callable[[], bool] = lambda: False) -> Run:
+        try:
+            train_beside(
+                self.alone, ask, self.told, workers=NUM, ladder=ladder, show=lambda: self.processes.update(descendants()), stop=stop
+            )
+        except BaseException as error:
+            self.error = error
+        return self
+
+
+def parents() -> dict[int, int]:
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state != "Z":
+            found[int(path.parent.name)] = int(parent)
+    return found
+
+
+def descendants() -> set[int]:
+    tree, found = parents(), {os.getpid()}
+    while more := {child for child, parent in tree.items() if parent in found} - found:
+        found |= more
+    return found - {os.getpid()}
+
+
+def surroundings() -> tuple[dict[str, str], list[object]]:
+    return dict(os.environ), [signal.getsignal(number) for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}]
+
+
+# ---- the ladder ----------------------------------------------------------------------------------------------------
+
+CLIMBERS = [Job(network(width), seed) for seed in (1, 2) for width in (4, 16, 8, 32)]
+DEATH = Job(network(DEADLY), 0)
+
+
+@pytest.fixture(scope="module")
+def climbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A ladder of eight networks and one that ends its worker; the second is known only after the first has reported."""
+    run = Run(opened(images, tmp_path_factory.mktemp("climbed")), [*CLIMBERS[:2], DEATH, *CLIMBERS[2:]])
+    given = iter(run.jobs)
+    num_given = [0]
+
+    def ask() -> Job | str | None:
+        if num_given[0] == 1 and not run.reports:
+            run.waited += 1
+            return WAIT
+        num_given[0] += 1
+        return next(given, None)
+
+    before = surroundings()
+    run(ask, ladder=True)
+    assert surroundings() == before, "signal handlers and environment are put back"
+    return run
+
+
+def third(values: list[float]) -> float:
+    """What two thirds of the values are below, between two of them in proportion."""
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * 2 / 3
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def test_the_networks_that_are_left_behind_are_those_below_the_best_third_when_they_report(climbed: Run) -> None:
+    assert climbed.error is None
+    alone, seen = climbed.alone, dict[int, dict[Job, float]]()
+    behind: dict[Job, int] = {}
+    for job, rung, accuracy in climbed.reports:
+        before = seen.setdefault(rung, {})
+        if accuracy is not None and rung < 2 and job not in before:  # a worker's second try reports again what was there
+            if before and accuracy < third([*before.values()]) - 1e-12:
+                behind[job] = rung
+            before[job] = accuracy
+    assert 0 < len(behind) < len(CLIMBERS), "else the ladder is none"
+    for job in CLIMBERS:
+        known, steps = alone.known(*job), trained_steps(alone, job)
+        last = alone.ladder[behind.get(job, 2)]
+        assert steps == list(range(1, last + 1)), "each step once, and none beyond where it was left behind"
+        assert (known.ended is not None) == (job not in behind)
+        assert alone.accuracy(*job, alone.ladder[0]) is not None
+    assert {report.job for report in climbed.reports} == set(climbed.jobs)
+
+
+def test_who_ends_a_worker_twice_has_failed_and_the_others_go_on(climbed: Run) -> None:
+    known = climbed.alone.known(*DEATH)
+    assert known.ended == Evaluation(failure="ended its worker twice")
+    assert climbed.alone.accuracy(*DEATH, climbed.alone.ladder[0]) is not None
+    assert all(climbed.alone.accuracy(*job, climbed.alone.ladder[0]) is not None for job in CLIMBERS)
+
+
+def test_waiting_for_a_result_ends_with_the_result(climbed: Run) -> None:
+    assert climbed.waited > 0 and len({report.job for report in climbed.reports}) == len(climbed.jobs)
+
+
+# ---- interrupted ---------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_loses_nothing_and_the_same_call_trains_what_is_missing(images: Path, tmp_path: Path) -> None:
+    """Without a ladder all are trained to the end. Waiting while nothing is in training is the end."""
+    alone = opened(images, tmp_path / "beside")
+    jobs = CLIMBERS[:3]
+    first = Run(alone, jobs)
+    given = iter(jobs)
+    first(lambda: next(given, None), ladder=False, stop=lambda: bool(first.reports))
+    assert isinstance(first.error, Stopped), first.error
+    time_out = time.monotonic() + 10
+    while (living := first.processes & set(parents())) and time.monotonic() < time_out:
+        time.sleep(0.1)
+    assert first.processes and not living, "no process of Ray's is left behind"
+    known = {job: alone.known(*job) for job in jobs}
+    assert known[first.reports[0].job].rungs and any(each.ended is None for each in known.values())
+
+    second, given = Run(alone, jobs), iter(jobs)
+    second(lambda: next(given, WAIT), ladder=False)
+    assert second.error is None
+    expected = opened(images, tmp_path / "here")
+    for job in jobs:
+        assert set(known[job].rungs) <= set(alone.known(*job).rungs)
+        assert trained_steps(alone, job) == list(range(1, alone.steps + 1)), "each step once"
+        here, beside = expected.train(*job), alone.known(*job)
+        assert (here.ended, here.rungs) == (beside.ended, beside.rungs) and here.ended
+
+
+def test_more_workers_than_cores_are_refused_before_anything_starts(images: Path, tmp_path: Path) -> None:
+    for num in (-1, cores() + 1):
+        with refused("--workers", num, cores()):
+            train_beside(opened(images, tmp_path), lambda: pytest.fail("asked"), lambda job: None, workers=num, ladder=True)
+
+
+@pytest.mark.slow
+def test_an_error_in_a_training_arrives_as_it_was_and_is_no_failure_of_the_network(images: Path, tmp_path: Path) -> None:
+    run = Run(opened(images, tmp_path), [CLIMBERS[0], Job(network(BROKEN))])
+    given = iter(run.jobs)
+    run(lambda: next(given, None), ladder=False)
+    assert isinstance(run.error, OSError) and str(run.error) == "a broken image"
+    assert all(run.alone.known(*job).ended is None or run.alone.accuracy(*job, run.alone.steps) for job in run.jobs)
+
+
+@pytest.mark.slow
+def test_an_error_of_who_is_told_arrives_as_it_was(images: Path, tmp_path: Path) -> None:
+    def told(job: Job) -> None:
+        raise ValueError("no room")
+
+    given = iter(CLIMBERS[:2])
+    with pytest.raises(ValueError, match=r"^no room$"):
+        train_beside(opened(images, tmp_path), lambda: next(given, None), told, workers=1, ladder=True)
+
+
+# ---- killed --------------------------------------------------------------------------------------------------------
+
+CLIMB = """
+import os, signal, sys
+from pathlib import Path
+import tests.conftest
+from tests.test_tune import CLIMBERS, NUM, opened, train_beside
+images, folder, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+given, calls = iter(CLIMBERS[:5]), [0]
+def told(job):
+    calls[0] += 1
+    if calls[0] == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+alone = opened(images, folder)
+in_training = lambda: sum(len(path.read_bytes().splitlines()) for path in folder.rglob("metrics.jsonl"))
+lines = in_training()
+def show():
+    if kill_at < 0 and in_training() >= lines - kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+train_beside(alone, lambda: next(given, None), told, workers=1, ladder=True, show=show)
+"""
+
+
+def climb(images: Path, folder: Path, kill_at: int) -> int:
+    """A ladder in a process of its own, that kills itself when it is told for the so many-th time, or after so many steps (below 0)."""
+    command = [sys.executable, "-W", "ignore", "-c", CLIMB, str(images), str(folder), str(kill_at)]
+    folder.mkdir(exist_ok=True)
+    return subprocess.run(
+        command, cwd=REPOSITORY, timeout=600, env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests"}
+    ).returncode
+
+
+@pytest.mark.slow
+def test_a_ladder_killed_at_each_rung_and_between_ends_as_if_it_had_not_been(images: Path, tmp_path: Path) -> None:
+    """With one worker the networks report in their order, so that the same ones are left behind."""
+    for kill_at in (1, 2, 3, -10):
+        assert climb(images, tmp_path / "killed", kill_at) == -signal.SIGKILL
+    assert climb(images, tmp_path / "killed", 0) == climb(images, tmp_path / "whole", 0) == 0
+    killed, whole = (opened(images, tmp_path / name) for name in ("killed", "whole"))
+    for job in CLIMBERS[:5]:
+        here, there = killed.known(*job), whole.known(*job)
+        assert (here.ended, here.rungs) == (there.ended, there.rungs) and here.rungs
+    ended = [whole.known(*job).ended for job in CLIMBERS[:5]]
+    assert None in ended and any(ended)
