@@ -111,9 +111,15 @@ def test_the_table_the_study_and_the_winner_agree(folder: Path, monkeypatch: pyt
     assert best["arch_key"] == architecture.key and best["accuracy"] == pytest.approx(found["accuracy_alone"], abs=1e-4)
     assert best["macs"] == entries["costs"]["macs"] <= 200_000
     assert len(rows) == found["finalists"] and len({row["arch_key"] for row in rows}) == len(rows)
-    patterns = {read_architecture(path)[0].key for path in (folder / "runs/found/baselines" / STUDY).glob("*.yaml")}  # two may be one network
+    patterns = {
+        read_architecture(path)[0].key for path in (folder / "runs/found/baselines" / STUDY).glob("*.yaml")
+    }  # two may be one network
     by_hand = {path.stem for path in (folder / "runs/found/baselines" / STUDY).glob("*.yaml")}
-    assert {"conv", "conv-then-attention"} <= by_hand and patterns <= {row["arch_key"] for row in rows} and len({row["origin"] for row in rows} & by_hand) == len(patterns)
+    assert (
+        {"conv", "conv-then-attention"} <= by_hand
+        and patterns <= {row["arch_key"] for row in rows}
+        and len({row["origin"] for row in rows} & by_hand) == len(patterns)
+    )
     assert sum(row["origin"] not in by_hand for row in rows) == 4, "as many as the recipe says"
     table = [line for line in said.splitlines() if any(row["arch_key"] in line for row in rows)]
     assert len(table) == len(rows) and [line for line in table if line.endswith("chosen")] == [table[0]]
@@ -138,7 +144,11 @@ def test_the_weights_beside_the_winner_are_a_network_of_the_accuracy_that_is_sai
     passes = [one for one in seen.evaluations if one.architecture == network.architecture]
     logits_seen = {number: each for one in passes for number, each in zip(one.numbers, one.logits, strict=True) if len(one.numbers)}
     assert found["accuracy_fine_tuned"] is not None and logits_seen.keys() == numbers("val")
-    tuned = [one for one in passes if torch.allclose(one.logits, logits[[sorted(numbers("val")).index(number) for number in one.numbers]], atol=1e-5)]
+    tuned = [
+        one
+        for one in passes
+        if torch.allclose(one.logits, logits[[sorted(numbers("val")).index(number) for number in one.numbers]], atol=1e-5)
+    ]
     assert {number for one in tuned for number in one.numbers} == numbers("val"), "it was evaluated as it is saved"
 
 
