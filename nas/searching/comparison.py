@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import platform
 import random
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +23,7 @@ from nas.runs.records import SearchRecord, read_record, read_search
 from nas.searching.known_networks import baselines
 from nas.searching.proposals import Band, draw
 from nas.searching.search import check_budgets
-from nas.searching.trained_alone import MEMORY, Alone
+from nas.searching.trained_alone import MEMORY, Alone, Shown
 from nas.searching.tune import Job, train_beside
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import unrewarded
@@ -179,11 +175,11 @@ class Comparison:
         left = self.left()
         if not left:
             return
-        course = _Course(self.alone, self.jobs, left)
-        with Progress("compare", course.num_steps_left, "step") as progress:
-            show = partial(course.show, progress)
+        waiting = iter(left)
+        with Progress("compare", len(self.jobs) * self.alone.steps, "step") as progress:
+            show = Shown(progress, self.alone, self.jobs)
             try:
-                train_beside(self.alone, course.ask, course.told, workers=workers, ladder=False, show=show, stop=stop)
+                train_beside(self.alone, lambda: next(waiting, None), lambda job: None, workers=workers, ladder=False, show=show, stop=stop)
             except Stopped:
                 ended = len(self.jobs) - len(self.left())  # some ended while they were asked to stop
                 raise Stopped(f"comparison stopped after {ended} of {len(self.jobs)} trainings") from None
@@ -203,65 +199,6 @@ def open_comparison(setting: Setting, run: Run, networks: Sequence[Contestant], 
     check_rungs(alone.phase, alone.judged_on)
     _ = alone.steps, setting.images.size(alone.judged_on)
     return Comparison(run, alone, networks, range(setting.seed, setting.seed + num_seeds))
-
-
-SHOWN_SECONDS = 1.0  # between two looks into the logs
-
-
-class _Course:
-    """Which trainings are left, and how far those are that other processes are at."""
-
-    def __init__(self, alone: Alone, jobs: Sequence[Job], left: Sequence[Job]) -> None:
-        self._alone, self._waiting = alone, iter(left)
-        self._steps = {job: self._last_step(job) if job in left else alone.steps for job in jobs}
-        self._begun_at = sum(self._steps.values())
-        self.num_steps_left = len(jobs) * alone.steps - self._begun_at
-        self._at_work: set[Job] = set()
-        self._ended = set(jobs) - set(left)
-        self._shown = -math.inf
-
-    def ask(self) -> Job | None:
-        job = next(self._waiting, None)
-        if job:
-            self._at_work.add(job)
-        return job
-
-    def told(self, job: Job) -> None:
-        if self._alone.known(*job).ended:
-            self._at_work.discard(job)
-            self._ended.add(job)
-            self._steps[job] = self._alone.steps
-
-    def show(self, progress: Progress) -> None:
-        if time.monotonic() - self._shown < SHOWN_SECONDS:
-            return
-        self._shown = time.monotonic()
-        self._steps |= {job: self._last_step(job) for job in self._at_work}
-        done = max(0, sum(self._steps.values()) - self._begun_at)  # a training goes on from a checkpoint before its last step
-        progress.advance(done - progress.done, f"{len(self._ended)} of {len(self._steps)} trainings done")
-
-    def _last_step(self, job: Job) -> int:
-        """Of a training that has not ended. A second try may take twice the steps: it is shown as done until it is."""
-        return min(self._alone.steps, max(_last_step(self._alone.place(*job, remedied=remedied)) for remedied in (False, True)))
-
-
-TAIL_BYTES = 2048  # several lines of a log
-
-
-def _last_step(place: Run) -> int:
-    """By the end of its metrics.jsonl alone, which is long; 0 where there is none."""
-    try:
-        with (place.folder / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            lines = file.read().splitlines()
-    except OSError:
-        return 0
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):  # the first may be half a line, the last half written
-            entries = json.loads(line)
-            if isinstance(entries, dict) and "step" in entries:
-                return int(entries["step"])
-    return 0
 
 
 # ---- figures -----------------------------------------------------------------------------------------------------------

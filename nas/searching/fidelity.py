@@ -30,7 +30,7 @@ from nas.searching.inherited import FineTuned
 from nas.searching.proposals import Band, stratified
 from nas.searching.search import Evaluation
 from nas.searching.supernet_run import SupernetRun
-from nas.searching.trained_alone import Alone
+from nas.searching.trained_alone import Alone, Shown
 from nas.searching.zero_cost import PROXIES
 from nas.spaces.supernet import Supernet
 
@@ -40,7 +40,6 @@ RANKED = ("supernet", "fine_tuned")
 SCORES = (*RANKED, "ninth", "macs", "params", *PROXIES)
 ACCURACIES = (*RANKED, "ninth")
 PAUSE = 60.0  # seconds between two lines of a log that are no part of a training
-LOOK = 1.0  # seconds between two looks at what trainings have logged
 
 
 def networks_around(opened: SupernetRun, num: int) -> list[Architecture]:
@@ -179,11 +178,10 @@ class Fidelity:
             flush=True,
         )
         with Progress("networks alone", len(jobs) * self.alone.steps, "step") as progress:
-            show = _Trainings(progress, self.alone, jobs)
+            show = Shown(progress, self.alone, jobs)
             train_beside(
                 self.alone, lambda: next(waiting, None), lambda job: None, workers=self.workers, ladder=False, show=show, stop=stop
             )  # fmt: skip
-            show.look()
 
     def _truth(self, architecture: Architecture) -> dict[str, Any]:
         """The accuracies of a network alone by all seeds known, the first one's a ninth on the way, and a failure's reason."""
@@ -214,27 +212,6 @@ class Fidelity:
         times = [datetime.datetime.fromisoformat(line["time"]) for line in self.supernet.run.metrics("supernet")]
         gaps = ((after - before).total_seconds() for before, after in itertools.pairwise(times))
         return sum(gap for gap in gaps if 0 <= gap <= PAUSE) if times else None
-
-
-class _Trainings:
-    """Shows trainings that run in other processes by what they log; called as often as one likes, it looks once a second."""
-
-    def __init__(self, progress: Progress, alone: Alone, jobs: Sequence[tuple[Architecture, int]]) -> None:
-        self._progress, self._alone, self._jobs = progress, alone, jobs
-        self._looked = -math.inf
-
-    def __call__(self) -> None:
-        if time.monotonic() - self._looked > LOOK:
-            self.look()
-            self._looked = time.monotonic()
-
-    def look(self) -> None:
-        done = [self._alone.steps_done(*job) for job in self._jobs]
-        text = f"{sum(steps >= self._alone.steps for steps in done)} of {len(done)} networks"
-        if sum(done) > self._progress.done:
-            self._progress.reach(sum(done), text)
-        else:
-            self._progress.advance(0, text)
 
 
 def _heed(stop: Callable[[], bool], sentence: str) -> None:

@@ -22,7 +22,7 @@ from nas.searching.ladder import Finalist, Ladder, Standing
 from nas.searching.proposals import Band, draw, stratified
 from nas.searching.search import Measure, SearchRequest, Trial, measured_values
 from nas.searching.supernet_run import SupernetRun
-from nas.searching.trained_alone import SHARES, Alone
+from nas.searching.trained_alone import SHARES, Alone, Shown
 from nas.spaces.supernet import Supernet
 from nas.training.fine_tune import fine_tune
 from nas.training.train_network import save_network
@@ -167,20 +167,30 @@ class Finals:
                 return WAIT if chosen else None
             if len(ladder.asked) > logged:
                 run.log("finalist", study=self.study, schedule=alone.digest, **_plain(chosen))
-            return Job(chosen.architecture, seed)
+            jobs.append(Job(chosen.architecture, seed))
+            return jobs[-1]
 
         def told(job: Job) -> None:
             standings.refresh(job.architecture)
+
+        def text() -> str:
             come = [each for each in ladder.ranked() if ladder.accuracies(each)]
-            progress.reach(len(come), f"best {ladder.accuracies(come[0])[-1]:.2%} ({come[0].origin})" if come else None)
+            return f"{len(come)} of {most} networks" + (f", best {ladder.accuracies(come[0])[-1]:.2%} ({come[0].origin})" if come else "")
 
         most = self.num + sum(each.by_hand for each in ladder.waiting)
-        with Progress("finalists", most, "network") as progress:
-            train = partial(train_beside, alone, told=told, workers=self.workers, stop=self.stop, show=partial(progress.advance, 0))
+        jobs: list[Job] = []
+        with Progress("finalists", self._steps(most), "step") as progress:
+            show = Shown(progress, alone, jobs, text)
+            train = partial(train_beside, alone, told=told, workers=self.workers, stop=self.stop, show=show)
             train(ask, ladder=True)
             while challengers := ladder.challengers():
                 train(partial(next, iter([Job(each.architecture, seed) for each in challengers]), None), ladder=False)
         return ladder
+
+    def _steps(self, networks: int) -> int:
+        """What a ladder of so many networks takes about, when of three at a rung one goes on."""
+        first, second, whole = self.alone.ladder
+        return round(networks * (first + (second - first) / 3 + (whole - second) / 9))
 
     def winner(self, ladder: Ladder) -> tuple[Finalist, Mapping[str, float]]:
         """The most accurate finalist that obeys all budgets, and what was measured of it now.

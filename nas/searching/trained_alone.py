@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 
 from nas.cost.latency import memory_errors
 from nas.networks.architecture import Architecture
+from nas.progress import Progress
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.searching.search import Evaluation
@@ -29,6 +31,7 @@ from nas.training.train_network import train_network
 from nas.yaml_files import write_atomically
 
 RESULT = "result.json"
+LOOK = 1.0  # seconds between two looks at what trainings have logged
 TAIL = 2000  # bytes of a log in which the last step stands, some ten lines
 SHARES = (1 / 9, 1 / 3, 1.0)  # of a schedule: the rungs of a ladder, where two of three networks are left behind
 
@@ -237,3 +240,36 @@ def _with(setting: Setting, phase: Phase) -> Setting:
     changed = replace(setting, recipe=setting.recipe.model_copy(update={"retrain": phase}))
     changed.__dict__["images"] = setting.images  # loaded once for all trainings
     return changed
+
+
+class Shown:
+    """Shows trainings that run in other processes by what they log. Called as often as one likes, it looks once a second.
+
+    Args:
+        progress: counts steps of all jobs, those of earlier sittings included.
+        alone: how they are trained.
+        jobs: (network, seed) of each; the list may grow.
+        text: what else is to be said; by default how many have ended.
+    """
+
+    def __init__(
+        self, progress: Progress, alone: Alone, jobs: Sequence[tuple[Architecture, int]], text: Callable[[], str] | None = None
+    ) -> None:
+        self._progress, self._alone, self._jobs, self._text = progress, alone, jobs, text
+        self._ended = dict[tuple[str, int], int]()
+        self._looked = -math.inf
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._looked < LOOK:
+            return
+        self._looked = time.monotonic()
+        for architecture, seed in self._jobs:
+            if (architecture.key, seed) not in self._ended or self._ended[architecture.key, seed] < self._alone.steps:
+                self._ended[architecture.key, seed] = self._alone.steps_done(architecture, seed)
+        done = sum(self._ended.values())
+        ended = f"{sum(steps >= self._alone.steps for steps in self._ended.values())} of {len(self._jobs)} networks"
+        text = self._text() if self._text else ended
+        if done > self._progress.done:  # who goes on from a checkpoint was further once
+            self._progress.reach(done, text)
+        else:
+            self._progress.advance(0, text)

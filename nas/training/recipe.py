@@ -121,7 +121,9 @@ def shortened(recipe: Recipe) -> Recipe:
     return recipe.model_copy(
         update={
             "supernet": recipe.supernet.model_copy(update=short),
-            "search": recipe.search.model_copy(update={"trials": 4, "population": 4, "fine_tune": 2, "finalist_epochs": 0.02}),
+            "search": recipe.search.model_copy(
+                update={"trials": 4, "population": 4, "fine_tune": 2, "finalists": 0, "finalist_epochs": 0.02}
+            ),
             "retrain": recipe.retrain.model_copy(update=short),
         }
     )
