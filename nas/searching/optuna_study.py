@@ -24,7 +24,8 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.searching.proposals import Proposal
+from nas.searching.evolution import PROPOSERS
+from nas.searching.proposals import Proposal, usage
 from nas.searching.search import DIRECTIONS, Evaluation, SearchRequest, Stored, Trial
 
 if TYPE_CHECKING:  # the space itself comes with torch
@@ -40,7 +41,6 @@ SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {  # of (seed, populati
     # constant_liar: the trials of a generation are asked for together, and without it they would crowd at one place. Independent
     # TPE, Optuna's default for several objectives, was both slower (290 against 45 ms a trial) and weaker.
     "tpe": lambda seed, population: TPESampler(seed=seed, multivariate=True, constant_liar=True),
-    "random": lambda seed, population: RandomSampler(seed=seed),
 }
 
 
@@ -62,7 +62,7 @@ def open_study(
     Raises:
         ValueError: the file is damaged, or the study in it was begun with other facts or is not as we left it.
     """
-    if request.sampler not in SAMPLERS:
+    if request.sampler not in {*SAMPLERS, *PROPOSERS}:
         raise ValueError(f"--sampler: unknown sampler: got {request.sampler!r}; accepted: {', '.join(SAMPLERS)}. Choose one of these.")
     facts = json.loads(json.dumps({**_facts(request), **facts}))
     with _readable_errors(path):
@@ -151,7 +151,8 @@ class OptunaStudy:
             # A whole generation is taken as it is stored. It would be suggested the same, but for a change of versions in between.
             proposals = [Proposal(trial.params, trial.user_attrs.get("origin", "")) for trial in earlier]
         digest = hashlib.sha256(f"{seed}/{generation}".encode()).digest()
-        self._memory.sampler = sampler = SAMPLERS[self._request.sampler](int.from_bytes(digest[:4], "big"), self._request.population)
+        made = SAMPLERS.get(self._request.sampler, lambda seed, population: RandomSampler(seed=seed))
+        self._memory.sampler = sampler = made(int.from_bytes(digest[:4], "big"), self._request.population)
         if isinstance(sampler, NSGAIISampler):
             # NSGA-II counts only COMPLETE trials and takes a generation for unfinished until it has population_size of them;
             # over-budget trials being PRUNED, it would breed from the same parents again. Selection keeps its own count.
@@ -182,7 +183,7 @@ class OptunaStudy:
             ValueError: the file cannot be written.
         """
         ours, generation = self._open.pop(trial.number)
-        for name, violation in trial.constraints.items():
+        for name, violation in self._constraints(trial).items():
             ours.set_constraint(name, violation)
         for name, value in _attributes(trial, generation).items():
             ours.set_user_attr(name, value)
@@ -198,6 +199,13 @@ class OptunaStudy:
             finished.datetime_start, self._last_finished = self._last_finished, datetime.datetime.now()
             with _readable_errors(self._place):
                 self._written.add_trial(finished)
+
+
+    def _constraints(self, trial: Trial) -> dict[str, float]:
+        """What the sampler is held to: the budgets, and the floor, since below it no network wins."""
+        exact = any(not budget.quantity.measured for budget in self._request.budgets)
+        floor = {"floor": self._request.floor - usage(trial.cost, self._request.budgets)} if exact else {}
+        return {**trial.constraints, **floor}
 
 
 def _attributes(trial: Trial, generation: int) -> dict[str, Any]:
