@@ -4,7 +4,7 @@
 
 `--weights` is the `supernet.pt` of a run (with that run's space and budgets), or a dictionary of a supernet's weights under "ema" or "model". Every
 sampler goes through the search loop of `search`, from the same first generation for each seed. Accuracies are those of the first
-`--images` held-out images; what a search ends with is then measured on all the others, which no sampler saw. Each network is evaluated once: `--cache` keeps
+`--images` held-out images; a search's winner and its best five are then measured on all the others, which no sampler saw. Each network is evaluated once: `--cache` keeps
 accuracies between samplers, seeds and calls, so that an interrupted benchmark goes on.
 """
 
@@ -16,20 +16,18 @@ import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
-from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
 from nas.quantities import parse_budgets
-from nas.searching.optuna_study import SAMPLERS, OptunaStudy
+from nas.searching.optuna_study import OptunaStudy
 from nas.searching.search import DIRECTIONS, Evaluation, Instruments, Result, SearchRequest, Trial, check_budgets, search
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import unrewarded
@@ -39,6 +37,7 @@ from nas.training.setting import Given, open_setting
 
 POINTS = (25, 50, 75, 100, 150, 200, 250, 300)
 BATCH = 250
+FINALISTS = 5
 
 
 class WithoutFloor(OptunaStudy):
@@ -130,14 +129,17 @@ def figures_of(result: Result, request: SearchRequest, table: Table) -> dict[str
     evaluated = [trial for trial in result.trials if trial.evaluation and trial.repeat_of is None]
     in_band = [trial.feasible and trial.usage >= request.floor for trial in evaluated]
     best: list[float] = []
-    for trial, inside in zip(evaluated, in_band, strict=True):
-        best.append(max(best[-1] if best else 0.0, trial.objectives[0] if inside else 0.0))
-    winner = max((t for t, inside in zip(evaluated, in_band, strict=True) if inside), key=lambda t: t.objectives[0])
+    for trial, is_in in zip(evaluated, in_band, strict=True):
+        best.append(max(best[-1] if best else 0.0, trial.objectives[0] if is_in else 0.0))
+    inside = [trial for trial, is_in in zip(evaluated, in_band, strict=True) if is_in]
+    finalists = sorted(inside, key=lambda trial: -trial.objectives[0])[:FINALISTS]
+    later_accuracies = [table.accuracy(trial.architecture, others=True) for trial in finalists]
     later = in_band[request.population :]
     return {
         "best": best,
         "in_band": sum(later) / max(1, len(later)),
-        "on_others": table.accuracy(winner.architecture, others=True),
+        "winner_on_others": later_accuracies[0],
+        "finalists_on_others": statistics.mean(later_accuracies),
         "ms": 1000 * (result.seconds - result.evaluate_seconds) / len(evaluated),
     }
 
@@ -153,7 +155,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help=f"a multiple of {BATCH}")
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--population", type=int, default=50)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--samplers", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--cache", type=Path, default=Path("search_quality.jsonl"))
     parser.add_argument("--json", type=Path)
@@ -166,14 +168,14 @@ def main() -> None:
     searched = space.fixing(unrewarded(space, cost, budgets))
     table = open_table(options, space, searched)
     figures: dict[str, list[dict[str, Any]]] = {name: [] for name in options.samplers}
-    with Progress("search", options.seeds * len(figures) * options.evaluations, "evaluation") as progress:
+    with Progress("search", len(options.seeds) * len(figures) * options.evaluations, "evaluation") as progress:
 
         def evaluated(architectures: list[Architecture]) -> Iterator[Evaluation]:
             for architecture in architectures:
                 yield Evaluation(table.accuracy(architecture))
                 progress.advance()
 
-        for seed in range(options.seeds):
+        for seed in options.seeds:
             for name in options.samplers:
                 request = SearchRequest(budgets, options.evaluations, options.population, VARIANTS[name][0], seed, options.floor)
                 figures[name].append(figures_of(searched_by(name, searched, request, evaluated), request, table))
@@ -188,11 +190,14 @@ def show(figures: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """A table in Markdown: mean and standard deviation over seeds, in percent."""
     last = max(len(each["best"]) for runs in figures.values() for each in runs)
     points = [point for point in POINTS if point <= last]
-    print(f"\n| sampler ({len(next(iter(figures.values())))} seeds) | {' | '.join(map(str, points))} | other images | in the band | ms |")
-    print("|---" * (len(points) + 4) + "|")
+    print(
+        f"\n| sampler ({len(next(iter(figures.values())))} seeds) | {' | '.join(map(str, points))} | winner, other images | best {FINALISTS}, other images | in the band | ms |"
+    )
+    print("|---" * (len(points) + 5) + "|")
     for name, runs in figures.items():
         cells = [spread([each["best"][min(point, len(each["best"])) - 1] for each in runs]) for point in points]
-        cells += [spread([each["on_others"] for each in runs]), f"{statistics.mean(each['in_band'] for each in runs):.0%}"]
+        cells += [spread([each[figure] for each in runs]) for figure in ("winner_on_others", "finalists_on_others")]
+        cells.append(f"{statistics.mean(each['in_band'] for each in runs):.0%}")
         print(f"| {name} | {' | '.join(cells)} | {statistics.mean(each['ms'] for each in runs):.0f} |", flush=True)
 
 

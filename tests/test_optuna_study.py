@@ -22,6 +22,7 @@ from optuna_dashboard import _serializer
 
 from nas.networks.architecture import Architecture
 from nas.quantities import parse_budgets
+from nas.searching.evolution import PROPOSERS
 from nas.searching.optuna_study import SAMPLERS, OptunaStudy, open_study
 from nas.searching.search import DIRECTIONS, Evaluation, Instruments, Result, SearchRequest, check_budgets, search
 from tests.test_search import MEASURE, MEASURED_BUDGETS, Recorder, ToySpace, accuracy_of, cost_of, memory, reason_of
@@ -77,7 +78,7 @@ def stored_trials(path: Path, name: str = "4MMACs") -> list[Any]:
         storage.engine.dispose()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [*PROPOSERS, *SAMPLERS])
 def test_stopped_and_continued_equals_uninterrupted(sampler: str, tmp_path: Path) -> None:
     run(tmp_path / "a.db", sampler=sampler)
     seen: list[str] = []
@@ -184,7 +185,7 @@ def test_each_generation_breeds_from_the_one_before_though_some_are_pruned(tmp_p
     assert statistics.mean(shared) > 0.65  # a random network shares half with the nearest of 10
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [*PROPOSERS, *SAMPLERS])
 def test_same_seed_same_study_and_another_seed_another(sampler: str) -> None:
     values = [[t.values for t in run(None, sampler=sampler, seed=seed).trials] for seed in (0, 0, 1)]
     assert values[0] == values[1] != values[2]
@@ -226,7 +227,7 @@ def test_stored_study_tells_its_story(tmp_path: Path) -> None:
         assert list(written.params) == list(SMALL.decisions)
         assert written.user_attrs["arch_key"] == trial.architecture.key
         assert written.user_attrs["macs_m"] == pytest.approx(trial.cost.macs / 1e6, abs=1e-3)
-        assert written.constraints["macs"] == trial.constraints["macs"]
+        assert written.constraints == {"macs": trial.constraints["macs"], "floor": pytest.approx(0.8 - trial.cost.macs / 4e6)}
         if trial.accuracy is None:
             assert written.state == optuna.trial.TrialState.PRUNED and written.values is None
         else:
@@ -317,7 +318,7 @@ def test_a_study_of_something_else_is_refused_with_the_fact_that_differs(tmp_pat
 
 
 def test_unknown_sampler_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--sampler: unknown sampler: got 'nsga'; accepted: nsga2, tpe, random"):
+    with pytest.raises(ValueError, match="--sampler: unknown sampler: got 'nsga'; accepted: evolution, .*random, nsga2, tpe"):
         run(tmp_path / "a.db", sampler="nsga")
     assert not list(tmp_path.iterdir())
 

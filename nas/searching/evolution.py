@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the space itself comes with torch
     from nas.spaces.schema import Values
 
 ALIVE = 50  # the youngest networks of the band, of which parents are taken
-TOURNAMENT = 10
+TOURNAMENT = 25
 CHANGES = (1, 2)  # decisions that a child has changed
 TRIES = 50  # for a network that is new
 POOL = 300  # networks that an additive model chooses from
@@ -74,9 +74,7 @@ def _best_of(pool: Sequence[Proposal], band: Band, history: History, num: int, r
     return chosen
 
 
-def _distinct(
-    band: Band, history: History, num: int, rng: random.Random, make: Callable[[], Values]
-) -> list[Proposal]:
+def _distinct(band: Band, history: History, num: int, rng: random.Random, make: Callable[[], Values]) -> list[Proposal]:
     """`num` networks of the band that are new; draws where no more are found."""
     found: dict[str, Proposal] = {}
     for _ in range(num if history.networks else 0):

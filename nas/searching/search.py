@@ -208,9 +208,7 @@ def search(
     raise AssertionError("unreachable")
 
 
-def _proposals(
-    band: Band, request: SearchRequest, generation: int, known: Mapping[str, Trial], num_new: int
-) -> tuple[list[Proposal], int]:
+def _proposals(band: Band, request: SearchRequest, generation: int, known: Mapping[str, Trial], num_new: int) -> tuple[list[Proposal], int]:
     """What the study is to suggest first, and of how many trials in all; of none where the search is over.
 
     Where a generation of Optuna's brought hardly anything new, half of the next is drawn from the band.

@@ -1,0 +1,82 @@
+"""What stays within the band: where parents are from, how far children are from them, what an additive model picks."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from nas.networks.architecture import Architecture
+from nas.quantities import parse_budgets
+from nas.searching.evolution import ALIVE, PROPOSERS, TOURNAMENT, History
+from nas.searching.proposals import Band, draw
+from tests.test_search import ToySpace, cost_of
+from tests.test_search import run as searched
+
+SPACE, LIMIT = ToySpace(stages=3), 12e6
+BAND = Band(SPACE, cost_of, parse_budgets(["12MMACs"]), 0.8)  # type: ignore[arg-type]
+
+
+def drawn(num: int) -> list[Any]:
+    return [each.values for each in draw(BAND, num, set(), random.Random(0))]
+
+
+def changes(values: Any, parent: Any) -> int:
+    return sum(values[name] != parent[name] for name in SPACE.decisions)
+
+
+@pytest.mark.parametrize("name", PROPOSERS)
+@pytest.mark.parametrize("known", [0, 1, 30])
+def test_proposals_lie_in_the_band_and_are_new_and_distinct(name: str, known: int) -> None:
+    networks = drawn(known)
+    seen = {SPACE.decode(values).key for values in networks}
+    history = History([(values, 0.5 + number / 100) for number, values in enumerate(networks)], seen)
+    proposals = PROPOSERS[name](BAND, history, 20, random.Random(0))
+    architectures = [SPACE.decode(each.values) for each in proposals]
+    assert len({each.key for each in architectures} - seen) == len(proposals) == 20
+    assert all(0.8 * LIMIT <= cost_of(each).macs <= LIMIT for each in architectures)
+    again = PROPOSERS[name](BAND, history, 20, random.Random(0))
+    assert proposals == again != PROPOSERS[name](BAND, history, 20, random.Random(1))
+
+
+def test_children_are_near_a_parent_among_the_youngest_and_tournaments_choose_it() -> None:
+    """The best of all is the oldest, and dead; the best that lives is in a tournament with chance TOURNAMENT / ALIVE."""
+    networks = drawn(ALIVE + 1)
+    accuracies = [0.99, *(0.5 + number / 1000 for number in range(ALIVE - 1)), 0.9]
+    history = History(list(zip(networks, accuracies, strict=True)), set())
+    children = [each.values for each in PROPOSERS["evolution"](BAND, history, 400, random.Random(0))]
+    parents = [min(range(len(networks)), key=lambda number: changes(values, networks[number])) for values in children]
+    # Draws differ from each other in 14 of 18 decisions on average: whose child it is can be read off.
+    steps = [changes(values, networks[parent]) for values, parent in zip(children, parents, strict=True)]
+    assert sum(steps) / len(steps) < 3.5 and min(steps) == 1
+    assert parents.count(0) < 4
+    assert parents.count(ALIVE) / len(children) == pytest.approx(TOURNAMENT / ALIVE, abs=0.08)
+
+
+def test_the_model_picks_what_is_best_where_choices_add_up() -> None:
+    def accuracy(architecture: Architecture) -> float:
+        return 0.5 + sum(stage.mixers.count("attention") / len(stage.mixers) for stage in architecture.stages) / 10
+
+    networks = drawn(60)
+    history = History([(values, accuracy(SPACE.decode(values))) for values in networks], set())
+    picked = PROPOSERS["additive"](BAND, history, 10, random.Random(0))
+    ordered = sorted(accuracy(SPACE.decode(values)) for values in drawn(300))
+    assert min(accuracy(SPACE.decode(each.values)) for each in picked) > ordered[-30]  # each in the best tenth
+
+
+@pytest.mark.parametrize("sampler", PROPOSERS)
+def test_a_small_band_is_found_whole(sampler: str) -> None:
+    space = ToySpace((16, 32), (1, 2), 1)
+    result, recorder, _ = searched(space, "1MMACs", trials=10_000, request={"sampler": sampler})
+    assert result.ending == "exhausted"
+    assert {a.key for a in space.all() if 0.8e6 <= cost_of(a).macs <= 1e6} <= set(recorder.seen)
+
+
+def test_evolution_and_the_model_beat_draws() -> None:
+    """By the best accuracy in the band, over three seeds."""
+    best = {}
+    for sampler in ("random", "evolution", "additive"):
+        runs = (searched(SPACE, "12MMACs", trials=60, request={"sampler": sampler, "seed": seed}) for seed in range(3))
+        best[sampler] = sum(max(t.accuracy for t in result.trials if t.feasible and t.usage >= 0.8) for result, *_ in runs)
+    assert best["random"] < best["evolution"] and best["random"] < best["additive"], best
