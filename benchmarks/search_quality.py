@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import random
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
 from nas.quantities import parse_budgets
+from nas.searching.evolution import POOL, PROPOSERS, History, best_of, children
 from nas.searching.optuna_study import OptunaStudy
+from nas.searching.proposals import Band, Proposal, draw
 from nas.searching.search import DIRECTIONS, Evaluation, Instruments, Result, SearchRequest, Trial, check_budgets, search
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import unrewarded
@@ -64,16 +67,22 @@ class AccuracyAlone(OptunaStudy):
             self._memory.tell(ours, trial.accuracy)
 
 
+def of_draws(band: Band, history: History, num: int, rng: random.Random) -> list[Proposal]:
+    """What an additive model puts first of many draws."""
+    return best_of(draw(band, POOL, history.seen, rng), band, history, num, rng)
+
+
+PROPOSERS.update({"children": children, "of draws": of_draws})
 VARIANTS: dict[str, tuple[str, type[OptunaStudy]]] = {  # name -> sampler, study
-    "draws in the band": ("random", OptunaStudy),
-    "nsga2": ("nsga2", WithoutFloor),
-    "nsga2, floor": ("nsga2", OptunaStudy),
-    "tpe": ("tpe", WithoutFloor),
-    "tpe, floor": ("tpe", OptunaStudy),
-    "tpe, floor, accuracy alone": ("tpe", AccuracyAlone),
+    "random": ("random", OptunaStudy),
+    "evolution, no model": ("children", OptunaStudy),
+    "model, of draws": ("of draws", OptunaStudy),
     "evolution": ("evolution", OptunaStudy),
-    "additive": ("additive", OptunaStudy),
-    "children": ("children", OptunaStudy),
+    "nsga2, no floor": ("nsga2", WithoutFloor),
+    "nsga2": ("nsga2", OptunaStudy),
+    "tpe, no floor": ("tpe", WithoutFloor),
+    "tpe": ("tpe", OptunaStudy),
+    "tpe, accuracy alone": ("tpe", AccuracyAlone),
 }
 
 

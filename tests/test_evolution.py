@@ -9,8 +9,8 @@ import pytest
 
 from nas.networks.architecture import Architecture
 from nas.quantities import parse_budgets
-from nas.searching.evolution import ALIVE, PROPOSERS, TOURNAMENT, History
-from nas.searching.proposals import Band, draw
+from nas.searching.evolution import ALIVE, PROPOSERS, TOURNAMENT, History, best_of, children
+from nas.searching.proposals import Band, Proposal, draw
 from tests.test_search import ToySpace, cost_of
 from tests.test_search import run as searched
 
@@ -45,13 +45,13 @@ def test_children_are_near_a_parent_among_the_youngest_and_tournaments_choose_it
     networks = drawn(ALIVE + 1)
     accuracies = [0.99, *(0.5 + number / 1000 for number in range(ALIVE - 1)), 0.9]
     history = History(list(zip(networks, accuracies, strict=True)), set())
-    children = [each.values for each in PROPOSERS["evolution"](BAND, history, 400, random.Random(0))]
-    parents = [min(range(len(networks)), key=lambda number: changes(values, networks[number])) for values in children]
+    born = [each.values for each in children(BAND, history, 400, random.Random(0))]
+    parents = [min(range(len(networks)), key=lambda number: changes(values, networks[number])) for values in born]
     # Draws differ from each other in 14 of 18 decisions on average: whose child it is can be read off.
-    steps = [changes(values, networks[parent]) for values, parent in zip(children, parents, strict=True)]
+    steps = [changes(values, networks[parent]) for values, parent in zip(born, parents, strict=True)]
     assert sum(steps) / len(steps) < 3.5 and min(steps) == 1
     assert parents.count(0) < 4
-    assert parents.count(ALIVE) / len(children) == pytest.approx(TOURNAMENT / ALIVE, abs=0.08)
+    assert parents.count(ALIVE) / len(born) == pytest.approx(TOURNAMENT / ALIVE, abs=0.08)
 
 
 def test_the_model_picks_what_is_best_where_choices_add_up() -> None:
@@ -60,9 +60,9 @@ def test_the_model_picks_what_is_best_where_choices_add_up() -> None:
 
     networks = drawn(60)
     history = History([(values, accuracy(SPACE.decode(values))) for values in networks], set())
-    picked = PROPOSERS["additive"](BAND, history, 10, random.Random(0))
+    picked = best_of([Proposal(values, "") for values in drawn(200)[60:]], BAND, history, 10, random.Random(0))
     ordered = sorted(accuracy(SPACE.decode(values)) for values in drawn(300))
-    assert min(accuracy(SPACE.decode(each.values)) for each in picked) > ordered[-30]  # each in the best tenth
+    assert min(accuracy(SPACE.decode(each.values)) for each in picked) > ordered[-60]  # each in the best fifth
 
 
 @pytest.mark.parametrize("sampler", PROPOSERS)
@@ -73,10 +73,10 @@ def test_a_small_band_is_found_whole(sampler: str) -> None:
     assert {a.key for a in space.all() if 0.8e6 <= cost_of(a).macs <= 1e6} <= set(recorder.seen)
 
 
-def test_evolution_and_the_model_beat_draws() -> None:
+def test_evolution_beats_draws() -> None:
     """By the best accuracy in the band, over three seeds."""
     best = {}
-    for sampler in ("random", "evolution", "additive"):
+    for sampler in ("random", "evolution"):
         runs = (searched(SPACE, "12MMACs", trials=60, request={"sampler": sampler, "seed": seed}) for seed in range(3))
         best[sampler] = sum(max(t.accuracy for t in result.trials if t.feasible and t.usage >= 0.8) for result, *_ in runs)
-    assert best["random"] < best["evolution"] and best["random"] < best["additive"], best
+    assert best["random"] < best["evolution"], best

@@ -1,4 +1,4 @@
-"""What is evaluated next where a search stays within its band: plain draws, regularised evolution, and what an additive model thinks best.
+"""What is evaluated next where a search stays within its band: children that an additive model thinks best, or plain draws.
 
 MACs rank nothing between the floor and the limit, so accuracy alone counts here.
 """
@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # the space itself comes with torch
 ALIVE = 50  # the youngest networks of the band, of which parents are taken
 TOURNAMENT = 25
 CHANGES = (1, 2)  # decisions that a child has changed
-TRIES = 50  # for a network that is new
-POOL = 300  # networks that an additive model chooses from
+TRIES = 50  # for a child that is new
+POOL = 300  # children that the model chooses from
 
 
 @dataclass(frozen=True)
@@ -33,53 +33,26 @@ class History:
 
 
 def evolve(band: Band, history: History, num: int, rng: random.Random) -> list[Proposal]:
-    """Children of the winners of tournaments among the youngest (regularised evolution, Real et al., https://arxiv.org/abs/1802.01548)."""
-    return _distinct(band, history, num, rng, lambda: _child(band, history.networks[-ALIVE:], rng))
+    """Of many children the ones that an additive model puts first: `num` new networks of the band, fewer where it seems to have no more."""
+    return best_of(children(band, history, POOL, rng), band, history, num, rng)
 
 
 def drawn(band: Band, history: History, num: int, rng: random.Random) -> list[Proposal]:
-    """Draws of the band."""
+    """The same, drawn from the band whatever is known."""
     return draw(band, num, history.seen, rng)
 
 
-def best_predicted(band: Band, history: History, num: int, rng: random.Random) -> list[Proposal]:
-    """Of many draws the ones that additive models put first, each fitted to a resample of what is known (bootstrap), so that they differ."""
-    return _best_of(draw(band, POOL, history.seen, rng), band, history, num, rng)
+# By name of a sampler. For the same arguments, with a generator in the same state, the answer is the same.
+PROPOSERS: dict[str, Callable[[Band, History, int, random.Random], list[Proposal]]] = {"evolution": evolve, "random": drawn}
 
 
-def best_children(band: Band, history: History, num: int, rng: random.Random) -> list[Proposal]:
-    """The same of many children."""
-    return _best_of(_distinct(band, history, POOL, rng, lambda: _child(band, history.networks[-ALIVE:], rng)), band, history, num, rng)
-
-
-PROPOSERS: dict[str, Callable[[Band, History, int, random.Random], list[Proposal]]] = {
-    "evolution": evolve,
-    "additive": best_predicted,
-    "children": best_children,
-    "random": drawn,
-}
-
-
-def _best_of(pool: Sequence[Proposal], band: Band, history: History, num: int, rng: random.Random) -> list[Proposal]:
-    if len(history.networks) < 2:
-        return list(pool[:num])
-    known = [(band.space.decode(values), accuracy) for values, accuracy in history.networks]
-    architectures = [band.space.decode(each.values) for each in pool]
-    left = dict(enumerate(pool))
-    chosen = []
-    while left and len(chosen) < num:
-        networks, accuracies = zip(*rng.choices(known, k=len(known)), strict=True)
-        predicted = AdditiveModel(networks, accuracies).predict(architectures)
-        chosen.append(left.pop(max(left, key=predicted.__getitem__))._replace(origin="predicted"))
-    return chosen
-
-
-def _distinct(band: Band, history: History, num: int, rng: random.Random, make: Callable[[], Values]) -> list[Proposal]:
-    """`num` networks of the band that are new; draws where no more are found."""
+def children(band: Band, history: History, num: int, rng: random.Random) -> list[Proposal]:
+    """Children of the winners of tournaments among the youngest (regularised evolution, Real et al., https://arxiv.org/abs/1802.01548): new, all
+    different, in the band; draws where no more are found."""
     found: dict[str, Proposal] = {}
     for _ in range(num if history.networks else 0):
         for _ in range(TRIES):
-            values = make()
+            values = _child(band, history.networks[-ALIVE:], rng)
             key = band.space.decode(values).key
             if key not in history.seen and key not in found and band.floor <= band.used(values) <= 1:
                 found[key] = Proposal(values, "child")
@@ -99,3 +72,17 @@ def _child(band: Band, alive: Sequence[tuple[Values, float]], rng: random.Random
     sizes = [name for name in space.decisions if name not in space.mixer_decisions and name not in changed]
     level = band.floor + 0.01 if used < band.floor else 0.99
     return moved(space, values, level, band.used, sizes, rng)[0]
+
+
+def best_of(pool: Sequence[Proposal], band: Band, history: History, num: int, rng: random.Random) -> list[Proposal]:
+    """The networks of a pool that additive models put first, each model fitted to a resample of what is known (bootstrap), so that they differ."""
+    if len(history.networks) < 2:
+        return list(pool[:num])
+    known = [(band.space.decode(values), accuracy) for values, accuracy in history.networks]
+    architectures = [band.space.decode(each.values) for each in pool]
+    left, chosen = dict(enumerate(pool)), []
+    while left and len(chosen) < num:
+        networks, accuracies = zip(*rng.choices(known, k=len(known)), strict=True)
+        predicted = AdditiveModel(networks, accuracies).predict(architectures)
+        chosen.append(left.pop(max(left, key=predicted.__getitem__)))
+    return chosen

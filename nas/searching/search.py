@@ -42,7 +42,7 @@ class SearchRequest:
     budgets: tuple[Budget, ...]  # limits that bind, as `check_budgets` gives them; at most one per quantity
     trials: int  # distinct networks to evaluate in all, those of earlier sittings included
     population: int  # trials of a generation, at least 2
-    sampler: str = "nsga2"  # a name of `optuna_study.SAMPLERS`
+    sampler: str = "evolution"  # a name of `evolution.PROPOSERS` or `optuna_study.SAMPLERS`
     seed: int = 0  # of all that is sampled
     floor: float = 0.8  # share of the tightest budget, in [0, 1), that the first generation and the winner use at least
     starts: Mapping[str, Values] = field(default_factory=dict)  # by name, for the first generation, where they are within the budgets
