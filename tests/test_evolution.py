@@ -11,7 +11,7 @@ from nas.networks.architecture import Architecture
 from nas.quantities import parse_budgets
 from nas.searching.evolution import ALIVE, PROPOSERS, TOURNAMENT, History, best_of, children
 from nas.searching.proposals import Band, Proposal, draw
-from tests.test_search import ToySpace, cost_of
+from tests.test_search import Recorder, ToySpace, cost_of, reason_of
 from tests.test_search import run as searched
 
 SPACE, LIMIT = ToySpace(stages=3), 12e6
@@ -45,13 +45,13 @@ def test_children_are_near_a_parent_among_the_youngest_and_tournaments_choose_it
     networks = drawn(ALIVE + 1)
     accuracies = [0.99, *(0.5 + number / 1000 for number in range(ALIVE - 1)), 0.9]
     history = History(list(zip(networks, accuracies, strict=True)), set())
-    born = [each.values for each in children(BAND, history, 400, random.Random(0))]
+    born = [each.values for each in children(BAND, history, 120, random.Random(0))]
     parents = [min(range(len(networks)), key=lambda number: changes(values, networks[number])) for values in born]
     # Draws differ from each other in 14 of 18 decisions on average: whose child it is can be read off.
     steps = [changes(values, networks[parent]) for values, parent in zip(born, parents, strict=True)]
     assert sum(steps) / len(steps) < 3.5 and min(steps) == 1
-    assert parents.count(0) < 4
-    assert parents.count(ALIVE) / len(born) == pytest.approx(TOURNAMENT / ALIVE, abs=0.08)
+    assert not parents.count(0)
+    assert parents.count(ALIVE) / len(born) == pytest.approx(TOURNAMENT / ALIVE, abs=0.12)
 
 
 def test_the_model_picks_what_is_best_where_choices_add_up() -> None:
@@ -74,9 +74,24 @@ def test_a_small_band_is_found_whole(sampler: str) -> None:
 
 
 def test_evolution_beats_draws() -> None:
-    """By the best accuracy in the band, over three seeds."""
+    """By the best accuracy in the band, over two seeds."""
     best = {}
     for sampler in ("random", "evolution"):
-        runs = (searched(SPACE, "12MMACs", trials=60, request={"sampler": sampler, "seed": seed}) for seed in range(3))
+        runs = (searched(SPACE, "12MMACs", trials=70, population=30, request={"sampler": sampler, "seed": seed}) for seed in range(2))
         best[sampler] = sum(max(t.accuracy for t in result.trials if t.feasible and t.usage >= 0.8) for result, *_ in runs)
     assert best["random"] < best["evolution"], best
+
+
+def test_a_proposer_is_told_the_networks_of_the_band_and_asked_for_a_fifth_of_a_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[History, int]] = []
+
+    def propose(band: Band, history: History, num: int, rng: random.Random) -> list[Proposal]:
+        told.append((history, num))
+        return draw(band, num, history.seen, rng)
+
+    monkeypatch.setitem(PROPOSERS, "evolution", propose)
+    result, recorder, _ = searched(SPACE, "12MMACs", trials=40, recorder=Recorder(reason_of))
+    assert len(told) == 5 and {num for _, num in told} == {4}  # 20 networks, then 4 at a time
+    inside = [t for t in result.trials[:36] if t.accuracy is not None and 0.8 * LIMIT <= t.cost.macs <= LIMIT]
+    assert told[-1][0] == History([(t.values, t.accuracy) for t in inside], set(recorder.seen[:36]))
+    assert 0 < len(inside) < 34  # some failed, and the first generation has networks of other sizes
