@@ -43,15 +43,16 @@ BATCH = 250
 FINALISTS = 5
 
 
-class WithoutFloor(OptunaStudy):
-    """As it was before the floor became a constraint."""
+class WithFloor(OptunaStudy):
+    """What uses too little to win is told to the sampler as a violation."""
 
-    def _constraints(self, trial: Trial) -> dict[str, float]:
-        return dict(trial.constraints)
+    def tell(self, trial: Trial) -> None:
+        self._open[trial.number][0].set_constraint("floor", self._request.floor - trial.usage)
+        super().tell(trial)
 
 
 class AccuracyAlone(OptunaStudy):
-    """One objective; MACs only bind."""
+    """One objective; the budget and the floor bind."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -59,7 +60,7 @@ class AccuracyAlone(OptunaStudy):
 
     def tell(self, trial: Trial) -> None:
         ours, _ = self._open.pop(trial.number)
-        for name, violation in self._constraints(trial).items():
+        for name, violation in {**trial.constraints, "floor": self._request.floor - trial.usage}.items():
             ours.set_constraint(name, violation)
         if trial.accuracy is None:
             self._memory.tell(ours, state=TrialState.PRUNED)
@@ -78,11 +79,11 @@ VARIANTS: dict[str, tuple[str, type[OptunaStudy]]] = {  # name -> sampler, study
     "evolution, no model": ("children", OptunaStudy),
     "model, of draws": ("of draws", OptunaStudy),
     "evolution": ("evolution", OptunaStudy),
-    "nsga2, no floor": ("nsga2", WithoutFloor),
     "nsga2": ("nsga2", OptunaStudy),
-    "tpe, no floor": ("tpe", WithoutFloor),
+    "nsga2, floor": ("nsga2", WithFloor),
     "tpe": ("tpe", OptunaStudy),
-    "tpe, accuracy alone": ("tpe", AccuracyAlone),
+    "tpe, floor": ("tpe", WithFloor),
+    "tpe, floor, accuracy alone": ("tpe", AccuracyAlone),
 }
 
 

@@ -80,7 +80,8 @@ def best_of(pool: Sequence[Proposal], band: Band, history: History, num: int, rn
         return list(pool[:num])
     known = [(band.space.decode(values), accuracy) for values, accuracy in history.networks]
     architectures = [band.space.decode(each.values) for each in pool]
-    left, chosen = dict(enumerate(pool)), []
+    left = dict(enumerate(pool))
+    chosen: list[Proposal] = []
     while left and len(chosen) < num:
         networks, accuracies = zip(*rng.choices(known, k=len(known)), strict=True)
         predicted = AdditiveModel(networks, accuracies).predict(architectures)

@@ -25,7 +25,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.searching.evolution import PROPOSERS
-from nas.searching.proposals import Proposal, usage
+from nas.searching.proposals import Proposal
 from nas.searching.search import DIRECTIONS, Evaluation, SearchRequest, Stored, Trial
 
 if TYPE_CHECKING:  # the space itself comes with torch
@@ -185,7 +185,7 @@ class OptunaStudy:
             ValueError: the file cannot be written.
         """
         ours, generation = self._open.pop(trial.number)
-        for name, violation in self._constraints(trial).items():
+        for name, violation in trial.constraints.items():
             ours.set_constraint(name, violation)
         for name, value in _attributes(trial, generation).items():
             ours.set_user_attr(name, value)
@@ -201,12 +201,6 @@ class OptunaStudy:
             finished.datetime_start, self._last_finished = self._last_finished, datetime.datetime.now()
             with _readable_errors(self._place):
                 self._written.add_trial(finished)
-
-    def _constraints(self, trial: Trial) -> dict[str, float]:
-        """What the sampler is held to: the budgets, and the floor, since below it no network wins."""
-        exact = any(not budget.quantity.measured for budget in self._request.budgets)
-        floor = {"floor": self._request.floor - usage(trial.cost, self._request.budgets)} if exact else {}
-        return {**trial.constraints, **floor}
 
 
 def _attributes(trial: Trial, generation: int) -> dict[str, Any]:
