@@ -90,9 +90,8 @@ def test_a_proposer_is_told_the_networks_of_the_band_and_asked_for_a_fifth_of_a_
         return draw(band, num, history.seen, rng)
 
     monkeypatch.setitem(PROPOSERS, "evolution", propose)
-    result, recorder, _ = searched(
-        SPACE, "12MMACs", trials=40, recorder=Recorder(lambda each: reason_of(each) if each.stages[0].depth > 1 else None)
-    )
+    recorder = Recorder(lambda each: reason_of(each) if each.stages[0].depth > 1 else None)
+    result, *_ = searched(SPACE, "12MMACs", trials=40, recorder=recorder, request={"sampler": "evolution"})
     assert len(told) == 5 and {num for _, num in told} == {4}  # 20 networks, then 4 at a time
     inside = [t for t in result.trials[:36] if t.accuracy is not None and 0.8 * LIMIT <= t.cost.macs <= LIMIT]
     assert told[-1][0] == History([(t.values, t.accuracy) for t in inside], set(recorder.seen[:36]))

@@ -147,7 +147,8 @@ def run(space: ToySpace, *texts: str, trials: int = 60, population: int = 20, st
     budgets, _ = check_budgets(space, cost_of, parse_budgets(texts))
     recorder = options.pop("recorder", None) or Recorder()
     instruments = Instruments(cost_of, recorder, options.pop("measure", {}))
-    request = SearchRequest(budgets, trials, population, **options.pop("request", {}))
+    # A sampler that the study knows: `RandomStudy` suggests what it likes, over the budget too.
+    request = SearchRequest(budgets, trials, population, **{"sampler": "nsga2", **options.pop("request", {})})
     return search(space, study or RandomStudy(space), request, instruments, **options), recorder, request  # type: ignore[arg-type]
 
 
