@@ -223,8 +223,8 @@ def draw_curves(figures: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) 
     axes = picture.subplots()
     for name, runs in figures.items():
         curve = [100 * statistics.mean(each) for each in zip(*(each["best"] for each in runs), strict=False)]
-        axes.plot(range(1, len(curve) + 1), curve, label=name)
-    axes.set(xlabel="networks evaluated", ylabel="best accuracy in the band, %", ylim=(100 * 0.64, None))
+        axes.plot(range(POINTS[0], len(curve) + 1), curve[POINTS[0] - 1 :], label=name)
+    axes.set(xlabel="networks evaluated", ylabel="best accuracy in the band, %")
     axes.legend()
     picture.savefig(path, dpi=120, bbox_inches="tight")
 
