@@ -1,6 +1,6 @@
 """How well a search's supernet ranks: the winner and the baselines of a study, by the supernet and after retraining.
 
-    python benchmarks/ranking.py RUN STUDY      # such as: cifar-cifar10-cifar_cpu-0 10MMACs-nsga2
+    python benchmarks/ranking.py RUN STUDY      # such as: cifar-cifar10-cifar_cpu-0 10MMACs-evolution
 
 Reads what `search` and `retrain` left in runs/; networks that were not retrained yet are left out. Prints a table, the most accurate network first, and Kendall's tau
 between the supernet's accuracy on held-out images and the retrained network's on the test images.

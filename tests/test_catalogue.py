@@ -98,7 +98,7 @@ def test_a_search_begins_with_what_it_is_given_and_with_the_published_networks_o
     storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
     try:
         (study,) = optuna.get_all_study_summaries(storage)
-        assert study.study_name != "750MMACs-nsga2", "another start is another study"
+        assert study.study_name != "750MMACs-evolution", "another start is another study"
         trials = optuna.load_study(study_name=study.study_name, storage=storage).get_trials()
         macs = {trial.user_attrs.get("origin"): trial.values[1] for trial in trials[:2]}
     finally:

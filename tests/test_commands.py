@@ -162,7 +162,7 @@ def test_the_four_commands_on_real_images(
     name = f"tiny-{data}-{recipe}-0-smoke"
     assert (folder / "runs" / name / "best.yaml").read_bytes() == (folder / "runs/best.yaml").read_bytes()
     expected = {"format": "architecture 1", "space": "tiny.yaml", "recipe": recipe, "resolution": resolution, "seed": 0}
-    expected |= {"run": name, "study": "1MMACs-nsga2", "budgets": ["1MMACs"], "device": "cuda" if torch.cuda.is_available() else "cpu"}
+    expected |= {"run": name, "study": "1MMACs-evolution", "budgets": ["1MMACs"], "device": "cuda" if torch.cuda.is_available() else "cpu"}
     assert expected.items() <= best.items()
     assert best["architecture"]["frame"] == {"resolution": 32, "channels": 3, "classes": 10}, "budgets are counted in the space's frame"
     assert best["command"].startswith("launch.py search --space tiny.yaml") and {"python", "torch", "optuna"} <= best["versions"].keys()
@@ -201,18 +201,18 @@ def test_another_budget_is_another_study_on_the_same_supernet(finished: Path, mo
     first = (finished / "runs/best.yaml").read_bytes()
     succeed("search --space tiny.yaml --smoke --steps 4 --budget 0.7MFLOPs --budget 28kparams", finished)
     best = read_yaml(finished / "runs/best.yaml")
-    assert best["budgets"] == ["700kMACs", "28kparams"] and best["study"] == "700kMACs-28kparams-nsga2"
+    assert best["budgets"] == ["700kMACs", "28kparams"] and best["study"] == "700kMACs-28kparams-evolution"
     assert best["costs"]["macs"] <= 700_000 and best["costs"]["params"] <= 28_000
-    assert trials(finished, RUN, best["study"]) and trials(finished, RUN, "1MMACs-nsga2")
+    assert trials(finished, RUN, best["study"]) and trials(finished, RUN, "1MMACs-evolution")
     succeed(SEARCH, finished)
     assert (finished / "runs/best.yaml").read_bytes() == first, "runs/best.yaml is the last command's winner"
 
 
 def test_more_trials_continue_the_study(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_work(monkeypatch, TRAIN)
-    before = trials(finished, RUN, "1MMACs-nsga2")
+    before = trials(finished, RUN, "1MMACs-evolution")
     succeed(f"{SEARCH} --trials 6", finished)
-    after = trials(finished, RUN, "1MMACs-nsga2")
+    after = trials(finished, RUN, "1MMACs-evolution")
     assert after[: len(before)] == before
     assert len({key for _, state, *_, key in after if state == "COMPLETE"}) == 6
 
@@ -280,7 +280,7 @@ def assert_same_end(folder: Path, other: Path) -> None:
     states = [load_checkpoint(each / RUN / "supernet.pt") for each in (folder, other)]
     assert states[0] and states[1] and states[0]["step"] == states[1]["step"] == 4
     assert all(torch.equal(tensor, states[1]["model"][name]) for name, tensor in states[0]["model"].items())
-    assert trials(folder, RUN, "1MMACs-nsga2") == trials(other, RUN, "1MMACs-nsga2")
+    assert trials(folder, RUN, "1MMACs-evolution") == trials(other, RUN, "1MMACs-evolution")
     winners = [read_yaml(each / "runs/best.yaml") for each in (folder, other)]
     assert all(winners[0][key] == winners[1][key] for key in ("architecture", "costs", "found"))
     (weights,) = folder.glob("runs/retrain-*/weights.safetensors")
@@ -294,7 +294,7 @@ def test_killed_commands_end_as_if_they_had_not_been_killed(folder: Path, finish
     killed(SEARCH, folder, STEP)  # in the supernet's training
     assert (folder / RUN / "supernet.pt").exists() and not (folder / RUN / "study.db").exists()
     killed(SEARCH, folder, EVALUATE)  # among the evaluations
-    assert len(trials(folder, RUN, "1MMACs-nsga2")) == 2 and not (folder / "runs/best.yaml").exists()
+    assert len(trials(folder, RUN, "1MMACs-evolution")) == 2 and not (folder / "runs/best.yaml").exists()
     succeed(SEARCH, folder)
     killed(RETRAIN, folder, STEP)
     assert not list(folder.glob("runs/retrain-*/result.yaml"))
@@ -584,11 +584,11 @@ def test_what_belongs_to_a_study_is_another_study_on_the_same_supernet(
     option: str, fact: str, value: object, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_work(monkeypatch, TRAIN)
-    study = next((finished / RUN / "baselines/1MMACs-nsga2").glob("*.yaml"))
+    study = next((finished / RUN / "baselines/1MMACs-evolution").glob("*.yaml"))
     shutil.copy(study, finished / "small.yaml")
-    before = trials(finished, RUN, "1MMACs-nsga2")
+    before = trials(finished, RUN, "1MMACs-evolution")
     succeed(f"{SEARCH} {option}", finished)
-    assert trials(finished, RUN, "1MMACs-nsga2")[: len(before)] == before
+    assert trials(finished, RUN, "1MMACs-evolution")[: len(before)] == before
     assert "This search is done" in succeed(f"{SEARCH} {option}", finished)
     # And it is what was asked for that was searched with, not only a study of another name.
     told = [study.user_attrs for study in optuna.get_all_study_summaries(f"sqlite:///{finished / RUN / 'study.db'}")]
@@ -629,9 +629,9 @@ def spoil(path: Path, old: str, new: str) -> None:
         (f"{RUN}/run.yaml", "supernet:", "supernet: 3\nonce:", SEARCH, False),
         (f"{RUN}/run.yaml", "searches:", "searches: [1]\nonce:", SEARCH, False),
         (f"{RUN}/run.yaml", "invocations:", "invocations: 3\nonce:", SEARCH + " --trials 5", False),
-        (f"{RUN}/1MMACs-nsga2.yaml", "reason:", "season:", SEARCH, True),
-        (f"{RUN}/1MMACs-nsga2.yaml", "costs:", "costs: none\nonce:", SEARCH, True),
-        (f"{RUN}/1MMACs-nsga2.yaml", "width: ", "width: 1", SEARCH, True),
+        (f"{RUN}/1MMACs-evolution.yaml", "reason:", "season:", SEARCH, True),
+        (f"{RUN}/1MMACs-evolution.yaml", "costs:", "costs: none\nonce:", SEARCH, True),
+        (f"{RUN}/1MMACs-evolution.yaml", "width: ", "width: 1", SEARCH, True),
         ("runs/retrain/result.yaml", "result:", "results:", f"{RETRAIN} --run retrain", True),
         ("runs/retrain/result.yaml", "test_accuracy: 0", "test_accuracy: 7", f"{RETRAIN} --run retrain", True),
         ("runs/retrain/run.yaml", "phase:", "phrase:", f"{RETRAIN} --run retrain", False),

@@ -39,7 +39,7 @@ search: {trials: 8, population: 8, batch_size: 16, fine_tune: 3, finalists: 4, f
 retrain: {epochs: 1, batch_size: 8, lr: 1.0e-3, warmup: 0.2}
 """
 SEARCH = "search --device cpu --data images --space tiny.yaml --recipe plain.yaml --budget 200kMACs --run found"
-STUDY = "200kMACs-nsga2"
+STUDY = "200kMACs-evolution"
 
 
 def in_this_process(after: Callable[[int, int], None] = lambda jobs, rung: None) -> Callable[..., None]:

@@ -22,6 +22,7 @@ from optuna_dashboard import _serializer
 
 from nas.networks.architecture import Architecture
 from nas.quantities import parse_budgets
+from nas.searching.evolution import PROPOSERS
 from nas.searching.optuna_study import SAMPLERS, OptunaStudy, open_study
 from nas.searching.search import DIRECTIONS, Evaluation, Instruments, Result, SearchRequest, check_budgets, search
 from tests.test_search import MEASURE, MEASURED_BUDGETS, Recorder, ToySpace, accuracy_of, cost_of, memory, reason_of
@@ -77,7 +78,7 @@ def stored_trials(path: Path, name: str = "4MMACs") -> list[Any]:
         storage.engine.dispose()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [*PROPOSERS, *SAMPLERS])
 def test_stopped_and_continued_equals_uninterrupted(sampler: str, tmp_path: Path) -> None:
     run(tmp_path / "a.db", sampler=sampler)
     seen: list[str] = []
@@ -184,7 +185,7 @@ def test_each_generation_breeds_from_the_one_before_though_some_are_pruned(tmp_p
     assert statistics.mean(shared) > 0.65  # a random network shares half with the nearest of 10
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [*PROPOSERS, *SAMPLERS])
 def test_same_seed_same_study_and_another_seed_another(sampler: str) -> None:
     values = [[t.values for t in run(None, sampler=sampler, seed=seed).trials] for seed in (0, 0, 1)]
     assert values[0] == values[1] != values[2]
@@ -196,7 +197,7 @@ def best_within(points: list[tuple[float, float]], macs: float) -> float:
     return max((accuracy - 0.4 for accuracy, cost in points if cost <= macs and accuracy > 0.4), default=0.0)
 
 
-def test_nsga2_beats_random() -> None:
+def test_nsga2_finds_a_better_front_than_draws_in_the_band() -> None:
     """Weakly: over two seeds, by the best accuracy within every smaller budget (the area that the feasible networks dominate)."""
     space = ToySpace(stages=3)
     volumes = {}
@@ -317,7 +318,7 @@ def test_a_study_of_something_else_is_refused_with_the_fact_that_differs(tmp_pat
 
 
 def test_unknown_sampler_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--sampler: unknown sampler: got 'nsga'; accepted: nsga2, tpe, random"):
+    with pytest.raises(ValueError, match="--sampler: unknown sampler: got 'nsga'; accepted: evolution, random, nsga2, tpe"):
         run(tmp_path / "a.db", sampler="nsga")
     assert not list(tmp_path.iterdir())
 

@@ -248,7 +248,7 @@ def test_the_studys_accuracies_are_shares_of_the_held_out_images(searched: Searc
 
 def test_the_study_was_begun_with_the_runs_seed_and_the_recipes_population(searched: Searched) -> None:
     told = [study.user_attrs for study in optuna.get_all_study_summaries(f"sqlite:///{searched.folder / 'runs/found/study.db'}")]
-    assert [(each["seed"], each["floor"], each["population"], each["sampler"]) for each in told][:1] == [(3, 0.8, 4, "nsga2")]
+    assert [(each["seed"], each["floor"], each["population"], each["sampler"]) for each in told][:1] == [(3, 0.8, 4, "evolution")]
 
 
 def test_latency_is_timed_in_the_spaces_frame_with_one_thread_that_nothing_interrupts(searched: Searched) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from nas.runs.records import SearchRecord
     from nas.searching.search_run import SearchRun
 
+SAMPLERS = ["evolution", "random", "nsga2", "tpe"]
+
 
 @click.command(short_help="Search a network under a budget.")
 @option("--budget", "BUDGET", "4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated.", multiple=True, required=True)
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     "Networks to train alone before one is chosen, besides those drawn by hand (default: the recipe's; 0: none).",
     type=click.IntRange(0),
 )
-@option("--sampler", "SAMPLER", "nsga2, tpe or random (default: nsga2).", default="nsga2", type=click.Choice(["nsga2", "tpe", "random"]))
+@option("--sampler", "SAMPLER", f"{', '.join(SAMPLERS)} (default: {SAMPLERS[0]}).", default=SAMPLERS[0], type=click.Choice(SAMPLERS))
 @option("--workers", "N", "Ray actors that evaluate; 0: in this process (default: 0).", type=click.IntRange(0), default=0)
 @option("--latency-batch", "N", "Images in a timed pass (default: 1).", type=COUNT, default=1)
 @space_option

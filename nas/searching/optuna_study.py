@@ -24,6 +24,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.searching.evolution import PROPOSERS
 from nas.searching.proposals import Proposal
 from nas.searching.search import DIRECTIONS, Evaluation, SearchRequest, Stored, Trial
 
@@ -35,12 +36,11 @@ METRICS = ("accuracy", "macs")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {  # of (seed, population)
+SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {  # Optuna's, of (seed, population)
     "nsga2": lambda seed, population: NSGAIISampler(seed=seed, population_size=max(2, population)),
     # constant_liar: the trials of a generation are asked for together, and without it they would crowd at one place. Independent
     # TPE, Optuna's default for several objectives, was both slower (290 against 45 ms a trial) and weaker.
     "tpe": lambda seed, population: TPESampler(seed=seed, multivariate=True, constant_liar=True),
-    "random": lambda seed, population: RandomSampler(seed=seed),
 }
 
 
@@ -62,8 +62,8 @@ def open_study(
     Raises:
         ValueError: the file is damaged, or the study in it was begun with other facts or is not as we left it.
     """
-    if request.sampler not in SAMPLERS:
-        raise ValueError(f"--sampler: unknown sampler: got {request.sampler!r}; accepted: {', '.join(SAMPLERS)}. Choose one of these.")
+    if request.sampler not in (names := [*PROPOSERS, *SAMPLERS]):
+        raise ValueError(f"--sampler: unknown sampler: got {request.sampler!r}; accepted: {', '.join(names)}. Choose one of these.")
     facts = json.loads(json.dumps({**_facts(request), **facts}))
     with _readable_errors(path):
         storage = _connect(path)
@@ -133,7 +133,8 @@ class OptunaStudy:
     ) -> None:
         self.stored = stored
         self._place, self._written, self._request = place, written, request
-        self._memory = optuna.create_study(directions=list(DIRECTIONS))
+        # Where arithmetic proposes whole generations (`PROPOSERS`), this sampler is never asked.
+        self._memory = optuna.create_study(directions=list(DIRECTIONS), sampler=RandomSampler(seed=request.seed))
         self._table: dict[str, BaseDistribution] = {name: CategoricalDistribution(tuple(options)) for name, options in decisions.items()}
         self._earlier = dict(enumerate(_searched(written)))
         self._open: dict[int, tuple[optuna.Trial, int]] = {}  # number -> trial in memory that is not finished, generation
@@ -151,7 +152,9 @@ class OptunaStudy:
             # A whole generation is taken as it is stored. It would be suggested the same, but for a change of versions in between.
             proposals = [Proposal(trial.params, trial.user_attrs.get("origin", "")) for trial in earlier]
         digest = hashlib.sha256(f"{seed}/{generation}".encode()).digest()
-        self._memory.sampler = sampler = SAMPLERS[self._request.sampler](int.from_bytes(digest[:4], "big"), self._request.population)
+        if make := SAMPLERS.get(self._request.sampler):
+            self._memory.sampler = make(int.from_bytes(digest[:4], "big"), self._request.population)
+        sampler = self._memory.sampler
         if isinstance(sampler, NSGAIISampler):
             # NSGA-II counts only COMPLETE trials and takes a generation for unfinished until it has population_size of them;
             # over-budget trials being PRUNED, it would breed from the same parents again. Selection keeps its own count.

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from nas.networks.architecture import Architecture
 from nas.pareto import dominates
 from nas.quantities import Budget, Cost, format_quantity
-from nas.searching.proposals import Band, Proposal, draw, exact_value, first_generation, largest_that_fits
+from nas.searching.evolution import PROPOSERS, History
+from nas.searching.proposals import Band, Proposal, draw, exact_value, first_generation, largest_that_fits, usage
 
 if TYPE_CHECKING:  # the space itself comes with torch
     from nas.spaces.decisions import SearchSpace
     from nas.spaces.schema import Values
 
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize")  # of (accuracy, MACs)
+BATCHES = 5  # what stays within the band learns after a fifth of a generation
 CostOf = Callable[[Architecture], Cost]
 # By name of a measured quantity: its value for a network, in its unit, taken while nothing else of ours runs. `MemoryError`: it does not fit.
 Measure = Mapping[str, Callable[[Architecture], float]]
@@ -40,7 +42,7 @@ class SearchRequest:
     budgets: tuple[Budget, ...]  # limits that bind, as `check_budgets` gives them; at most one per quantity
     trials: int  # distinct networks to evaluate in all, those of earlier sittings included
     population: int  # trials of a generation, at least 2
-    sampler: str = "nsga2"  # a name of `optuna_study.SAMPLERS`
+    sampler: str = "evolution"  # a name of `evolution.PROPOSERS` or `optuna_study.SAMPLERS`
     seed: int = 0  # of all that is sampled
     floor: float = 0.8  # share of the tightest budget, in [0, 1), that the first generation and the winner use at least
     starts: Mapping[str, Values] = field(default_factory=dict)  # by name, for the first generation, where they are within the budgets
@@ -170,10 +172,10 @@ def search(
         return Result(finished, ending, len(known), time.perf_counter() - began, waited)
 
     for generation in itertools.count():
-        proposals = _proposals(band, request, generation, known, len(new))
-        if generation and not new and not proposals:
+        proposals, num = _proposals(band, request, generation, known, len(new))
+        if not num:
             return result("exhausted")
-        suggestions = study.ask(generation, proposals, max(request.population, len(proposals)))
+        suggestions = study.ask(generation, proposals, num)
         candidates = [_candidate(band, request.budgets, number, each) for number, each in enumerate(suggestions, len(finished))]
 
         # Evaluate what was not seen before and is within budget as far as arithmetic can say.
@@ -206,13 +208,22 @@ def search(
     raise AssertionError("unreachable")
 
 
-def _proposals(band: Band, request: SearchRequest, generation: int, known: Iterable[str], num_new: int) -> list[Proposal]:
-    """What the study is to suggest first. Where the generation before brought hardly anything new, half of the next is drawn from the band;
-    where even that finds nothing, the search is over."""
-    rng = random.Random(f"{request.seed}/{generation}")
+def _proposals(band: Band, request: SearchRequest, generation: int, known: Mapping[str, Trial], num_new: int) -> tuple[list[Proposal], int]:
+    """What the study is to suggest first, and of how many trials in all; of none where the search is over.
+
+    Where a generation of Optuna's brought hardly anything new, half of the next is drawn from the band.
+    """
+    rng, propose = random.Random(f"{request.seed}/{generation}"), PROPOSERS.get(request.sampler)
     if generation == 0:
-        return first_generation(band, request.starts, request.population, rng)
-    return draw(band, max(1, request.population // 2), set(known), rng) if num_new < max(1, request.population // 10) else []
+        proposals = first_generation(band, request.starts, request.population, rng)
+    elif propose:
+        in_band = [t for t in known.values() if t.feasible and band.floor <= usage(t.cost, band.limits) <= 1]
+        history = History([(t.values, t.objectives[0]) for t in in_band], set(known))
+        proposals = propose(band, history, max(1, request.population // BATCHES), rng)
+    else:
+        proposals = draw(band, max(1, request.population // 2), set(known), rng) if num_new < max(1, request.population // 10) else []
+    found_new = generation == 0 or num_new or proposals
+    return proposals, len(proposals) if propose else max(request.population, len(proposals)) if found_new else 0
 
 
 def _candidate(band: Band, budgets: Sequence[Budget], number: int, suggestion: Proposal) -> Trial:

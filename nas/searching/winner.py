@@ -17,7 +17,7 @@ class Winner:
     trial: Trial  # of the study
     measured: Mapping[str, float]  # by name the limited quantities that are measured, as measured again at the end
     usage: float  # largest value / limit over the budgets, with these
-    standard_error: float  # of the most accurate candidate's accuracy
+    standard_error: float  # of its accuracy
     reason: str  # why this one, to be printed
 
 
@@ -27,7 +27,7 @@ def standard_error(accuracy: float, num_heldout: int) -> float:
 
 
 def choose_winner(trials: Sequence[Trial], request: SearchRequest, *, num_heldout: int, measure: Measure) -> Winner:
-    """The most accurate network whose usage lies between the floor and 1; among those within one standard error, the largest.
+    """The most accurate network whose usage lies between the floor and 1; of equally accurate ones the one that uses more, then the earlier.
 
     Quantities that are measured are measured again for the choice, and it has to obey as measured now, or the next one is chosen. Where
     nothing lies in the band, the most accurate feasible network is taken and the reason says so.
@@ -45,18 +45,14 @@ def choose_winner(trials: Sequence[Trial], request: SearchRequest, *, num_heldou
     low = request.floor if request.budgets else 0.0  # without a limit there is no band
     while candidates:
         in_band = [trial for trial in candidates if low <= trial.usage <= 1]
-        most_accurate = max(in_band or candidates, key=_by_accuracy)
-        error = standard_error(most_accurate.objectives[0], num_heldout)
-        chosen = most_accurate
-        if in_band:
-            chosen = max((trial for trial in in_band if trial.objectives[0] >= most_accurate.objectives[0] - error), key=_by_size)
+        chosen = max(in_band or candidates, key=_by_accuracy)
         try:
             now = chosen.held_to(request.budgets, measured_values(chosen.architecture, request.budgets, measure))
         except MemoryError:  # the machine has less to spare than before
             now = None
         if now and now.feasible:
-            reason = _reason(chosen, most_accurate, error, f"{low:.0%}" if request.budgets else None, bool(in_band))
-            return Winner(chosen, now.measured, now.usage, error, reason)
+            reason = _reason(f"{low:.0%}" if request.budgets else None, bool(in_band))
+            return Winner(chosen, now.measured, now.usage, standard_error(chosen.objectives[0], num_heldout), reason)
         candidates.remove(chosen)
     raise ValueError(_no_winner(trials, request.budgets))
 
@@ -77,18 +73,7 @@ def _by_accuracy(trial: Trial) -> tuple[float, float, int]:
     return trial.objectives[0], trial.usage, -trial.number
 
 
-def _by_size(trial: Trial) -> tuple[float, float, float, int]:
-    return trial.usage, trial.cost.macs, trial.objectives[0], -trial.number
-
-
-def _reason(chosen: Trial, most_accurate: Trial, error: float, low: str | None, in_band: bool) -> str:
+def _reason(low: str | None, in_band: bool) -> str:
     """Why this one; `low` is the lower end of the band, None with no budget."""
     band = f"between {low} and 100% of the tightest budget" if low else "of all, since no budget binds"
-    if not in_band:
-        return f"no network evaluated lies {band}: the most accurate within budget"
-    if chosen is most_accurate:
-        return f"the most accurate {band}"
-    return (
-        f"the largest {band} within one standard error ({100 * error:.2f} points) of the most accurate there "
-        f"(trial {most_accurate.number}, {100 * most_accurate.objectives[0]:.2f}%)"
-    )
+    return f"the most accurate {band}" if in_band else f"no network evaluated lies {band}: the most accurate within budget"
