@@ -222,7 +222,7 @@ def test_the_same_command_goes_on_where_a_signal_stopped_it(
 
 def test_progress_moves_while_a_network_is_trained(here: Path, monkeypatch: pytest.MonkeyPatch, without_ray: None) -> None:
     monkeypatch.setattr("nas.progress.EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(comparison, "SHOWN_SECONDS", 0.0)
+    monkeypatch.setattr("nas.searching.trained_alone.LOOK", 0.0)
     said = run(f"{COMPARE} --random 0 --seeds 1", here).err
     shown = [tuple(map(int, each)) for each in re.findall(r"^compare: (\d+)/(\d+) steps.*?(\d+) of \d+ trainings", said, re.M)]
     total = len(written(here)) * STEPS

@@ -170,10 +170,10 @@ def open_supernet_run(
         parts = [space.name, setting.source.name, setting.recipe_name, str(setting.seed), *said.unusual()]
         run = Run(default_name(*parts))
         begun = read_record(run).supernet
-        if begun and not _covers(begun, budgets, floor):
+        if begun and texts and not _covers(begun, budgets, floor):
             run = Run(default_name(*parts, *texts))
             begun = read_record(run).supernet
-    if begun and not _covers(begun, budgets, floor):
+    if begun and texts and not _covers(begun, budgets, floor):  # where none was said it is as it was begun
         ends = (f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in (begun.levels or {}).items())
         asked = " and ".join(texts)
         raise ValueError(

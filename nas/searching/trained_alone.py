@@ -267,7 +267,7 @@ class Shown:
             if (architecture.key, seed) not in self._ended or self._ended[architecture.key, seed] < self._alone.steps:
                 self._ended[architecture.key, seed] = self._alone.steps_done(architecture, seed)
         done = sum(self._ended.values())
-        ended = f"{sum(steps >= self._alone.steps for steps in self._ended.values())} of {len(self._jobs)} networks"
+        ended = f"{sum(steps >= self._alone.steps for steps in self._ended.values())} of {len(self._jobs)} trainings"
         text = self._text() if self._text else ended
         if done > self._progress.done:  # who goes on from a checkpoint was further once
             self._progress.reach(done, text)
