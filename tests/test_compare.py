@@ -230,6 +230,7 @@ def test_progress_moves_while_a_network_is_trained(here: Path, monkeypatch: pyte
     assert all(done == steps // STEPS or steps % STEPS == 0 for steps, _, done in shown)
 
 
+@pytest.mark.slow
 def test_beside_each_other_every_network_is_trained_once_to_the_end(here: Path, compared: Compared) -> None:
     """Under Ray, with the figures of one process."""
     succeed(f"{COMPARE.replace('--seeds 2', '--seeds 1')} --workers 2", here)

@@ -430,6 +430,7 @@ def test_how_far_a_training_is_stands_at_the_end_of_its_log(told: Told) -> None:
     assert alone.steps_done(network, 0) == STEPS, "at its end"
 
 
+@pytest.mark.slow
 def test_real_workers_train_what_is_missing_and_show_how_far_they_are(told: Told, quick: None) -> None:
     """The one test here that starts Ray."""
     shutil.rmtree(told.folder / "runs/told/alone")

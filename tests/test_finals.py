@@ -81,6 +81,16 @@ def folder(inputs: Path, tmp_path: Path) -> Path:
     return shutil.copytree(inputs, tmp_path / "own")
 
 
+@pytest.fixture(scope="module")
+def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search with finalists that nothing interrupted."""
+    folder = shutil.copytree(inputs, tmp_path_factory.mktemp("whole") / "own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "train_beside", in_this_process())
+        succeed(SEARCH, folder)
+    return folder
+
+
 def finalists(folder: Path) -> list[dict[str, Any]]:
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'runs/found/study.db'}")
     try:
@@ -176,12 +186,7 @@ def test_done_is_done_and_more_finalists_train_only_what_is_new(folder: Path, mo
 
 
 @pytest.mark.parametrize("rung", range(3))
-def test_a_ladder_that_was_stopped_at_a_rung_ends_as_if_it_had_not_been(rung: int, folder: Path, tmp_path: Path) -> None:
-    whole = shutil.copytree(folder, tmp_path / "whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "train_beside", in_this_process())
-        succeed(SEARCH, whole)
-
+def test_a_ladder_that_was_stopped_at_a_rung_ends_as_if_it_had_not_been(rung: int, folder: Path, whole: Path) -> None:
     def stop(jobs: int, reached: int) -> None:
         if jobs >= 2 and reached == rung:
             raise Stopped("a test stopped it")

@@ -28,6 +28,7 @@ from recording import CLASSES, SIDE, Clock, Pass, Recording, numbers, recording,
 from torch import Tensor
 from tracing import trace
 
+from nas.cost import cost
 from nas.data import Data, DataSource
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame, Stage
@@ -183,15 +184,47 @@ def test_each_step_trains_the_path_of_that_step_around_the_budget(searched: Sear
     assert all(step.passes[0].training for step in searched.seen.steps)
 
 
+def candidates_of(searched: Searched) -> list[Pass]:
+    """The passes of candidates: the supernet itself is looked at while it is trained."""
+    return [one for one in searched.seen.evaluations if isinstance(one.module, Network)]
+
+
+def test_the_supernet_is_looked_at_in_three_sizes_while_it_is_trained(searched: Searched) -> None:
+    """On all held-out images, with the weights that it then has; the log says their shares, and what was drawn."""
+    looks = [
+        (before, one)
+        for before, one in zip(searched.seen.steps_before, searched.seen.evaluations, strict=True)
+        if isinstance(one.module, Supernet)
+    ]
+    labels = {number: label for number, (_, label) in read_files(searched.folder, "val").items()}
+    lines = [json.loads(line) for line in (searched.folder / "runs/found/metrics.jsonl").read_text().splitlines()]
+    curves = {line["step"]: line for line in lines if line["kind"] == "supernet rung"}
+    assert sorted(curves) == sorted({before for before, _ in looks}) == list(range(1, SUPERNET["steps"] + 1))
+    for step, line in curves.items():
+        correct: dict[int, list[bool]] = {}
+        for before, one in looks:
+            if before == step:
+                hits = (one.logits.argmax(1).tolist(), one.numbers)
+                correct.setdefault(cost(one.architecture.at(searched.space.frame)).macs, []).extend(
+                    guess == labels[number] for guess, number in zip(*hits, strict=True)
+                )
+        sizes = [sum(correct[macs]) / len(correct[macs]) for macs in sorted(correct)]
+        assert [line[name] for name in ("smallest", "median", "largest")] == pytest.approx(sizes)
+        assert all(len(each) == len(HELD_OUT) for each in correct.values())
+    (drawn,) = (line for line in lines if line["kind"] == "supernet drawn")
+    assert sum(drawn["costs"]) == SUPERNET["steps"] and all(sum(each.values()) == SUPERNET["steps"] for each in drawn["mixers"].values())
+
+
 def test_every_candidate_is_evaluated_once_on_all_held_out_images_as_they_are(searched: Searched) -> None:
-    candidates = by_network(searched.seen.evaluations)
+    candidates = by_network(candidates_of(searched))
     assert len(candidates) == len(searched.trials) == 5
     for passes in candidates:
         seen = [number for one in passes for number in one.numbers]
         assert sorted(seen, key=str) == sorted(HELD_OUT, key=str)
         assert not any(flag for one in passes for flag in one.mirrored)
         assert not any(one.training for one in passes)
-    assert set(searched.seen.steps_before) == {SUPERNET["steps"]}, "after the training"
+    before = zip(searched.seen.steps_before, searched.seen.evaluations, strict=True)
+    assert {steps for steps, one in before if isinstance(one.module, Network)} == {SUPERNET["steps"]}, "after the training"
     kept = {number: image for passes in candidates[:1] for one in passes for number, image in zip(one.numbers, one.images, strict=True)}
     assert_files(searched.folder, "val", kept)
 
@@ -223,10 +256,10 @@ def test_candidates_are_sub_networks_with_the_trained_weights(searched: Searched
     assert isinstance(supernet, Supernet)
     assert not weights_equal(dict(supernet.state_dict()), searched.seen.initial)
     asked = {trial.user_attrs["arch_key"]: searched.space.decode(trial.params) for trial in searched.trials}
-    candidates = by_network(searched.seen.evaluations)
+    candidates = by_network(candidates_of(searched))
     assert {passes[0].architecture.key for passes in candidates} == {architecture.key for architecture in asked.values()}
     supernet.eval()
-    for one in searched.seen.evaluations:
+    for one in candidates_of(searched):
         with torch.no_grad():
             torch.testing.assert_close(one.logits, supernet(one.images, one.architecture))
 
@@ -235,7 +268,7 @@ def test_the_studys_accuracies_are_shares_of_the_held_out_images(searched: Searc
     """Counted from the logits of the passes and the folders that the files lie in."""
     labels = {number: label for number, (_, label) in read_files(searched.folder, "val").items()}
     counted = {}
-    for passes in by_network(searched.seen.evaluations):
+    for passes in by_network(candidates_of(searched)):
         guesses = {n: int(row.argmax()) for one in passes for n, row in zip(one.numbers, one.logits, strict=True)}
         counted[passes[0].architecture.key] = sum(guesses[n] == labels[n] for n in labels) / len(labels)
     stored = {searched.space.decode(trial.params).key: trial.values[0] for trial in searched.trials}

@@ -57,6 +57,8 @@ def children(band: Band, history: History, num: int, rng: random.Random) -> list
             if key not in history.seen and key not in found and band.floor <= band.used(values) <= 1:
                 found[key] = Proposal(values, "child")
                 break
+        else:
+            break  # what lies near the parents is known
     return [*found.values(), *draw(band, num - len(found), history.seen | set(found), rng)]
 
 

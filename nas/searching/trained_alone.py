@@ -168,7 +168,7 @@ class Alone:
             except NotFinite:
                 ended = Evaluation(failure=NOT_FINITE)
             finally:
-                place.log("sitting", seconds=round(time.monotonic() - begun, 1))
+                place.log("sitting", seconds=round(time.monotonic() - begun, 3))
             if ended:
                 self._end(architecture, seed, ended, known.remedied)
         return known
