@@ -8,6 +8,8 @@ from pathlib import Path
 from nas.machine import let_threads_sleep
 
 sys.path.insert(0, str(Path(__file__).parent))
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes beside each other on two cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 let_threads_sleep()  # before any test imports torch, as the command line does
 # Before any test imports `datasets`: its cache of the sets that tests write, and no calls to the outside.
 _cache = tempfile.TemporaryDirectory(prefix="datasets-cache-")
