@@ -21,6 +21,7 @@ from nas.networks.network import Network
 from nas.runs.interrupt import Stopped
 from nas.runs.records import read_run
 from nas.searching.trained_alone import Alone
+from nas.spaces.supernet import Supernet
 from nas.yaml_files import read_yaml
 
 SPACE = """
@@ -212,3 +213,19 @@ def test_another_schedule_is_another_study(folder: Path, monkeypatch: pytest.Mon
     (folder / "plain.yaml").write_text(text.replace("finalist_epochs: 2", "finalist_epochs: 1"))
     said = succeed(SEARCH, folder)
     assert f"study {STUDY}-" in said and read_yaml(folder / "runs/best.yaml")["study"] != STUDY
+
+
+def test_without_a_supernet_finalists_alone_decide(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of a ladder: as many finalists, drawn and then chosen by what the first rung shows; no supernet is trained or asked."""
+    monkeypatch.setattr(tune, "train_beside", in_this_process())
+    monkeypatch.setattr(Supernet, "forward", lambda *_: pytest.fail("a supernet was trained"))
+    line = SEARCH.replace("--run found", "--run control")
+    said = succeed(f"{line} --trials 0", folder)
+    story = read_run(folder / "runs/control")
+    (found,) = (each.found for each in story.searches.values())
+    assert found.evaluations == 0 and found.accuracy_supernet is None and found.accuracy_alone is not None
+    lines = [line for line in said.splitlines() if line.endswith("chosen")]
+    assert len(lines) == 1 and not list((folder / "runs/control").glob("*.safetensors"))
+    assert sum(line["origin"] in ("variety", "first rung") for line in story.metrics if line["kind"] == "finalist") == 4
+    assert "This search is done" in succeed(f"{line} --trials 0", folder)
+    assert run(f"{line} --trials 0 --finalists 0", folder).status == 2

@@ -20,7 +20,10 @@ SAMPLERS = ["evolution", "random", "nsga2", "tpe"]
 @option("--budget", "BUDGET", "4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated.", multiple=True, required=True)
 @option("--floor", "SHARE", "A winner uses at least this share of its tightest budget (default: 0.8).", type=float, default=0.8)
 @option("--start", "NETWORK", "An architecture file or a published network to begin with; may be repeated.", multiple=True)
-@option("--trials", "N", "Networks to evaluate, instead of the recipe's number; more continue a search.", type=COUNT)
+@option(
+    "--trials", "N", "Networks that the supernet scores (default: the recipe's; more continue a search; 0: no supernet, finalists alone).",
+    type=click.IntRange(0),
+)  # fmt: skip
 @option(
     "--finalists",
     "N",
@@ -63,8 +66,12 @@ def search(
     if opened.fixed:
         print(f"Not searched, since no budget rewards it: {', '.join(f'{name} {value}' for name, value in opened.fixed.items())}.")
     starts = starting_networks(space, opened.budgets, start)
-    request = SearchRequest(opened.budgets, trials or settings.trials, settings.population, sampler, opened.setting.seed, floor, starts)
+    request = SearchRequest(
+        opened.budgets, settings.trials if trials is None else trials, settings.population, sampler, opened.setting.seed, floor, starts
+    )
     finalists = settings.finalists if options["finalists"] is None else options["finalists"]
+    if not finalists and not request.trials:
+        raise ValueError("--trials: nobody would choose: got 0 with no finalists; accepted: 1 or more, or --finalists. Give one of them.")
     found = SearchRun(opened, request, budgets, start, options["latency_batch"], workers, finalists)
     with opened.run.lock(), Interrupt() as interrupt:
         opened.check_begun()

@@ -47,11 +47,11 @@ class Candidates:
 
 
 def candidates(
-    opened: SupernetRun, request: SearchRequest, num: int, trials: Sequence[Trial], evaluator: Evaluator, measure: Measure
+    opened: SupernetRun, request: SearchRequest, num: int, trials: Sequence[Trial], evaluator: Evaluator | None, measure: Measure
 ) -> Candidates:
     """Gathers them, and finds out what is not known yet: scores of those drawn by hand and for variety, and what is measured of all.
 
-    Measured budgets are checked now, while nothing else runs; the pool then has only networks that were measured.
+    Without an evaluator there is no supernet, and nobody has a score. Measured budgets are checked now, while nothing else runs; the pool then has only networks that were measured.
     """
     space, rng = opened.space, random.Random(f"{request.seed}/finalists")
     band = Band(space, cost, request.budgets, request.floor)
@@ -73,13 +73,14 @@ def candidates(
     low = request.floor if request.budgets else 0.0
     pool = [each for each in evaluated.values() if each.feasible and each.usage >= low and each.architecture.key not in taken]
     pool.sort(key=lambda each: (-each.objectives[0], each.number))
-    drawn = [] if measured else [space.decode(each.values) for each in draw(band, DRAWN, {*taken, *evaluated}, rng)]
+    drawn = [] if measured and evaluator else [space.decode(each.values) for each in draw(band, DRAWN, {*taken, *evaluated}, rng)]
 
     scores = {key: trial.accuracy for key, trial in evaluated.items()}
     unknown = [
         each for each in (*(architecture for _, architecture in by_hand.values()), *varied) if each.key not in scores and _in(space, each)
     ]
-    scores |= {each.key: found.accuracy for each, found in zip(unknown, evaluator.evaluate(unknown), strict=True)}
+    if evaluator:
+        scores |= {each.key: found.accuracy for each, found in zip(unknown, evaluator.evaluate(unknown), strict=True)}
 
     def finalist(origin: str, architecture: Architecture, by_hand: bool = False) -> Finalist:
         return Finalist(origin, architecture, by_hand, scores.get(architecture.key))
@@ -88,7 +89,7 @@ def candidates(
         tuple(finalist(name, each, True) for name, each in by_hand.values() if within(each)),
         tuple(finalist("variety", each) for each in varied if within(each)),
         tuple(finalist("supernet", each.architecture) for each in pool if not measured or within(each.architecture))
-        + tuple(finalist("drawn", each) for each in drawn),
+        + tuple(finalist("drawn", each) for each in drawn if not measured or within(each)),
     )
 
 
@@ -127,8 +128,10 @@ class Finals:
         setting = self.opened.setting
         return Alone.on_held_out(setting, self.opened.run.folder / "alone", setting.recipe.search.finalist_epochs)
 
-    def fine_tuned(self, supernet: Supernet, finalists: Sequence[Finalist]) -> list[Finalist]:
+    def fine_tuned(self, supernet: Supernet | None, finalists: Sequence[Finalist]) -> list[Finalist]:
         """The same finalists; those that the supernet knows with their accuracies after fine-tuning."""
+        if supernet is None:
+            return list(finalists)
         tuned, found = FineTuned(self.opened.setting, self.opened.run), list[Finalist]()
         with Progress("fine-tune", len(finalists), "network") as progress:
             for each in finalists:
@@ -139,7 +142,7 @@ class Finals:
                 progress.reach(len(found))
         return found
 
-    def climb(self, supernet: Supernet, who: Candidates) -> Ladder:
+    def climb(self, supernet: Supernet | None, who: Candidates) -> Ladder:
         """Chooses the first finalists, and trains all of them up the ladder."""
         favourites = max(1, self.num // 3)
         by_supernet = [each for each in who.pool if each.supernet is not None][: WIDER * favourites]

@@ -33,6 +33,7 @@ from nas.spaces.supernet import Supernet
 from nas.training.setting import DIGITS
 
 STUDY_FILE = "study.db"
+ALONE = "alone"  # in a study's name: without a supernet
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class SearchRun:
         usual = {"floor": SearchRequest.floor, "start": [], "search": {key: begun.get(key, value) for key, value in settings.items()}}
         here = {"floor": self.request.floor, "start": sorted(self._keys()[name] for name in self.asked), "search": settings}
         unusual = {key: value for key, value in {**here, **self._measured()}.items() if value != {**usual, "batch": 1}.get(key)}
-        name = "-".join([*(each.text for each in self.budgets), self.request.sampler])
+        name = "-".join([*(each.text for each in self.budgets), self.request.sampler if self.request.trials else ALONE])
         return f"{name}-{hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:6]}" if unusual else name
 
     def _keys(self) -> dict[str, str]:
@@ -81,23 +82,35 @@ class SearchRun:
         """
         request, run, path = self.request, self.supernet.run, winner_path(self.supernet.run, self.study)
         done, wanted = self.supernet.recorded().searches.get(self.study), (request.trials, self.finalists)
-        if done and (done.trials, done.finalists) == wanted and self.supernet.finished() and (winner := read_winner(run, self.study)):
+        if (
+            done
+            and (done.trials, done.finalists) == wanted
+            and (self.supernet.finished() or not request.trials)
+            and (winner := read_winner(run, self.study))
+        ):
             print(f"This search is done ({path}); its result again:")
             return winner
         if self.supernet.setting.data == DIGITS:
             print("The data are scikit-learn's digits: this shows the machine working; a ranking means little. --data gives a real one.")
-        setting, space, supernet = self.supernet.setting, self.supernet.space, self.supernet.trained(stop)
+        setting, space = self.supernet.setting, self.supernet.space
+        supernet = self.supernet.trained(stop) if request.trials else None
         held_out = setting.images.size("held_out")
         latency = {"latency_ms": partial(measure_latency, device=setting.device, batch=self.latency_batch)}
         with open_study(run.folder / STUDY_FILE, self.study, space.decisions, request, self._facts()) as study:
-            batches = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
-            with open_evaluator(supernet, batches, setting.recipe, setting.device, self.workers) as evaluator:
-                instruments = Instruments(cost, evaluator.evaluate, {name: evaluator.alone(measure) for name, measure in latency.items()})
-                result = self._search(study, instruments, stop, held_out)
-                if self.finalists:
-                    who = candidates(self.supernet, request, self.finalists, result.trials, evaluator, instruments.measure)
-                else:
-                    choice = self._by_supernet(choose_winner(result.trials, request, num_heldout=held_out, measure=instruments.measure))
+            if supernet is None:
+                self.supernet.begin()
+                result, who = Result([], "trials", 0, 0.0, 0.0), candidates(self.supernet, request, self.finalists, [], None, latency)
+            else:
+                batches = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
+                with open_evaluator(supernet, batches, setting.recipe, setting.device, self.workers) as evaluator:
+                    instruments = Instruments(
+                        cost, evaluator.evaluate, {name: evaluator.alone(measure) for name, measure in latency.items()}
+                    )
+                    result = self._search(study, instruments, stop, held_out)
+                    if self.finalists:
+                        who = candidates(self.supernet, request, self.finalists, result.trials, evaluator, instruments.measure)
+                    else:
+                        choice = self._by_supernet(choose_winner(result.trials, request, num_heldout=held_out, measure=instruments.measure))
             if self.finalists:
                 measured = partial(measured_values, budgets=request.budgets, measure=latency)
                 finals = Finals(self.supernet, self.study, request, self.finalists, self.workers, stop, measured)
@@ -133,7 +146,7 @@ class SearchRun:
         }  # fmt: skip
         return _Choice(winner.trial.architecture, winner.measured, found)
 
-    def _by_ladder(self, finals: Finals, supernet: Supernet, who: Candidates, study: OptunaStudy, held_out: int) -> _Choice:
+    def _by_ladder(self, finals: Finals, supernet: Supernet | None, who: Candidates, study: OptunaStudy, held_out: int) -> _Choice:
         """Trains finalists alone, writes them into the study and the winner's fine-tuned weights beside its file, and prints a table."""
         alone, run = finals.alone, self.supernet.run
         epochs = alone.phase.epochs
@@ -149,7 +162,8 @@ class SearchRun:
                 rung = f"{alone.ladder[len(at) - 1]} of {alone.steps} steps alone"
                 study.add_finalist(each.key, _values(self.supernet.space, each), (at[-1], cost(each.architecture).macs), rung, each.origin)
         print("\n".join(table(ladder, alone)))
-        finals.keep(supernet, winner, run.folder / f"{self.study}.safetensors")
+        if supernet is not None:
+            finals.keep(supernet, winner, run.folder / f"{self.study}.safetensors")
         accuracy = ladder.accuracies(winner)[-1]
         usages = [usage(cost(winner.architecture), self.request.budgets)]
         usages += [measured[each.quantity.name] / each.limit for each in self.request.budgets if each.quantity.measured]

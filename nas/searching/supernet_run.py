@@ -78,6 +78,11 @@ class SupernetRun:
         """Refuses a run that was begun with something else."""
         same_as_begun(self.run, self.recorded().supernet, self.record())
 
+    def begin(self) -> None:
+        """Writes with what the run is begun, where that is not written yet."""
+        begun = self.recorded().supernet or self.record()
+        self.run.record(supernet=begun.model_dump(mode="json", exclude_none=True))
+
     @property
     def checkpoint(self) -> Path:
         return self.run.folder / CHECKPOINT
@@ -96,8 +101,7 @@ class SupernetRun:
         torch.manual_seed(setting.seed)
         supernet = Supernet(self.trained_space).to(setting.device)
         if not (self.finished() and load_supernet(supernet, setting, self.identity, self.run)):
-            begun = self.recorded().supernet or self.record()
-            self.run.record(supernet=begun.model_dump(mode="json", exclude_none=True))
+            self.begin()
             levels = self.levels or Levels.whole(self.space, cost)
             ends = (f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in levels.ends.items())
             print(

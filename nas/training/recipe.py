@@ -81,7 +81,7 @@ class SearchSettings(BaseModel):
     and how the best are told apart: fine-tuned for so many steps, and `finalists` of them trained alone for so many epochs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    trials: Annotated[StrictInt, Field(ge=1)]
+    trials: Annotated[StrictInt, Field(ge=0)]  # with 0 there is no supernet: finalists alone decide
     population: Annotated[StrictInt, Field(ge=2)] = 50
     batch_size: Annotated[StrictInt, Field(ge=1)] = 500
     fine_tune: Annotated[StrictInt, Field(ge=1)] = 40  # steps
