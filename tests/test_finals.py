@@ -138,6 +138,8 @@ def test_the_table_the_study_and_the_winner_agree(folder: Path, monkeypatch: pyt
         (line,) = (line for line in table if row["arch_key"] in line)
         assert f"{row['accuracy']:.2%}" in line and row["origin"] in line
     assert f"Winner: {best['accuracy']:.2%} of 40 held-out images" in said
+    tuned = [line for line in read_run(folder / "runs/found").metrics if line["kind"] == "fine-tuned" and line["key"] == architecture.key]
+    assert [line["accuracy"] for line in tuned] == [found["accuracy_fine_tuned"]], "found out once, whoever chose the winner"
     story = read_run(folder / "runs/found")
     assert story.searches[STUDY].found.origin == best["origin"] and story.searches[STUDY].found.trial is None
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
-from nas.networks.network import Network
 from nas.progress import Progress
 from nas.quantities import format_quantity
 from nas.runs.interrupt import Stopped
@@ -216,11 +215,15 @@ class Finals:
             "more. Raise the budget, mend the cause of the failures, or give --finalists 0."
         )
 
-    def keep(self, supernet: Supernet, winner: Finalist, path: Path) -> None:
-        """Writes the winner's inherited, fine-tuned weights: a network that can be used at once."""
+    def keep(self, supernet: Supernet, winner: Finalist, path: Path) -> float | None:
+        """Writes the winner's inherited, fine-tuned weights: a network that can be used at once. Its accuracy on the held-out images; None,
+        and nothing written, for a published network that the space does not have."""
+        if not _in(self.opened.space, winner.architecture):
+            return None
         setting = self.opened.setting
-        network: Network = fine_tune(supernet, winner.architecture, setting, setting.recipe.search.fine_tune)
+        network = fine_tune(supernet, winner.architecture, setting, setting.recipe.search.fine_tune)
         save_network(path, network, winner.architecture.at(setting.frame), setting.images)
+        return FineTuned(setting, self.opened.run).evaluation(supernet, winner.architecture).accuracy
 
 
 class _Standings:

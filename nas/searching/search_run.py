@@ -162,13 +162,12 @@ class SearchRun:
                 rung = f"{alone.ladder[len(at) - 1]} of {alone.steps} steps alone"
                 study.add_finalist(each.key, _values(self.supernet.space, each), (at[-1], cost(each.architecture).macs), rung, each.origin)
         print("\n".join(table(ladder, alone)))
-        if supernet is not None:
-            finals.keep(supernet, winner, run.folder / f"{self.study}.safetensors")
+        kept = finals.keep(supernet, winner, run.folder / f"{self.study}.safetensors") if supernet is not None else None
         accuracy = ladder.accuracies(winner)[-1]
         usages = [usage(cost(winner.architecture), self.request.budgets)]
         usages += [measured[each.quantity.name] / each.limit for each in self.request.budgets if each.quantity.measured]
         found = {
-            "accuracy_supernet": winner.supernet, "accuracy_fine_tuned": winner.fine_tuned, "accuracy_alone": round(accuracy, 4),
+            "accuracy_supernet": winner.supernet, "accuracy_fine_tuned": kept, "accuracy_alone": round(accuracy, 4),
             "epochs_alone": epochs, "finalists": len(ladder.asked), "origin": winner.origin, "usage": round(max(usages), 4),
             "standard_error": round(standard_error(accuracy, held_out), 4), "reason": "the most accurate of the finalists, each trained alone",
         }  # fmt: skip
