@@ -379,7 +379,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "train --budgte 1GMACs": ("train", "--budgte", "--budget"),
     "train extra": ("extra",),
     "retrain": ("retrain", "FILE"),
-    "search --budget 1MMACs --trials 0": ("--trials", "0", "x>=1"),
+    "search --budget 1MMACs --trials 0 --finalists 0": ("--trials", "--finalists"),
     "search --budget 1MMACs --trials 1.5": ("--trials", "1.5"),
     "search --budget 1MMACs --trials": ("--trials",),
     "search --budget 1MMACs --sampler tpee": ("tpee", "nsga2", "tpe"),
