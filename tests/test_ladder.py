@@ -45,7 +45,7 @@ class Climb:
         assert chosen is None
         while challengers := ladder.challengers():
             for each in challengers:
-                self.reached[each.key] = RUNGS
+                self.reached[each.key] += 1
 
 
 def curves_of(rng: random.Random, noise: float) -> dict[str, list[float]]:

@@ -21,7 +21,7 @@ from nas.networks.architecture import Architecture, Frame, Stage
 from nas.runs.interrupt import Stopped
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import Alone, Trained
-from nas.searching.tune import WAIT, Job, train_beside
+from nas.searching.tune import WAIT, Climb, Job, train_beside
 from nas.training.recipe import Phase
 from nas.training.setting import Given, open_setting
 from tests.processes import REPOSITORY
@@ -97,11 +97,9 @@ class Run:
         ended = self.alone.known(*job).ended
         self.reports.append(Report(job, rung, None if ended and ended.failure else figures[rung]))
 
-    def __call__(self, ask: Callable[[], Job | str | None], ladder: bool, stop: Callable[[], bool] = lambda: False) -> Run:
+    def __call__(self, ask: Callable[[], Job | str | None], climb: Climb, stop: Callable[[], bool] = lambda: False) -> Run:
         try:
-            train_beside(
-                self.alone, ask, self.told, workers=NUM, ladder=ladder, show=lambda: self.processes.update(descendants()), stop=stop
-            )
+            train_beside(self.alone, ask, self.told, workers=NUM, climb=climb, show=lambda: self.processes.update(descendants()), stop=stop)
         except BaseException as error:
             self.error = error
         return self
@@ -151,7 +149,7 @@ def climbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return next(given, None)
 
     before = surroundings()
-    run(ask, ladder=True)
+    run(ask, climb="the best")
     assert surroundings() == before, "signal handlers and environment are put back"
     return run
 
@@ -200,12 +198,12 @@ def test_waiting_for_a_result_ends_with_the_result(climbed: Run) -> None:
 
 
 def test_an_interrupt_loses_nothing_and_the_same_call_trains_what_is_missing(images: Path, tmp_path: Path) -> None:
-    """Without a ladder all are trained to the end. Waiting while nothing is in training is the end."""
+    """Each goes on by a rung where that is wanted, and then to the end. Waiting while nothing is in training is the end."""
     alone = opened(images, tmp_path / "beside")
     jobs = CLIMBERS[:3]
     first = Run(alone, jobs)
     given = iter(jobs)
-    first(lambda: next(given, None), ladder=False, stop=lambda: bool(first.reports))
+    first(lambda: next(given, None), climb="all to the end", stop=lambda: bool(first.reports))
     assert isinstance(first.error, Stopped), first.error
     time_out = time.monotonic() + 10
     while (living := first.processes & set(parents())) and time.monotonic() < time_out:
@@ -214,8 +212,14 @@ def test_an_interrupt_loses_nothing_and_the_same_call_trains_what_is_missing(ima
     known = {job: alone.known(*job) for job in jobs}
     assert known[first.reports[0].job].rungs and any(each.ended is None for each in known.values())
 
+    reached = [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs]
+    rung, given = Run(alone, jobs), iter(jobs)
+    rung(lambda: next(given, None), climb="all a rung")
+    assert rung.error is None
+    assert [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs] == [min(3, at + 1) for at in reached]
+
     second, given = Run(alone, jobs), iter(jobs)
-    second(lambda: next(given, WAIT), ladder=False)
+    second(lambda: next(given, WAIT), climb="all to the end")
     assert second.error is None
     expected = opened(images, tmp_path / "here")
     for job in jobs:
@@ -228,14 +232,14 @@ def test_an_interrupt_loses_nothing_and_the_same_call_trains_what_is_missing(ima
 def test_more_workers_than_cores_are_refused_before_anything_starts(images: Path, tmp_path: Path) -> None:
     for num in (-1, cores() + 1):
         with refused("--workers", num, cores()):
-            train_beside(opened(images, tmp_path), lambda: pytest.fail("asked"), lambda job: None, workers=num, ladder=True)
+            train_beside(opened(images, tmp_path), lambda: pytest.fail("asked"), lambda job: None, workers=num, climb="the best")
 
 
 @pytest.mark.slow
 def test_an_error_in_a_training_arrives_as_it_was_and_is_no_failure_of_the_network(images: Path, tmp_path: Path) -> None:
     run = Run(opened(images, tmp_path), [CLIMBERS[0], Job(network(BROKEN))])
     given = iter(run.jobs)
-    run(lambda: next(given, None), ladder=False)
+    run(lambda: next(given, None), climb="all to the end")
     assert isinstance(run.error, OSError) and str(run.error) == "a broken image"
     assert all(run.alone.known(*job).ended is None or run.alone.accuracy(*job, run.alone.steps) for job in run.jobs)
 
@@ -247,7 +251,7 @@ def test_an_error_of_who_is_told_arrives_as_it_was(images: Path, tmp_path: Path)
 
     given = iter(CLIMBERS[:2])
     with pytest.raises(ValueError, match=r"^no room$"):
-        train_beside(opened(images, tmp_path), lambda: next(given, None), told, workers=1, ladder=True)
+        train_beside(opened(images, tmp_path), lambda: next(given, None), told, workers=1, climb="the best")
 
 
 # ---- killed --------------------------------------------------------------------------------------------------------
@@ -269,7 +273,7 @@ lines = in_training()
 def show():
     if kill_at < 0 and in_training() >= lines - kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
-train_beside(alone, lambda: next(given, None), told, workers=1, ladder=True, show=show)
+train_beside(alone, lambda: next(given, None), told, workers=1, climb="the best", show=show)
 """
 
 

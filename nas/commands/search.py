@@ -105,7 +105,7 @@ def _show(search: SearchRun, record: SearchRecord) -> None:
     beside = f"baselines of the same budget in {run.folder / 'baselines' / search.study}/"
     print(f"Written to {run.folder / 'best.yaml'} and {RUNS / 'best.yaml'}; {beside}")
     weights = run.folder / f"{search.study}.safetensors"
-    if found.accuracy_fine_tuned is not None:
-        print(f"To be used at once: {weights}, with the supernet's weights and a few steps more: {found.accuracy_fine_tuned:.2%}")
+    if found.accuracy_at_once is not None:
+        print(f"To be used at once: {weights}, with the supernet's weights: {found.accuracy_at_once:.2%}")
     print(f"Why:  optuna-dashboard sqlite:///{run.folder / STUDY_FILE}")
     print(f"Next: {pasted('retrain', RUNS / 'best.yaml')}")

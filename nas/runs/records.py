@@ -100,7 +100,7 @@ class Found(_Entries):
     """How a search came to its winner."""
 
     accuracy_supernet: Share | None = None  # of the held-out images, with the supernet's weights; None where it does not have the network
-    accuracy_fine_tuned: Share | None = None  # the same after a few steps more
+    accuracy_at_once: Share | None = None  # of the weights beside it: the supernet's, after a few steps more where these help
     accuracy_alone: Share | None = None  # trained from scratch for `epochs_alone`, where there were finalists
     epochs_alone: Annotated[float, Field(gt=0)] | None = None
     finalists: Count = 0

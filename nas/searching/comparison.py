@@ -179,7 +179,9 @@ class Comparison:
         with Progress("compare", len(self.jobs) * self.alone.steps, "step") as progress:
             show = Shown(progress, self.alone, self.jobs)
             try:
-                train_beside(self.alone, lambda: next(waiting, None), lambda job: None, workers=workers, ladder=False, show=show, stop=stop)
+                train_beside(
+                    self.alone, lambda: next(waiting, None), lambda job: None, workers=workers, climb="all to the end", show=show, stop=stop
+                )
             except Stopped:
                 ended = len(self.jobs) - len(self.left())  # some ended while they were asked to stop
                 raise Stopped(f"comparison stopped after {ended} of {len(self.jobs)} trainings") from None

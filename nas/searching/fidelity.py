@@ -180,7 +180,7 @@ class Fidelity:
         with Progress("networks alone", len(jobs) * self.alone.steps, "step") as progress:
             show = Shown(progress, self.alone, jobs)
             train_beside(
-                self.alone, lambda: next(waiting, None), lambda job: None, workers=self.workers, ladder=False, show=show, stop=stop
+                self.alone, lambda: next(waiting, None), lambda job: None, workers=self.workers, climb="all to the end", show=show, stop=stop
             )  # fmt: skip
 
     def _truth(self, architecture: Architecture) -> dict[str, Any]:

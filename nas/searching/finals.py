@@ -184,15 +184,21 @@ class Finals:
         with Progress("finalists", self._steps(most), "step") as progress:
             show = Shown(progress, alone, jobs, text)
             train = partial(train_beside, alone, told=told, workers=self.workers, stop=self.stop, show=show)
-            train(ask, ladder=True)
+            train(ask, climb="the best")
             while challengers := ladder.challengers():
-                train(partial(next, iter([Job(each.architecture, seed) for each in challengers]), None), ladder=False)
+                progress.total = max(progress.total, progress.done + sum(self._next_rung(ladder, each) for each in challengers))
+                train(partial(next, iter([Job(each.architecture, seed) for each in challengers]), None), climb="all a rung")
         return ladder
 
     def _steps(self, networks: int) -> int:
         """What a ladder of so many networks takes about, when of three at a rung one goes on."""
         first, second, whole = self.alone.ladder
         return round(networks * (first + (second - first) / 3 + (whole - second) / 9))
+
+    def _next_rung(self, ladder: Ladder, finalist: Finalist) -> int:
+        """The steps to it."""
+        before, after = [0, *self.alone.ladder][(reached := len(ladder.accuracies(finalist))) : reached + 2]
+        return after - before
 
     def winner(self, ladder: Ladder) -> tuple[Finalist, Mapping[str, float]]:
         """The most accurate finalist that obeys all budgets, and what was measured of it now.
@@ -216,14 +222,20 @@ class Finals:
         )
 
     def keep(self, supernet: Supernet, winner: Finalist, path: Path) -> float | None:
-        """Writes the winner's inherited, fine-tuned weights: a network that can be used at once. Its accuracy on the held-out images; None,
-        and nothing written, for a published network that the space does not have."""
+        """Writes the winner's inherited weights, fine-tuned where that helps: a network that can be used at once. Its accuracy on the held-out
+        images; None, and nothing written, for a published network that the space does not have."""
         if not _in(self.opened.space, winner.architecture):
             return None
-        setting = self.opened.setting
-        network = fine_tune(supernet, winner.architecture, setting, setting.recipe.search.fine_tune)
-        save_network(path, network, winner.architecture.at(setting.frame), setting.images)
-        return FineTuned(setting, self.opened.run).evaluation(supernet, winner.architecture).accuracy
+        setting, architecture = self.opened.setting, winner.architecture.at(self.opened.setting.frame)
+        tuned = FineTuned(setting, self.opened.run).evaluation(supernet, winner.architecture).accuracy
+        if tuned is not None and tuned >= (winner.supernet or 0.0):
+            network, accuracy = fine_tune(supernet, winner.architecture, setting, setting.recipe.search.fine_tune), tuned
+        elif winner.supernet is not None:
+            network, accuracy = supernet.subnet(architecture).eval(), winner.supernet
+        else:  # it fails to be fine-tuned, and nobody knows what it is worth before
+            return None
+        save_network(path, network, architecture, setting.images)
+        return accuracy
 
 
 class _Standings:

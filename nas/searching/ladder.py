@@ -128,8 +128,9 @@ class Ladder:
         return any(self.standing(finalist, rung) == "failed" for rung in range(self._rungs))
 
     def challengers(self) -> list[Finalist]:
-        """Who is to be trained to the end although it was left behind: networks drawn by hand that stood above the winner's own figure at the
-        rung where they were left. So a winner is never seen to be worse than what anyone would have drawn. With no winner, who is ahead."""
+        """Who is to go on by a rung although it was left behind: networks drawn by hand that stood above the winner's own figure at the rung
+        where they were left. Asked until there is none, so that a winner is never seen to be worse than what anyone would have drawn. With no
+        winner, who is ahead."""
         left = [each for each in self.ranked() if 0 < len(self.accuracies(each)) < self._rungs and not self.failed(each)]
         left = [each for each in left if each.key not in self._out]
         winner = self.winner()

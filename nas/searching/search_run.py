@@ -167,7 +167,7 @@ class SearchRun:
         usages = [usage(cost(winner.architecture), self.request.budgets)]
         usages += [measured[each.quantity.name] / each.limit for each in self.request.budgets if each.quantity.measured]
         found = {
-            "accuracy_supernet": winner.supernet, "accuracy_fine_tuned": kept, "accuracy_alone": round(accuracy, 4),
+            "accuracy_supernet": winner.supernet, "accuracy_at_once": kept, "accuracy_alone": round(accuracy, 4),
             "epochs_alone": epochs, "finalists": len(ladder.asked), "origin": winner.origin, "usage": round(max(usages), 4),
             "standard_error": round(standard_error(accuracy, held_out), 4), "reason": "the most accurate of the finalists, each trained alone",
         }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Many networks trained alone, beside each other, by Ray Tune: each to the end, or up a ladder of rungs that the best alone climb (ASHA).
+"""Many networks trained alone, beside each other, by Ray Tune: each to the end or to its next rung, or up a ladder that the best alone climb (ASHA).
 
 What trainings give lies in the files of `Alone`, not in Tune's: an interrupted run begins Tune anew, every finished rung is there at once, and
 what is left over goes on from its checkpoint.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from ray import tune
@@ -42,14 +42,16 @@ WAIT = "wait"  # until another result is there
 ERROR = "error"  # in a report: what a training raised
 Ask = Callable[[], "Job | str | None"]
 Told = Callable[[Job], None]
+# How far networks come: to the end of the schedule, each to the next rung that it has not reached, or from a rung on only the best third.
+Climb = Literal["all to the end", "all a rung", "the best"]
 
 
 class _Training(tune.Trainable):
     """What runs in a worker's process: one network after the other, a rung at a time."""
 
-    def setup(self, config: dict[str, Any], alone: Alone, threads: int, halt: Path) -> None:  # type: ignore[override] # tune.with_parameters gives the others
+    def setup(self, config: dict[str, Any], alone: Alone, threads: int, halt: Path, one: bool) -> None:  # type: ignore[override] # tune.with_parameters gives the others
         torch.set_num_threads(threads)
-        self._alone, self._halt = alone, halt
+        self._alone, self._halt, self._one = alone, halt, one
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -60,6 +62,7 @@ class _Training(tune.Trainable):
     def step(self) -> dict[str, Any]:
         steps, rung = self._alone.ladder[self._rung], REDUCTION**self._rung
         nothing = {"accuracy": 0.0, "rung": rung, "done": True}
+        new = self._alone.accuracy(*self._job, steps=steps) is None
         try:
             self._alone.train(*self._job, until=steps, stop=self._halt.exists)
         except Stopped:
@@ -69,7 +72,8 @@ class _Training(tune.Trainable):
         self._rung += 1
         accuracy = self._alone.accuracy(*self._job, steps=steps)
         # What is known already climbs rung by rung too: whoever comes next is compared with it at each.
-        return nothing if accuracy is None else {"accuracy": accuracy, "rung": rung, "done": steps == self._alone.steps}
+        done = steps == self._alone.steps or (self._one and new)
+        return nothing if accuracy is None else {"accuracy": accuracy, "rung": rung, "done": done}
 
 
 class _Asked(Searcher):
@@ -138,7 +142,7 @@ def train_beside(
     told: Told,
     *,
     workers: int,
-    ladder: bool,
+    climb: Climb,
     show: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -149,7 +153,7 @@ def train_beside(
         ask: the next network, each once; `WAIT` where that depends on one in training (with none in training it is the end); None: no more.
         told: called with each network whose figures may have changed.
         workers: trainings beside each other; 0 is one.
-        ladder: whether only the best third goes on from a rung to the next; else all are trained to the end.
+        climb: how far each is trained.
         show: called ten times a second.
         stop: asked as often.
 
@@ -166,13 +170,18 @@ def train_beside(
     folder = alone.folder.resolve()
     with tempfile.TemporaryDirectory() as scratch, _quiet(), local_ray(num):
         halt = Path(scratch) / "halt"
-        given = {"alone": replace(alone, setting=setting, folder=folder), "threads": max(1, cores() // num), "halt": halt}
+        given = {
+            "alone": replace(alone, setting=setting, folder=folder),
+            "threads": max(1, cores() // num),
+            "halt": halt,
+            "one": climb == "all a rung",
+        }
         trainable = tune.with_resources(tune.with_parameters(_Training, **given), {"cpu": 1, "gpu": share})
         scheduler = ASHAScheduler("rung", grace_period=1, max_t=REDUCTION ** (len(SHARES) - 1), reduction_factor=REDUCTION)
         asked = _Asked(lambda: None if stop() else ask(), told, alone)
         settings = tune.TuneConfig(
             metric="accuracy", mode="max", num_samples=-1, max_concurrent_trials=num, reuse_actors=True,
-            search_alg=asked, scheduler=scheduler if ladder else FIFOScheduler(),
+            search_alg=asked, scheduler=scheduler if climb == "the best" else FIFOScheduler(),
         )  # fmt: skip
         about = tune.RunConfig(
             name="trainings",
