@@ -131,15 +131,15 @@ class Finals:
         """The same finalists; those that the supernet knows with their accuracies after fine-tuning."""
         if supernet is None:
             return list(finalists)
-        tuned, found = FineTuned(self.opened.setting, self.opened.run), list[Finalist]()
-        with Progress("fine-tune", len(finalists), "network") as progress:
-            for each in finalists:
+        tuned, known = FineTuned(self.opened.setting, self.opened.run), [each for each in finalists if each.supernet is not None]
+        accuracies = dict[str, float | None]()
+        with Progress("fine-tune", len(known), "network") as progress:
+            for each in known:
                 if self.stop():
-                    raise Stopped(f"fine-tuning stopped after {len(found)} of {len(finalists)} networks")
-                known = each.supernet is not None
-                found.append(replace(each, fine_tuned=tuned.evaluation(supernet, each.architecture).accuracy) if known else each)
-                progress.reach(len(found))
-        return found
+                    raise Stopped(f"fine-tuning stopped after {progress.done} of {len(known)} networks")
+                accuracies[each.key] = tuned.evaluation(supernet, each.architecture).accuracy
+                progress.advance()
+        return [replace(each, fine_tuned=accuracies.get(each.key)) for each in finalists]
 
     def climb(self, supernet: Supernet | None, who: Candidates) -> Ladder:
         """Chooses the first finalists, and trains all of them up the ladder."""
@@ -191,9 +191,11 @@ class Finals:
         return ladder
 
     def _steps(self, networks: int) -> int:
-        """What a ladder of so many networks takes about, when of three at a rung one goes on."""
-        first, second, whole = self.alone.ladder
-        return round(networks * (first + (second - first) / 3 + (whole - second) / 9))
+        """What a ladder of so many networks takes about: of three at a rung one goes on, and the first two in any case."""
+        steps, before, climbing = 0.0, 0, float(networks)
+        for rung in self.alone.ladder:
+            steps, before, climbing = steps + climbing * (rung - before), rung, (climbing + 2) / 3
+        return round(steps)
 
     def _next_rung(self, ladder: Ladder, finalist: Finalist) -> int:
         """The steps to it."""
