@@ -94,7 +94,7 @@ def _show(search: SearchRun, record: SearchRecord) -> None:
         write_atomically(copy, winner_path(run, search.study).read_bytes())
     accuracy, how = found.accuracy_supernet, "with the supernet's weights"
     if found.accuracy_alone is not None:
-        accuracy, how = found.accuracy_alone, f"trained alone for {found.epochs_alone:g} epochs"
+        accuracy, how = found.accuracy_alone, f"trained alone for {found.epochs_alone:g} epoch{'s' * (found.epochs_alone != 1)}"
     print(f"\nWinner: {accuracy:.2%} of {found.held_out_images} held-out images {how} (standard error {found.standard_error:.2%})")
     share = f"; it uses {found.usage:.0%} of the tightest budget (a winner uses {found.floor:.0%} or more)"
     print(f"  chosen as {found.reason}{share if found.usage else ''}")  # with no budget that binds there is nothing to use

@@ -151,7 +151,7 @@ class SearchRun:
         alone, run = finals.alone, self.supernet.run
         epochs = alone.phase.epochs
         print(
-            f"Training {finals.num} finalists and {len(who.by_hand)} networks that one would draw by hand, each alone: up to {epochs:g} epochs "
+            f"Training {finals.num} finalists and {len(who.by_hand)} networks that one would draw by hand, each alone: up to {epochs:g} epoch{'s' * (epochs != 1)} "
             f"({alone.steps} steps of {alone.phase.batch_size}), of three at a rung one goes on.",
             flush=True,
         )
