@@ -179,6 +179,16 @@ def test_a_longer_draw_begins_with_the_shorter_one_and_another_seed_draws_others
     assert drawn(5, 0) != drawn(5, 1)
 
 
+def test_what_is_asked_for_is_compared_whatever_it_costs(searched: Path) -> None:
+    winner, file = read_search(searched / "winner.yaml"), searched / "winner.yaml"
+    space, budgets = space_of(winner, file, str(searched / "tiny.yaml"))
+    found = contestants(winner, space, budgets, 0.1, space.frame, (0, 0), [str(file), "spach_conv_ms_s"])
+    named = {name: (each.architecture, kind) for each in found for name, kind in each.names.items()}
+    assert named[str(file)] == (winner.architecture, "asked") and named["winner"] == (winner.architecture, "winner")
+    assert named["spach_conv_ms_s"][0].frame == space.frame and named["spach_conv_ms_s"][1] == "asked"
+    assert len({each.architecture.key for each in found}) == len(found)
+
+
 # ---- again, and interrupted --------------------------------------------------------------------------------------------
 
 
@@ -417,6 +427,7 @@ def nothing(folder: Path) -> None:
         (nothing, "--seeds 0", "--seeds"),
         (nothing, "--workers 1000", "--workers"),
         (nothing, "--data nowhere", "nowhere"),
+        (nothing, "--also nothing.yaml", "nothing.yaml"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_made(

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 @option("--workers", "N", "Trainings beside each other (default: 1).", type=COUNT, default=1)
 @option("--floor", "SHARE", "Published and random networks use at least this share of the tightest budget (default: the search's).",
         type=click.FloatRange(0, 1, max_open=True))  # fmt: skip
+@option("--also", "NETWORK", "An architecture file or a published network to be compared too; may be repeated.", multiple=True)
 @option("--space", "SPACE", "Where the winner's search space is now (default: where it was).")
 @training_options("each training")
-def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: float | None, **options: Any) -> int:
+def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: float | None, also: tuple[str, ...], **options: Any) -> int:
     """Train a search's winner and networks of the same budget alike, with several seeds, and say who is better by how much.
 
     FILE is what a search wrote, such as runs/best.yaml. Beside the winner: the largest network of each pattern of mixers, the published
@@ -47,7 +48,7 @@ def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: flo
     setting = open_as_found(given, winner, winner.architecture)
     _ = space.at(setting.frame)  # its geometry at the resolution trained at
     floor = winner.found.floor if floor is None else floor
-    networks = contestants(winner, space, budgets, floor, setting.frame, (num_random, setting.seed))
+    networks = contestants(winner, space, budgets, floor, setting.frame, (num_random, setting.seed), also)
     drawn = sum(name.startswith("random ") for each in networks for name in each.names)
     if drawn < num_random:
         print(f"--random {num_random}: the budget's networks that were found are fewer: {drawn} are compared.")

@@ -8,10 +8,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.quantities import format_quantity
-from nas.searching.comparison import PATTERN, PRESET, RANDOM, WINNER, Lead, Standing, standings
+from nas.searching.comparison import ASKED, PATTERN, PRESET, RANDOM, WINNER, Lead, Standing, standings
 
-COLORS = {WINNER: "#d55e00", PATTERN: "#0072b2", PRESET: "#009e73", RANDOM: "#808080"}  # told apart by colour-blind eyes too
-CALLED = {WINNER: "the search's winner", PATTERN: "drawn by hand", PRESET: "published", RANDOM: "random, of the same budget"}
+COLORS = {
+    WINNER: "#d55e00",
+    ASKED: "#cc79a7",
+    PATTERN: "#0072b2",
+    PRESET: "#009e73",
+    RANDOM: "#808080",
+}  # told apart by colour-blind eyes too
+CALLED = {
+    WINNER: "the search's winner",
+    ASKED: "asked for",
+    PATTERN: "drawn by hand",
+    PRESET: "published",
+    RANDOM: "random, of the same budget",
+}
 
 
 def table(networks: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[str]:

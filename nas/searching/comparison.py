@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from nas.cost import cost
 from nas.cost.latency import measure_latency
 from nas.networks.architecture import Architecture, Frame, read_architecture
+from nas.networks.network import Network
 from nas.progress import Progress
+from nas.published.presets import architecture_file
 from nas.quantities import Budget, parse_budgets
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
@@ -31,7 +35,7 @@ from nas.spaces.schema import Values
 from nas.training.setting import Setting, shipped
 from nas.training.train_network import check_rungs
 
-WINNER, PATTERN, PRESET, RANDOM = "winner", "pattern", "preset", "random"  # why a network is compared
+WINNER, ASKED, PATTERN, PRESET, RANDOM = "winner", "asked", "pattern", "preset", "random"  # why a network is compared
 
 
 # ---- what is compared --------------------------------------------------------------------------------------------------
@@ -98,9 +102,16 @@ class Contestant:
 
 
 def contestants(
-    winner: SearchRecord, space: SearchSpace, budgets: Sequence[Budget], floor: float, trained_at: Frame, drawn: tuple[int, int]
+    winner: SearchRecord,
+    space: SearchSpace,
+    budgets: Sequence[Budget],
+    floor: float,
+    trained_at: Frame,
+    drawn: tuple[int, int],
+    asked: Sequence[str] = (),
 ) -> list[Contestant]:
-    """The winner, the patterns and published networks of its budget, and networks drawn from the band; equal ones are one with several names.
+    """The winner, networks that were asked for, the patterns and published networks of its budget, and networks drawn from the band; equal
+    ones are one with several names.
 
     Args:
         winner: its record.
@@ -109,9 +120,18 @@ def contestants(
         floor: share of the tightest budget that published and drawn networks use at least.
         trained_at: what networks are trained for.
         drawn: how many at random, and the seed of the draw. Fewer where the band seems to have no more.
+        asked: architecture files or published networks, of whatever cost.
+
+    Raises:
+        ValueError: one that is asked for cannot be read, or not be built at that resolution.
     """
     num, seed = drawn
     named = [("winner", WINNER, winner.architecture)]
+    for name in asked:
+        architecture, _ = read_architecture(architecture_file(Path(name)))
+        with torch.device("meta"):
+            Network(architecture.at(trained_at))
+        named.append((name, ASKED, architecture.at(space.frame)))
     for baseline in baselines(space, budgets, floor, trained_at):
         (why,) = baseline.found
         named.append((baseline.name, why, baseline.architecture))
