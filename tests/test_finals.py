@@ -21,6 +21,7 @@ from nas.networks.architecture import read_architecture
 from nas.networks.network import Network
 from nas.runs.interrupt import Stopped
 from nas.runs.records import read_run
+from nas.searching.comparison import read_found
 from nas.searching.inherited import FineTuned
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import Alone
@@ -145,6 +146,7 @@ def test_the_table_the_study_and_the_winner_agree(folder: Path, monkeypatch: pyt
     tuned = [line for line in read_run(folder / "runs/found").metrics if line["kind"] == "fine-tuned" and line["key"] == architecture.key]
     assert len(tuned) == 1, "found out once, whoever chose the winner"
     assert found["accuracy_at_once"] == max(tuned[0]["accuracy"], found["accuracy_supernet"]), "fine-tuned where that helps"
+    assert read_found(folder / "runs/best.yaml").architecture == architecture, "what `compare` takes"
     story = read_run(folder / "runs/found")
     assert story.searches[STUDY].found.origin == best["origin"] and story.searches[STUDY].found.trial is None
 

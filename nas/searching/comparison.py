@@ -49,7 +49,7 @@ def read_found(path: Path) -> SearchRecord:
     """
     _, entries = read_architecture(path)
     found = entries.get("found")
-    if not (isinstance(found, dict) and "trial" in found):
+    if not (isinstance(found, dict) and "reason" in found):
         what = "an architecture file without a search's entries"
         raise ValueError(f"{path}: not a winner: got {what}; accepted: what `search` writes, such as runs/best.yaml. Search first.")
     return read_search(path)
