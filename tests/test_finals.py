@@ -52,13 +52,14 @@ def in_this_process(after: Callable[[int, int], None] = lambda jobs, rung: None)
     stood: dict[int, list[float]] = {}
     begun: list[Any] = []
 
-    def train_beside(alone: Alone, ask: Any, told: Any, *, workers: int, climb: str, stop: Any, **_: Any) -> None:
+    def train_beside(alone: Alone, ask: Any, told: Any, *, workers: int, climb: str, stop: Any, show: Any) -> None:
         while isinstance(job := ask(), tune.Job):
             begun.append(job)
             for rung, steps in enumerate(alone.ladder):
                 new = alone.accuracy(*job, steps=steps) is None
                 alone.train(*job, until=steps, stop=stop)
                 told(job)
+                show()
                 after(len(begun), rung)
                 at = alone.accuracy(*job, steps=steps)
                 assert at is not None

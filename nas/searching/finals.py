@@ -177,6 +177,9 @@ class Finals:
 
         def text() -> str:
             come = [each for each in ladder.ranked() if ladder.accuracies(each)]
+            done = [*show.steps_done.values(), *[0] * (most - len(show.steps_done))]
+            next_rungs = (steps if steps in alone.ladder else min(rung for rung in alone.ladder if rung > steps) for steps in done)
+            progress.total = max(progress.total, sum(next_rungs))  # that much at least
             return f"{len(come)} of {most} networks" + (f", best {ladder.accuracies(come[0])[-1]:.2%} ({come[0].origin})" if come else "")
 
         most = self.num + sum(each.by_hand for each in ladder.waiting)

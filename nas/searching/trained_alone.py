@@ -256,7 +256,7 @@ class Shown:
         self, progress: Progress, alone: Alone, jobs: Sequence[tuple[Architecture, int]], text: Callable[[], str] | None = None
     ) -> None:
         self._progress, self._alone, self._jobs, self._text = progress, alone, jobs, text
-        self._ended = dict[tuple[str, int], int]()
+        self.steps_done = dict[tuple[str, int], int]()  # by network and seed
         self._looked = -math.inf
 
     def __call__(self) -> None:
@@ -264,10 +264,10 @@ class Shown:
             return
         self._looked = time.monotonic()
         for architecture, seed in self._jobs:
-            if (architecture.key, seed) not in self._ended or self._ended[architecture.key, seed] < self._alone.steps:
-                self._ended[architecture.key, seed] = self._alone.steps_done(architecture, seed)
-        done = sum(self._ended.values())
-        ended = f"{sum(steps >= self._alone.steps for steps in self._ended.values())} of {len(self._jobs)} trainings"
+            if (architecture.key, seed) not in self.steps_done or self.steps_done[architecture.key, seed] < self._alone.steps:
+                self.steps_done[architecture.key, seed] = self._alone.steps_done(architecture, seed)
+        done = sum(self.steps_done.values())
+        ended = f"{sum(steps >= self._alone.steps for steps in self.steps_done.values())} of {len(self._jobs)} trainings"
         text = self._text() if self._text else ended
         if done > self._progress.done:  # who goes on from a checkpoint was further once
             self._progress.reach(done, text)
