@@ -113,9 +113,6 @@ class _Asked(Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Nothing of Tune's is ever restored."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError
-
 
 class _Halt(tune.Stopper):
     """Once `stop` is true, the trainings are told by a file and have time to write their checkpoints; then everything ends."""
