@@ -24,6 +24,7 @@ from nas.searching.fidelity import ranked
 from nas.searching.ladder import Finalist, Ladder
 from nas.yaml_files import write_atomically
 
+IMAGES = 5000  # who wins is not asked here
 Choice = Callable[[Sequence[Finalist], Sequence[Finalist], int, int], list[str]]  # of (seen, others, how many, seed): keys
 
 
@@ -34,7 +35,7 @@ def by_ladder(first_rung: dict[str, float], scored: bool) -> Choice:
         known = (lambda each: each) if scored else (lambda each: replace(each, supernet=None))
         ladder = Ladder(
             [known(each) for each in seen], len(seen) + num, [known(each) for each in others],
-            lambda each, rung: None if rung else first_rung[each.key], 1, seed,
+            lambda each, rung: None if rung else first_rung[each.key], 1, IMAGES, seed,
         )  # fmt: skip
         while isinstance(ladder.ask(), Finalist):
             pass

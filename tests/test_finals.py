@@ -47,14 +47,21 @@ SEARCH = "search --device cpu --data images --space tiny.yaml --recipe plain.yam
 STUDY = "200kMACs-evolution"
 
 
-def in_this_process(after: Callable[[int, int], None] = lambda jobs, rung: None) -> Callable[..., None]:
-    """`train_beside` without Ray: one network after the other, of three at a rung one goes on. `after` sees (networks begun, rung reached)."""
+def in_this_process(
+    after: Callable[[int, int], None] = lambda jobs, rung: None, starts: dict[str, float] | None = None
+) -> Callable[..., None]:
+    """`train_beside` without Ray: one network after the other, of three at a rung one goes on. `after` sees (networks begun, rung reached), and
+    `starts` gets the head starts of all."""
     stood: dict[int, list[float]] = {}
     begun: list[Any] = []
 
-    def train_beside(alone: Alone, ask: Any, told: Any, *, workers: int, climb: str, stop: Any, show: Any) -> None:
+    def train_beside(
+        alone: Alone, ask: Any, told: Any, *, workers: int, climb: str, stop: Any, show: Any, head_start: Any = lambda job: 0
+    ) -> None:
         while isinstance(job := ask(), tune.Job):
             begun.append(job)
+            if starts is not None:
+                starts.setdefault(job.architecture.key, head_start(job))
             for rung, steps in enumerate(alone.ladder):
                 new = alone.accuracy(*job, steps=steps) is None
                 alone.train(*job, until=steps, stop=stop)
@@ -63,6 +70,7 @@ def in_this_process(after: Callable[[int, int], None] = lambda jobs, rung: None)
                 after(len(begun), rung)
                 at = alone.accuracy(*job, steps=steps)
                 assert at is not None
+                at += head_start(job)
                 behind = bool(stood.get(rung)) and at < np.percentile(stood[rung], 200 / 3)
                 stood.setdefault(rung, []).append(at)
                 if (climb == "the best" and behind) or (climb == "all a rung" and new):
@@ -117,6 +125,14 @@ def test_finalists_learn_from_fit_images_and_are_judged_on_the_held_out_ones(fol
     assert set(seen.evaluated_splits) == {"held_out"} and {split for split, *_ in seen.batches} == {"fit"}
     assert {number for one in seen.evaluations for number in one.numbers} == numbers("val")
     assert all(isinstance(one.module, Network) for one in seen.evaluations)
+
+
+def test_finalists_have_their_supernets_accuracy_as_a_head_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: dict[str, float] = {}
+    monkeypatch.setattr(tune, "train_beside", in_this_process(starts=starts))
+    succeed(SEARCH, folder)
+    logged = {line["key"]: line["supernet"] for line in read_run(folder / "runs/found").metrics if line["kind"] == "finalist"}
+    assert starts == logged and len(set(starts.values())) > 1
 
 
 def test_the_table_the_study_and_the_winner_agree(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -97,9 +97,12 @@ class Run:
         ended = self.alone.known(*job).ended
         self.reports.append(Report(job, rung, None if ended and ended.failure else figures[rung]))
 
-    def __call__(self, ask: Callable[[], Job | str | None], climb: Climb, stop: Callable[[], bool] = lambda: False) -> Run:
+    def __call__(self, ask: Callable[[], Job | str | None], climb: Climb, stop: Callable[[], bool] = lambda: False, **others: Any) -> Run:
+        def show() -> None:
+            self.processes.update(descendants())
+
         try:
-            train_beside(self.alone, ask, self.told, workers=NUM, climb=climb, show=lambda: self.processes.update(descendants()), stop=stop)
+            train_beside(self.alone, ask, self.told, workers=NUM, climb=climb, show=show, stop=stop, **others)
         except BaseException as error:
             self.error = error
         return self
@@ -134,6 +137,11 @@ CLIMBERS = [Job(network(width), seed) for seed in (1, 2) for width in (4, 16, 8,
 DEATH = Job(network(DEADLY), 0)
 
 
+def head_start(job: Job) -> float:
+    """Enough to turn the order of some."""
+    return {4: 0.3, 16: 0.0, 8: 0.1, 32: 0.0}.get(job.architecture.stages[0].width, 0.0)
+
+
 @pytest.fixture(scope="module")
 def climbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A ladder of eight networks and one that ends its worker; the second is known only after the first has reported."""
@@ -149,7 +157,7 @@ def climbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return next(given, None)
 
     before = surroundings()
-    run(ask, climb="the best")
+    run(ask, climb="the best", head_start=head_start)
     assert surroundings() == before, "signal handlers and environment are put back"
     return run
 
@@ -164,15 +172,17 @@ def third(values: list[float]) -> float:
 
 
 def test_the_networks_that_are_left_behind_are_those_below_the_best_third_when_they_report(climbed: Run) -> None:
+    """By their accuracies with their head starts."""
     assert climbed.error is None
     alone, seen = climbed.alone, dict[int, dict[Job, float]]()
     behind: dict[Job, int] = {}
     for job, rung, accuracy in climbed.reports:
         before = seen.setdefault(rung, {})
         if accuracy is not None and rung < 2 and job not in before:  # a worker's second try reports again what was there
-            if before and accuracy < third([*before.values()]) - 1e-12:
+            worth = accuracy + head_start(job)
+            if before and worth < third([*before.values()]) - 1e-12:
                 behind[job] = rung
-            before[job] = accuracy
+            before[job] = worth
     assert 0 < len(behind) < len(CLIMBERS), "else the ladder is none"
     for job in CLIMBERS:
         known, steps = alone.known(*job), trained_steps(alone, job)

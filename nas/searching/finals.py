@@ -26,7 +26,8 @@ from nas.spaces.supernet import Supernet
 from nas.training.fine_tune import fine_tune
 from nas.training.train_network import save_network
 
-DRAWN = 300  # candidates besides those that the search evaluated
+DRAWN = 300  # candidates where no search has evaluated any; where one has, only as many as it leaves open
+FAVOURITES, VARIED = 2, 6  # one finalist of so many is a favourite of the supernet, or drawn for variety; the others the first rung chooses
 WIDER = 2  # so many times the favourites are fine-tuned before these are chosen
 
 
@@ -37,7 +38,7 @@ class Candidates:
     Attributes:
         by_hand: the single-mixer networks and other patterns, and published networks, all within the budgets.
         varied: drawn for variety.
-        pool: the others: what the search evaluated in the band, the most accurate first, and further draws without a score.
+        pool: the others: what the search evaluated in the band, the most accurate first; draws where these are too few.
     """
 
     by_hand: tuple[Finalist, ...]
@@ -66,18 +67,17 @@ def candidates(
     named = list(baselines(space, request.budgets, request.floor, opened.setting.frame))
     by_hand = {each.architecture.key: (each.name, each.architecture) for each in reversed(named)}  # two patterns may be one network
     taken = set(by_hand)
-    varied = [space.decode(values) for values in stratified(band, num // 3, request.seed)] if num >= 3 else []
+    varied = [space.decode(values) for values in stratified(band, num // (VARIED if evaluator else 3), request.seed)]
     varied = [each for each in varied if each.key not in taken]
     measured = any(each.quantity.measured for each in request.budgets)
     low = request.floor if request.budgets else 0.0
     pool = [each for each in evaluated.values() if each.feasible and each.usage >= low and each.architecture.key not in taken]
     pool.sort(key=lambda each: (-each.objectives[0], each.number))
-    drawn = [] if measured and evaluator else [space.decode(each.values) for each in draw(band, DRAWN, {*taken, *evaluated}, rng)]
+    drawn = [space.decode(each.values) for each in draw(band, num - len(pool) if evaluator else DRAWN, {*taken, *evaluated}, rng)]
 
     scores = {key: trial.accuracy for key, trial in evaluated.items()}
-    unknown = [
-        each for each in (*(architecture for _, architecture in by_hand.values()), *varied) if each.key not in scores and _in(space, each)
-    ]
+    asked = (*(architecture for _, architecture in by_hand.values()), *varied, *drawn)
+    unknown = [each for each in asked if each.key not in scores and _in(space, each)]
     if evaluator:
         scores |= {each.key: found.accuracy for each, found in zip(unknown, evaluator.evaluate(unknown), strict=True)}
 
@@ -143,14 +143,16 @@ class Finals:
 
     def climb(self, supernet: Supernet | None, who: Candidates) -> Ladder:
         """Chooses the first finalists, and trains all of them up the ladder."""
-        favourites = max(1, self.num // 3)
+        favourites = max(1, self.num // FAVOURITES)
         by_supernet = [each for each in who.pool if each.supernet is not None][: WIDER * favourites]
         tuned = self.fine_tuned(supernet, [*who.by_hand, *who.varied, *by_supernet])
         best = sorted((each for each in tuned if each.origin == "supernet"), key=_by_fine_tuned)[:favourites]
         first = sorted((each for each in tuned if each.by_hand or each.origin == "variety" or each in best), key=_by_fine_tuned)
         asked = [_read(line) for line in self._metrics()]
         first = [*asked, *(each for each in first if each.key not in {one.key for one in asked})]
-        return self._train(Ladder(first, self.num, who.pool, _Standings(self.alone), len(SHARES), self.opened.setting.seed), len(asked))
+        num_images, seed = self.opened.setting.images.size(self.alone.judged_on), self.opened.setting.seed
+        ladder = Ladder(first, self.num, who.pool, _Standings(self.alone), len(SHARES), num_images, seed)
+        return self._train(ladder, len(asked))
 
     def _metrics(self) -> list[dict[str, Any]]:
         lines = self.opened.run.metrics("finalist")
@@ -172,6 +174,9 @@ class Finals:
             jobs.append(Job(chosen.architecture, seed))
             return jobs[-1]
 
+        def head_start(job: Job) -> float:
+            return ladder.head_start(next(each for each in ladder.asked if each.architecture == job.architecture))
+
         def told(job: Job) -> None:
             standings.refresh(job.architecture)
 
@@ -187,7 +192,7 @@ class Finals:
         with Progress("finalists", self._steps(most), "step") as progress:
             show = Shown(progress, alone, jobs, text)
             train = partial(train_beside, alone, told=told, workers=self.workers, stop=self.stop, show=show)
-            train(ask, climb="the best")
+            train(ask, climb="the best", head_start=head_start)
             while challengers := ladder.challengers():
                 progress.total = max(progress.total, progress.done + sum(self._next_rung(ladder, each) for each in challengers))
                 train(partial(next, iter([Job(each.architecture, seed) for each in challengers]), None), climb="all a rung")

@@ -1,12 +1,14 @@
 """Who is trained alone before a winner is chosen, and which of them wins.
 
 Finalists are the networks that anyone would draw by hand, the supernet's favourites, and networks drawn for variety. They are trained alone up
-the rungs of a ladder, which the better third climbs. What the first rung shows is worth more than a supernet's score: who comes next is
-chosen by a model of it. Nothing here trains: `accuracy` tells how far a network has come.
+the rungs of a ladder, which the better third climbs. A low rung alone ranks worse than a supernet that ranks well, and both together better than
+either: below the end a finalist's worth is the sum of its two accuracies, alone and with the supernet's weights. Who comes next is chosen by a
+model of the first rung. Nothing here trains: `standing` tells how far a network has come.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +16,10 @@ from typing import Literal
 
 from nas.networks.architecture import Architecture
 from nas.searching.additive import AdditiveModel
+from nas.searching.winner import standard_error
 
 BY_FIRST_RUNG = "first rung"
+TOLD_APART = 2  # standard errors of a difference between two accuracies
 Standing = Literal["failed"] | float | None  # None: not there yet
 
 
@@ -51,6 +55,7 @@ class Ladder:
         pool: candidates for that.
         standing: of a finalist at a rung, 0 the first: an accuracy, "failed", or None.
         rungs: how many there are; the last is the end of the training.
+        num_images: that accuracies are shares of.
         seed: of the choices.
     """
 
@@ -61,13 +66,16 @@ class Ladder:
         pool: Sequence[Finalist],
         standing: Callable[[Finalist, int], Standing],
         rungs: int,
+        num_images: int,
         seed: int = 0,
     ) -> None:
-        self.standing, self._rungs, self._seed = standing, rungs, seed
+        self.standing, self._rungs, self._num_images, self._seed = standing, rungs, num_images, seed
         self.waiting, self._num = list(first), num
         self.asked: list[Finalist] = []
         self._pool = list(pool)
         self._out: set[str] = set()
+        scored = [each.supernet for each in (*first, *pool) if each.supernet is not None]
+        self._unscored = sum(scored) / len(scored) if scored else 0.0  # for whom the supernet has no score
 
     def ask(self) -> Finalist | Literal["wait"] | None:
         """The next finalist; "wait" where too little is known to choose one; None: no more."""
@@ -89,22 +97,25 @@ class Ladder:
         taken = {each.key for each in self.asked}
         return [each for each in self._pool if each.key not in taken]
 
+    def head_start(self, finalist: Finalist) -> float:
+        """What is added to an accuracy alone below the end: the accuracy with the supernet's weights."""
+        return self._unscored if finalist.supernet is None else finalist.supernet
+
     def _choose(self, candidates: Sequence[Finalist], seen: Sequence[tuple[Finalist, float]]) -> Finalist:
-        """The best candidate in the eyes of an additive model of the first rung, taught by the finalists drawn with replacement: another
+        """The candidate worth most in the eyes of an additive model of the first rung, taught by the finalists drawn with replacement: another
         draw, another opinion, so that what is uncertain is tried too (Thompson sampling by bootstrap)."""
         rng = random.Random(f"{self._seed}/finalist {len(self.asked)}")
         if len(seen) < 2:
             return rng.choice(list(candidates))
         drawn = rng.choices(list(seen), k=len(seen))
-        scored = [each.supernet for each in (*candidates, *(one for one, _ in seen)) if each.supernet is not None]
-        mean = sum(scored) / len(scored) if scored else 0.0  # for whom the supernet has no score
 
         def scores(finalists: Sequence[Finalist]) -> dict[str, list[float]]:
-            return {"supernet": [mean if each.supernet is None else each.supernet for each in finalists]}
+            return {"supernet": [self.head_start(each) for each in finalists]}
 
         model = AdditiveModel([each.architecture for each, _ in drawn], [at for _, at in drawn], scores([each for each, _ in drawn]))
         predicted = model.predict([each.architecture for each in candidates], scores(candidates))
-        return candidates[max(range(len(candidates)), key=lambda number: predicted[number])]
+        worth = [at + self.head_start(each) for at, each in zip(predicted, candidates, strict=True)]
+        return candidates[max(range(len(candidates)), key=lambda number: worth[number])]
 
     def accuracies(self, finalist: Finalist) -> list[float]:
         """At the rungs that it has reached."""
@@ -128,13 +139,18 @@ class Ladder:
         return any(self.standing(finalist, rung) == "failed" for rung in range(self._rungs))
 
     def challengers(self) -> list[Finalist]:
-        """Who is to go on by a rung although it was left behind: networks drawn by hand that stood above the winner's own figure at the rung
-        where they were left. Asked until there is none, so that a winner is never seen to be worse than what anyone would have drawn. With no
-        winner, who is ahead."""
+        """Who is to go on by a rung although it was left behind: networks drawn by hand that the images cannot tell from the winner, at the rung
+        where they were left, by two standard errors. Asked until there is none, so that a winner is never seen to be worse than what anyone
+        would have drawn, and no late one is missed. With no winner, who is ahead."""
         left = [each for each in self.ranked() if 0 < len(self.accuracies(each)) < self._rungs and not self.failed(each)]
         left = [each for each in left if each.key not in self._out]
         winner = self.winner()
         if winner is None:
             return left[:1]
         bar = self.accuracies(winner)
-        return [each for each in left if each.by_hand and (found := self.accuracies(each))[-1] > bar[len(found) - 1]]
+        return [each for each in left if each.by_hand and not self._worse((found := self.accuracies(each))[-1], bar[len(found) - 1])]
+
+    def _worse(self, accuracy: float, bar: float) -> bool:
+        """Whether it is below the bar by more than chance explains. Both are of the same images, so the error is rather smaller."""
+        errors = (standard_error(each, self._num_images) for each in (accuracy, bar))
+        return bar - accuracy > TOLD_APART * math.hypot(*errors)

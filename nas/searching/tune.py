@@ -55,13 +55,13 @@ class _Training(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._job = _job_of(new_config)
+        self._job, self._head_start = _job_of(new_config), new_config["head_start"]
         self._rung = 0
         return True  # the process and its images serve the next network too
 
     def step(self) -> dict[str, Any]:
         steps, rung = self._alone.ladder[self._rung], REDUCTION**self._rung
-        nothing = {"accuracy": 0.0, "rung": rung, "done": True}
+        nothing = {"worth": 0.0, "rung": rung, "done": True}
         new = self._alone.accuracy(*self._job, steps=steps) is None
         try:
             self._alone.train(*self._job, until=steps, stop=self._halt.exists)
@@ -73,15 +73,15 @@ class _Training(tune.Trainable):
         accuracy = self._alone.accuracy(*self._job, steps=steps)
         # What is known already climbs rung by rung too: whoever comes next is compared with it at each.
         done = steps == self._alone.steps or (self._one and new)
-        return nothing if accuracy is None else {"accuracy": accuracy, "rung": rung, "done": done}
+        return nothing if accuracy is None else {"worth": accuracy + self._head_start, "rung": rung, "done": done}
 
 
 class _Asked(Searcher):
     """Gives Tune what `ask` wants trained, and tells of every rung."""
 
-    def __init__(self, ask: Ask, told: Told, alone: Alone) -> None:
-        super().__init__(metric="accuracy", mode="max")
-        self._ask, self._told, self._alone = ask, told, alone
+    def __init__(self, ask: Ask, told: Told, alone: Alone, head_start: Callable[[Job], float]) -> None:
+        super().__init__(metric="worth", mode="max")
+        self._ask, self._told, self._alone, self._head_start = ask, told, alone, head_start
         self._jobs: dict[str, Job] = {}  # in training
         self.errors: list[Exception] = []  # the first ends everything
 
@@ -90,7 +90,7 @@ class _Asked(Searcher):
         if not isinstance(job, Job):
             return None if job == WAIT and self._jobs else Searcher.FINISHED
         self._jobs[trial_id] = job
-        return {"architecture": job.architecture.to_dict(), "seed": job.seed}
+        return {"architecture": job.architecture.to_dict(), "seed": job.seed, "head_start": self._head_start(job)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._tell(self._jobs[trial_id])
@@ -133,6 +133,7 @@ class _Halt(tune.Stopper):
         return self._since is not None and time.monotonic() - self._since > SECONDS_TO_STOP
 
 
+# Eight parameters: what a caller is asked, told and shown on the way, each by its name.
 def train_beside(
     alone: Alone,
     ask: Ask,
@@ -140,6 +141,7 @@ def train_beside(
     *,
     workers: int,
     climb: Climb,
+    head_start: Callable[[Job], float] = lambda job: 0.0,
     show: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -151,6 +153,7 @@ def train_beside(
         told: called with each network whose figures may have changed.
         workers: trainings beside each other; 0 is one.
         climb: how far each is trained.
+        head_start: what is added to all accuracies of a network before they are compared on the ladder.
         show: called ten times a second.
         stop: asked as often.
 
@@ -175,9 +178,9 @@ def train_beside(
         }
         trainable = tune.with_resources(tune.with_parameters(_Training, **given), {"cpu": 1, "gpu": share})
         scheduler = ASHAScheduler("rung", grace_period=1, max_t=REDUCTION ** (len(SHARES) - 1), reduction_factor=REDUCTION)
-        asked = _Asked(lambda: None if stop() else ask(), told, alone)
+        asked = _Asked(lambda: None if stop() else ask(), told, alone, head_start)
         settings = tune.TuneConfig(
-            metric="accuracy", mode="max", num_samples=-1, max_concurrent_trials=num, reuse_actors=True,
+            metric="worth", mode="max", num_samples=-1, max_concurrent_trials=num, reuse_actors=True,
             search_alg=asked, scheduler=scheduler if climb == "the best" else FIFOScheduler(),
         )  # fmt: skip
         about = tune.RunConfig(
