@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
@@ -48,7 +48,7 @@ class Phase(BaseModel):
             raise ValueError(f"rungs: steps must ascend: got {list(self.rungs)}")
         return self
 
-    def with_length(self, epochs: float | None, steps: int | None) -> Phase:
+    def with_length(self, epochs: float | None, steps: int | None) -> Self:
         """The phase with another length; with neither, the phase as it is.
 
         Raises:
@@ -76,6 +76,12 @@ class Phase(BaseModel):
         return self.steps if self.steps is not None else max(1, round(self.epochs * steps_per_epoch))  # type: ignore[operator]
 
 
+class SupernetPhase(Phase):
+    """How a supernet is trained: one network an update, as `nas/training/paths.py` draws them."""
+
+    even_depths: StrictBool = False  # every depth of a stage as often as any other, so that later blocks are trained too
+
+
 class SearchSettings(BaseModel):
     """How many networks a search evaluates with the supernet's weights, in generations of `population`, with `batch_size` images at a time;
     and how the best are told apart: fine-tuned for so many steps, and `finalists` of them trained alone for so many epochs."""
@@ -96,7 +102,7 @@ class Recipe(BaseModel):
     format: str
     resolution: Annotated[StrictInt, Field(ge=1)] | None = None  # None: the images' own
     bf16: Literal["gpu", "always", "never"] = "gpu"
-    supernet: Phase
+    supernet: SupernetPhase
     search: SearchSettings
     retrain: Phase
 
