@@ -12,7 +12,8 @@ from nas.progress import duration
 from nas.searching.fidelity import ACCURACIES, RANKED, SCORES, mixer_shares, ranked
 
 Entries = Mapping[str, Any]
-TITLES = {"fine_tuned": "fine-tuned", "ninth": "a ninth of the schedule", "macs": "MACs", "params": "parameters"}
+TITLES = {"fine_tuned": "fine-tuned", "both": "supernet and a ninth", "macs": "MACs", "params": "parameters"}
+TITLES |= {"ninth": "a ninth of the schedule", "quarter": "a quarter of it", "half": "half of it"}
 # By figure: its title, what its values are multiplied with, and how they are printed.
 COLUMNS = {
     "tau": ("tau", 1, "+.2f"),
@@ -92,7 +93,7 @@ def draw(found: Entries) -> bytes:
     mixers = [_most(each) for each in networks]
     shown = [name for name in mixer_names() if name in mixers]
     colours = {name: matplotlib.colormaps["tab10"](place % 10) for place, name in enumerate(mixer_names())}
-    for panel, name in zip(panels.flat, ACCURACIES, strict=False):
+    for panel, name in zip(panels.flat, ACCURACIES[:3], strict=False):
         panel.set_title(title(name))
         panel.set_ylabel("accuracy alone, %")
         panel.set_axisbelow(True)

@@ -35,10 +35,12 @@ from nas.searching.zero_cost import PROXIES
 from nas.spaces.supernet import Supernet
 
 LOWEST, HIGHEST = 0.9, 1.1  # of the tightest budget: over a wider range size alone would rank well
-# By its entry in a file: what is held against the truth, the larger the better. The first two cost a supernet, the others are controls.
+# By its entry in a file: what is held against the truth, the larger the better. The first two cost a supernet, `both` is what a ladder's first
+# rung goes by, the sum of the supernet's accuracy and the one after a ninth; then the same training cut short; the others are controls.
 RANKED = ("supernet", "fine_tuned")
-SCORES = (*RANKED, "ninth", "macs", "params", *PROXIES)
-ACCURACIES = (*RANKED, "ninth")
+EARLY = {"ninth": 1 / 9, "quarter": 1 / 4, "half": 1 / 2}  # shares of the schedule
+SCORES = (*RANKED, "both", *EARLY, "macs", "params", *PROXIES)
+ACCURACIES = (*RANKED, *EARLY)
 PAUSE = 60.0  # seconds between two lines of a log that are no part of a training
 
 
@@ -105,7 +107,7 @@ class Fidelity:
         scored = self._scored(supernet, stop)
         scoring = time.monotonic() - begun
         self._train(stop)
-        networks = [{**scores, **self._truth(architecture)} for architecture, scores in zip(self.networks, scored, strict=True)]
+        networks = [_with_both({**scores, **self._truth(each)}) for each, scores in zip(self.networks, scored, strict=True)]
         failed = Counter(each["failure"] for each in networks if "failure" in each)
         if len(networks) - failed.total() < LEAST:
             got = f"{len(networks) - failed.total()} of {len(networks)} ({', '.join(f'{count} {reason}' for reason, count in failed.items())})"
@@ -184,14 +186,15 @@ class Fidelity:
             )  # fmt: skip
 
     def _truth(self, architecture: Architecture) -> dict[str, Any]:
-        """The accuracies of a network alone by all seeds known, the first one's a ninth on the way, and a failure's reason."""
+        """The accuracies of a network alone by all seeds known, the first one's on the way, and a failure's reason."""
         first, found = self.alone.setting.seed, list[float]()
         for seed in itertools.count(first):
             ended = self.alone.known(architecture, seed).ended
             if ended is None or ended.accuracy is None:
                 break
             found.append(ended.accuracy)
-        entry = {"ninth": self.alone.accuracy(architecture, first, self.alone.ladder[0]), "retrained": found}
+        early = {name: self.alone.accuracy(architecture, first, self.alone.judged_at(share)) for name, share in EARLY.items()}
+        entry = {**early, "retrained": found}
         return entry if len(found) >= self.seeds else {**entry, "failure": (ended and ended.failure) or "its training did not end"}
 
     # ---- what it was made with -------------------------------------------------------------------------------------
@@ -212,6 +215,11 @@ class Fidelity:
         times = [datetime.datetime.fromisoformat(line["time"]) for line in self.supernet.run.metrics("supernet")]
         gaps = ((after - before).total_seconds() for before, after in itertools.pairwise(times))
         return sum(gap for gap in gaps if 0 <= gap <= PAUSE) if times else None
+
+
+def _with_both(entry: dict[str, Any]) -> dict[str, Any]:
+    supernet, ninth = entry["supernet"], entry["ninth"]
+    return {**entry, "both": None if supernet is None or ninth is None else supernet + ninth}
 
 
 def _heed(stop: Callable[[], bool], sentence: str) -> None:

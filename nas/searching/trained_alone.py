@@ -96,9 +96,12 @@ class Alone:
 
     @property
     def ladder(self) -> list[int]:
-        """Steps done at the rungs of a ladder, the last its end: of those at which networks are judged the nearest ones to `SHARES`."""
-        marks = [*self.phase.rungs, self.steps]
-        return [min(marks, key=lambda mark: abs(mark - share * self.steps)) for share in SHARES]
+        """Steps done at the rungs of a ladder, the last its end."""
+        return [self.judged_at(share) for share in SHARES]
+
+    def judged_at(self, share: float) -> int:
+        """Of the steps at which networks are judged the nearest to a share of the schedule."""
+        return min((*self.phase.rungs, self.steps), key=lambda mark: abs(mark - share * self.steps))
 
     @property
     def digest(self) -> str:
