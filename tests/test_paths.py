@@ -18,7 +18,7 @@ from nas.training.paths import STRATA, path_of_step
 
 HERE = Path(__file__).parent
 SPACE_FILES = [*sorted((HERE.parent / "search_spaces").glob("*.yaml")), HERE / "spaces" / "conv4.yaml"]
-STEPS = 1680  # a multiple of 3, 4, 5, 6, 7 and 8: whole cycles of every list of mixers
+STEPS = 840  # a multiple of 3, 4, 5, 6, 7 and 8: whole cycles of every list of mixers
 
 
 @cache
