@@ -74,8 +74,8 @@ class Ladder:
         self.asked: list[Finalist] = []
         self._pool = list(pool)
         self._out: set[str] = set()
-        scored = [each.supernet for each in (*first, *pool) if each.supernet is not None]
-        self._unscored = sum(scored) / len(scored) if scored else 0.0  # for whom the supernet has no score
+        scored = {each.key: each.supernet for each in (*first, *pool) if each.supernet is not None}
+        self._unscored = sum(scored.values()) / len(scored) if scored else 0.0  # for whom the supernet has no score
 
     def ask(self) -> Finalist | Literal["wait"] | None:
         """The next finalist; "wait" where too little is known to choose one; None: no more."""
