@@ -29,17 +29,14 @@ Choice = Callable[[Sequence[Finalist], Sequence[Finalist], int, int], list[str]]
 
 
 def by_ladder(first_rung: dict[str, float], scored: bool) -> Choice:
-    """As `search` chooses: an additive model of the first rung, with the supernet's scores or without."""
+    """As `search` chooses: additive models of the first rung, each taught by another draw, with the supernet's scores or without."""
 
     def choose(seen: Sequence[Finalist], others: Sequence[Finalist], num: int, seed: int) -> list[str]:
         known = (lambda each: each) if scored else (lambda each: replace(each, supernet=None))
-        ladder = Ladder(
-            [known(each) for each in seen], len(seen) + num, [known(each) for each in others],
-            lambda each, rung: None if rung else first_rung[each.key], 1, IMAGES, seed,
-        )  # fmt: skip
-        while isinstance(ladder.ask(), Finalist):
+        ladder = Ladder([known(each) for each in seen], lambda each, rung: None if rung else first_rung[each.key], 2, IMAGES, seed)
+        while ladder.ask():
             pass
-        return [each.key for each in ladder.asked[len(seen) :]]
+        return [each.key for each in ladder.choose([known(each) for each in others], num)]
 
     return choose
 

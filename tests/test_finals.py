@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,18 @@ from sklearn.datasets import load_digits
 
 import nas.searching.tune as tune
 from nas import load_network
+from nas.cost import cost
 from nas.networks.architecture import read_architecture
 from nas.networks.network import Network
 from nas.runs.interrupt import Stopped
 from nas.runs.records import read_run
 from nas.searching.comparison import read_found
+from nas.searching.finals import LEADERS
 from nas.searching.inherited import FineTuned
+from nas.searching.ladder import Finalist, Ladder
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import Alone
+from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.yaml_files import read_yaml
 
@@ -50,7 +54,7 @@ STUDY = "200kMACs-evolution"
 def in_this_process(
     after: Callable[[int, int], None] = lambda jobs, rung: None, starts: dict[str, float] | None = None
 ) -> Callable[..., None]:
-    """`train_beside` without Ray: one network after the other, of three at a rung one goes on. `after` sees (networks begun, rung reached), and
+    """`train_beside` without Ray: one network after the other, of three at the first rung one goes on to the second. `after` sees (networks begun, rung reached), and
     `starts` gets the head starts of all."""
     stood: dict[int, list[float]] = {}
     begun: list[Any] = []
@@ -60,7 +64,7 @@ def in_this_process(
     ) -> None:
         while isinstance(job := ask(), tune.Job):
             begun.append(job)
-            if starts is not None:
+            if starts is not None and climb == "the best":
                 starts.setdefault(job.architecture.key, head_start(job))
             for rung, steps in enumerate(alone.ladder):
                 new = alone.accuracy(*job, steps=steps) is None
@@ -71,8 +75,9 @@ def in_this_process(
                 at = alone.accuracy(*job, steps=steps)
                 assert at is not None
                 at += head_start(job)
-                behind = bool(stood.get(rung)) and at < np.percentile(stood[rung], 200 / 3)
-                stood.setdefault(rung, []).append(at)
+                behind = rung == 1 or (bool(stood.get(rung)) and at < np.percentile(stood[rung], 200 / 3))
+                if climb == "the best":
+                    stood.setdefault(rung, []).append(at)
                 if (climb == "the best" and behind) or (climb == "all a rung" and new):
                     break
 
@@ -124,15 +129,49 @@ def test_finalists_learn_from_fit_images_and_are_judged_on_the_held_out_ones(fol
     assert trained <= numbers("train") and len(trained) > 40
     assert set(seen.evaluated_splits) == {"held_out"} and {split for split, *_ in seen.batches} == {"fit"}
     assert {number for one in seen.evaluations for number in one.numbers} == numbers("val")
-    assert all(isinstance(one.module, Network) for one in seen.evaluations)
+    assert {type(one.module) for one in seen.evaluations} == {Network, Supernet}, "the supernet scores who is near the leaders"
+    assert all(isinstance(step.module, Network) for step in seen.steps)
 
 
 def test_finalists_have_their_supernets_accuracy_as_a_head_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts: dict[str, float] = {}
     monkeypatch.setattr(tune, "train_beside", in_this_process(starts=starts))
     succeed(SEARCH, folder)
-    logged = {line["key"]: line["supernet"] for line in read_run(folder / "runs/found").metrics if line["kind"] == "finalist"}
-    assert starts == logged and len(set(starts.values())) > 1
+    lines = [line for line in read_run(folder / "runs/found").metrics if line["kind"] == "finalist"]
+    assert starts == {line["key"]: line["supernet"] for line in lines if line["origin"] != "model"} and len(set(starts.values())) > 1
+
+
+def test_the_model_may_choose_what_is_near_the_leaders_by_its_accuracy_with_the_supernets_weights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside what the search evaluated: new networks within the budget, a decision or two from a leader, or with sizes moved after that."""
+    monkeypatch.setattr(tune, "train_beside", in_this_process())
+    pools, leaders, choose = list[Finalist](), list[Finalist](), Ladder.choose
+
+    def watched(self: Ladder, pool: Sequence[Finalist], *others: Any) -> list[Finalist]:
+        pools.extend(pool)
+        leaders.extend(self.leaders(LEADERS))
+        return choose(self, pool, *others)
+
+    monkeypatch.setattr(Ladder, "choose", watched)
+    with recording() as seen:
+        succeed(SEARCH, folder)
+    found: dict[str, list[bool]] = {}
+    labels = load_digits(n_class=CLASSES).target
+    for one in seen.evaluations:
+        if isinstance(one.module, Supernet):
+            right = [logits.argmax().item() == labels[number] for logits, number in zip(one.logits, one.numbers, strict=True)]
+            found.setdefault(one.architecture.key, []).extend(right)
+    near = [each for each in pools if each.origin == "model"]
+    space = SearchSpace.read(folder / "tiny.yaml")
+    assert len(near) > 10 and len({each.key for each in pools}) == len(pools)
+    for each in near:
+        assert len(found[each.key]) == 40 and each.supernet == pytest.approx(np.mean(found[each.key]))
+        assert 160_000 <= cost(each.architecture).macs <= 200_000
+        values, others = space.encode(each.architecture), [space.encode(one.architecture) for one in leaders]
+        mixers = [sum(values[name] != other[name] for name in space.mixer_decisions) for other in others]
+        assert min(mixers) <= 2
+    assert {each.key for each in near} - {each.key for each in leaders}
 
 
 def test_the_table_the_study_and_the_winner_agree(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +294,6 @@ def test_without_a_supernet_finalists_alone_decide(folder: Path, monkeypatch: py
     assert found.evaluations == 0 and found.accuracy_supernet is None and found.accuracy_alone is not None
     lines = [line for line in said.splitlines() if line.endswith("chosen")]
     assert len(lines) == 1 and not list((folder / "runs/control").glob("*.safetensors"))
-    assert sum(line["origin"] in ("variety", "first rung") for line in story.metrics if line["kind"] == "finalist") == 4
+    assert sum(line["origin"] in ("variety", "model") for line in story.metrics if line["kind"] == "finalist") == 4
     assert "This search is done" in succeed(f"{line} --trials 0", folder)
     assert run(f"{line} --trials 0 --finalists 0", folder).status == 2

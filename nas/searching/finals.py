@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,20 +15,23 @@ from nas.progress import Progress
 from nas.quantities import format_quantity
 from nas.runs.interrupt import Stopped
 from nas.searching.evaluating import Evaluator
+from nas.searching.evolution import History, children
 from nas.searching.inherited import FineTuned
 from nas.searching.known_networks import baselines
-from nas.searching.ladder import Finalist, Ladder, Standing
+from nas.searching.ladder import BY_MODEL, Finalist, Ladder, Standing
 from nas.searching.proposals import Band, draw, stratified
 from nas.searching.search import Measure, SearchRequest, Trial, measured_values
 from nas.searching.supernet_run import SupernetRun
 from nas.searching.trained_alone import SHARES, Alone, Shown
 from nas.spaces.supernet import Supernet
 from nas.training.fine_tune import fine_tune
+from nas.training.loop import evaluate
 from nas.training.train_network import save_network
 
-DRAWN = 300  # candidates where no search has evaluated any; where one has, only as many as it leaves open
-FAVOURITES, VARIED = 2, 6  # one finalist of so many is a favourite of the supernet, or drawn for variety; the others the first rung chooses
+DRAWN = 300  # candidates where no search has evaluated any
+FAVOURITES, VARIED = 3, 6  # one finalist of so many is a favourite of the supernet, or drawn for variety; the others a model chooses
 WIDER = 2  # so many times the favourites are fine-tuned before these are chosen
+LEADERS, CHILDREN = 5, 12  # near so many finalists the model may choose, of so many networks each
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Candidates:
     Attributes:
         by_hand: the single-mixer networks and other patterns, and published networks, all within the budgets.
         varied: drawn for variety.
-        pool: the others: what the search evaluated in the band, the most accurate first; draws where these are too few.
+        pool: the others: what the search evaluated in the band, the most accurate first; without a supernet, draws.
     """
 
     by_hand: tuple[Finalist, ...]
@@ -73,10 +76,10 @@ def candidates(
     low = request.floor if request.budgets else 0.0
     pool = [each for each in evaluated.values() if each.feasible and each.usage >= low and each.architecture.key not in taken]
     pool.sort(key=lambda each: (-each.objectives[0], each.number))
-    drawn = [space.decode(each.values) for each in draw(band, num - len(pool) if evaluator else DRAWN, {*taken, *evaluated}, rng)]
+    drawn = [space.decode(each.values) for each in draw(band, 0 if evaluator else DRAWN, taken, rng)]
 
     scores = {key: trial.accuracy for key, trial in evaluated.items()}
-    asked = (*(architecture for _, architecture in by_hand.values()), *varied, *drawn)
+    asked = (*(architecture for _, architecture in by_hand.values()), *varied)
     unknown = [each for each in asked if each.key not in scores and _in(space, each)]
     if evaluator:
         scores |= {each.key: found.accuracy for each, found in zip(unknown, evaluator.evaluate(unknown), strict=True)}
@@ -142,73 +145,122 @@ class Finals:
         return [replace(each, fine_tuned=accuracies.get(each.key)) for each in finalists]
 
     def climb(self, supernet: Supernet | None, who: Candidates) -> Ladder:
-        """Chooses the first finalists, and trains all of them up the ladder."""
+        """Chooses the finalists, and trains all of them up the ladder."""
         favourites = max(1, self.num // FAVOURITES)
         by_supernet = [each for each in who.pool if each.supernet is not None][: WIDER * favourites]
         tuned = self.fine_tuned(supernet, [*who.by_hand, *who.varied, *by_supernet])
         best = sorted((each for each in tuned if each.origin == "supernet"), key=_by_fine_tuned)[:favourites]
         first = sorted((each for each in tuned if each.by_hand or each.origin == "variety" or each in best), key=_by_fine_tuned)
-        asked = [_read(line) for line in self._metrics()]
-        first = [*asked, *(each for each in first if each.key not in {one.key for one in asked})]
+        asked, chosen = self._asked_before()
+        first = [*asked, *(each for each in first if each.key not in {one.key for one in (*asked, *chosen)})]
         num_images, seed = self.opened.setting.images.size(self.alone.judged_on), self.opened.setting.seed
-        ladder = Ladder(first, self.num, who.pool, _Standings(self.alone), len(SHARES), num_images, seed)
-        return self._train(ladder, len(asked))
+        ladder = Ladder(first, _Standings(self.alone), len(SHARES), num_images, seed)
+        num_chosen = max(0, self.num - sum(not each.by_hand for each in first))
+        with Progress("finalists", self._steps(len(first) + num_chosen), "step") as progress:
+            self._train_first(ladder, progress, len(asked))
+            self._train_climbers(ladder, progress)
+            known = {each.key for each in (*who.pool, *ladder.asked)}
+            pool = [*who.pool, *self._children(supernet, ladder.leaders(LEADERS), known)] if num_chosen > len(chosen) else []
+            for each in ladder.choose(pool, num_chosen, chosen)[len(chosen) :]:
+                self._log(each)
+            self._train_climbers(ladder, progress)
+        return ladder
 
-    def _metrics(self) -> list[dict[str, Any]]:
-        lines = self.opened.run.metrics("finalist")
-        return [line for line in lines if (line["study"], line["schedule"]) == (self.study, self.alone.digest)]
+    def _asked_before(self) -> tuple[list[Finalist], list[Finalist]]:
+        """In an earlier sitting: of the first finalists, and of those that the model chose."""
+        lines = [
+            line for line in self.opened.run.metrics("finalist") if line["study"] == self.study and line["schedule"] == self.alone.digest
+        ]
+        found = [_read(line) for line in lines]
+        return [each for each in found if each.origin != BY_MODEL], [each for each in found if each.origin == BY_MODEL]
 
-    def _train(self, ladder: Ladder, logged: int) -> Ladder:
-        from nas.searching.tune import WAIT, Job, train_beside  # Ray
+    def _log(self, finalist: Finalist) -> None:
+        self.opened.run.log("finalist", study=self.study, schedule=self.alone.digest, **_plain(finalist))
 
-        alone, seed, run = self.alone, self.opened.setting.seed, self.opened.run
-        standings = ladder.standing
-        assert isinstance(standings, _Standings)
+    def _children(self, supernet: Supernet | None, leaders: Sequence[Finalist], known: Set[str]) -> list[Finalist]:
+        """Networks near the leaders, one or two decisions away and not known yet, with their accuracies by the supernet."""
+        space, rng = self.opened.space, random.Random(f"{self.opened.setting.seed}/children")
+        band = Band(space, cost, self.request.budgets, self.request.floor)
+        found: dict[str, Architecture] = {}
+        for parent in (each.architecture for each in leaders if _in(space, each.architecture)):
+            near = children(band, History([(space.encode(parent), 0.0)], {*known, *found}), CHILDREN, rng)
+            found |= {each.key: each for each in (space.decode(one.values) for one in near)}
+        obey = [each for each in found.values() if self._obeying(each) is not None]
+        if supernet is None:
+            return [Finalist(BY_MODEL, each) for each in obey]
+        setting, frame = self.opened.setting, self.opened.setting.frame
+        held_out, scored = FineTuned(setting, self.opened.run).held_out, list[Finalist]()
+        with Progress("near the leaders", len(obey), "network") as progress:
+            for each in obey:
+                if self.stop():
+                    raise Stopped(f"scoring stopped after {progress.done} of {len(obey)} networks")
+                scored.append(Finalist(BY_MODEL, each, supernet=evaluate(supernet, held_out, setting.autocast, (each.at(frame),))))
+                progress.advance()
+        return scored
 
-        def ask() -> Job | str | None:
+    def _obeying(self, architecture: Architecture) -> Mapping[str, float] | None:
+        """What is measured of it now, if anything measured is limited; None where that is not within the limits."""
+        try:
+            measured = self.measured(architecture)
+        except MemoryError:
+            return None
+        obeys = all(each.violation(measured.get(each.quantity.name, 0)) <= 0 for each in self.request.budgets)
+        return measured if obeys else None
+
+    def _train_first(self, ladder: Ladder, progress: Progress, logged: int) -> None:
+        """Trains the first finalists; the better third climbs to the rung before the last."""
+        from nas.searching.tune import Job  # Ray
+
+        def ask() -> Job | None:
             chosen = ladder.ask()
-            if not isinstance(chosen, Finalist):
-                return WAIT if chosen else None
-            if len(ladder.asked) > logged:
-                run.log("finalist", study=self.study, schedule=alone.digest, **_plain(chosen))
-            jobs.append(Job(chosen.architecture, seed))
-            return jobs[-1]
+            if chosen and len(ladder.asked) > logged:
+                self._log(chosen)
+            return Job(chosen.architecture, self.opened.setting.seed) if chosen else None
 
         def head_start(job: Job) -> float:
             return ladder.head_start(next(each for each in ladder.asked if each.architecture == job.architecture))
+
+        self._train(ladder, progress, ask, climb="the best", head_start=head_start)
+
+    def _train_climbers(self, ladder: Ladder, progress: Progress) -> None:
+        """Trains who goes on, a rung at a time, until there is none."""
+        from nas.searching.tune import Job  # Ray
+
+        while climbers := ladder.climbers():
+            jobs = iter([Job(each.architecture, self.opened.setting.seed) for each in climbers])
+            self._train(ladder, progress, partial(next, jobs, None), climb="all a rung")
+
+    def _train(self, ladder: Ladder, progress: Progress, ask: Callable[[], Any], **how: Any) -> None:
+        from nas.searching.tune import Job, train_beside  # Ray
+
+        alone, standings = self.alone, ladder.standing
+        assert isinstance(standings, _Standings)
 
         def told(job: Job) -> None:
             standings.refresh(job.architecture)
 
         def text() -> str:
             come = [each for each in ladder.ranked() if ladder.accuracies(each)]
-            done = [*show.steps_done.values(), *[0] * (most - len(show.steps_done))]
-            next_rungs = (steps if steps in alone.ladder else min(rung for rung in alone.ladder if rung > steps) for steps in done)
-            progress.total = max(progress.total, sum(next_rungs))  # that much at least
-            return f"{len(come)} of {most} networks" + (f", best {ladder.accuracies(come[0])[-1]:.2%} ({come[0].origin})" if come else "")
+            best = f", best {ladder.accuracies(come[0])[-1]:.2%} ({come[0].origin})" if come else ""
+            progress.total = max(progress.total, sum(show.steps_done.values()))  # that much at least
+            return f"{len(come)} of {len(ladder.asked) + len(ladder.waiting)} networks{best}"
 
-        most = self.num + sum(each.by_hand for each in ladder.waiting)
-        jobs: list[Job] = []
-        with Progress("finalists", self._steps(most), "step") as progress:
-            show = Shown(progress, alone, jobs, text)
-            train = partial(train_beside, alone, told=told, workers=self.workers, stop=self.stop, show=show)
-            train(ask, climb="the best", head_start=head_start)
-            while challengers := ladder.challengers():
-                progress.total = max(progress.total, progress.done + sum(self._next_rung(ladder, each) for each in challengers))
-                train(partial(next, iter([Job(each.architecture, seed) for each in challengers]), None), climb="all a rung")
-        return ladder
+        def noted() -> Job | None:
+            job = ask()
+            if job and job not in jobs:
+                jobs.append(job)
+            return job
+
+        jobs = [Job(each.architecture, self.opened.setting.seed) for each in ladder.asked]
+        show = Shown(progress, alone, jobs, text)
+        train_beside(alone, noted, told, workers=self.workers, stop=self.stop, show=show, **how)
 
     def _steps(self, networks: int) -> int:
-        """What a ladder of so many networks takes about: of three at a rung one goes on, and the first two in any case."""
+        """What a ladder of so many networks takes about: of three at a rung one goes on."""
         steps, before, climbing = 0.0, 0, float(networks)
         for rung in self.alone.ladder:
             steps, before, climbing = steps + climbing * (rung - before), rung, (climbing + 2) / 3
         return round(steps)
-
-    def _next_rung(self, ladder: Ladder, finalist: Finalist) -> int:
-        """The steps to it."""
-        before, after = [0, *self.alone.ladder][(reached := len(ladder.accuracies(finalist))) : reached + 2]
-        return after - before
 
     def winner(self, ladder: Ladder) -> tuple[Finalist, Mapping[str, float]]:
         """The most accurate finalist that obeys all budgets, and what was measured of it now.
@@ -217,14 +269,11 @@ class Finals:
             ValueError: there is none.
         """
         while winner := ladder.winner():
-            try:
-                measured = self.measured(winner.architecture)
-            except MemoryError:
-                measured = None
-            if measured is not None and all(each.violation(measured.get(each.quantity.name, 0)) <= 0 for each in self.request.budgets):
+            if (measured := self._obeying(winner.architecture)) is not None:
                 return winner, measured
             ladder.leave_out(winner)
-            self._train(ladder, len(ladder.asked))
+            with Progress("finalists", self.alone.steps, "step") as progress:
+                self._train_climbers(ladder, progress)
         failed = sum(ladder.failed(each) for each in ladder.asked)
         raise ValueError(
             f"search: no finalist obeys the budgets to its end: got {len(ladder.asked)}, {failed} of which failed in training; accepted: one or "
@@ -261,7 +310,9 @@ class _Standings:
         self._known[architecture.key] = ["failed"] * len(SHARES) if failed else [at.get(step) for step in self._alone.ladder]
 
     def __call__(self, finalist: Finalist, rung: int) -> Standing:
-        return self._known.get(finalist.key, [None] * len(SHARES))[rung]
+        if finalist.key not in self._known:
+            self.refresh(finalist.architecture)
+        return self._known[finalist.key][rung]
 
 
 def _by_fine_tuned(finalist: Finalist) -> tuple[float, str]:

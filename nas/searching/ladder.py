@@ -1,9 +1,10 @@
 """Who is trained alone before a winner is chosen, and which of them wins.
 
 Finalists are the networks that anyone would draw by hand, the supernet's favourites, and networks drawn for variety. They are trained alone up
-the rungs of a ladder, which the better third climbs. A low rung alone ranks worse than a supernet that ranks well, and both together better than
-either: below the end a finalist's worth is the sum of its two accuracies, alone and with the supernet's weights. Who comes next is chosen by a
-model of the first rung. Nothing here trains: `standing` tells how far a network has come.
+the rungs of a ladder, and two of three are left behind at the first one (by ASHA, as they arrive). A low rung alone ranks worse than a supernet
+that ranks well: there a finalist's worth is the sum of its two accuracies, alone and with the supernet's weights. What the rungs have shown then
+teaches an additive model, which chooses the last finalists near the best ones. The best third of all that stand at the rung before the last is
+trained to the end. Nothing here trains: `standing` tells how far a network has come.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from nas.networks.architecture import Architecture
 from nas.searching.additive import AdditiveModel
 from nas.searching.winner import standard_error
 
-BY_FIRST_RUNG = "first rung"
+BY_MODEL = "model"
 TOLD_APART = 2  # standard errors of a difference between two accuracies
+REDUCTION = 3  # of three networks at a rung one climbs on
 Standing = Literal["failed"] | float | None  # None: not there yet
 
 
@@ -28,7 +30,7 @@ class Finalist:
     """A network that is trained alone.
 
     Attributes:
-        origin: the name of a pattern of mixers or of a published network, or "supernet", "variety", "first rung" after what chose it.
+        origin: the name of a pattern of mixers or of a published network, or "supernet", "variety", "model" after what chose it.
         architecture: in the space's frame.
         by_hand: whether a person would have drawn it.
         supernet: accuracy with inherited weights, a share of the held-out images; None where the space does not have the network.
@@ -47,84 +49,131 @@ class Finalist:
 
 
 class Ladder:
-    """Gives the finalists one by one, and names the winner.
+    """Says who is trained next, and names the winner.
 
     Args:
         first: those known before any is trained, in the order in which they are begun.
-        num: finalists besides those drawn by hand; what `first` leaves open is chosen by what the first rung shows.
-        pool: candidates for that.
         standing: of a finalist at a rung, 0 the first: an accuracy, "failed", or None.
-        rungs: how many there are; the last is the end of the training.
+        rungs: how many there are, two or more; the last is the end of the training.
         num_images: that accuracies are shares of.
         seed: of the choices.
     """
 
     def __init__(
-        self,
-        first: Sequence[Finalist],
-        num: int,
-        pool: Sequence[Finalist],
-        standing: Callable[[Finalist, int], Standing],
-        rungs: int,
-        num_images: int,
-        seed: int = 0,
+        self, first: Sequence[Finalist], standing: Callable[[Finalist, int], Standing], rungs: int, num_images: int, seed: int = 0
     ) -> None:
         self.standing, self._rungs, self._num_images, self._seed = standing, rungs, num_images, seed
-        self.waiting, self._num = list(first), num
+        self.waiting = list(first)
         self.asked: list[Finalist] = []
-        self._pool = list(pool)
         self._out: set[str] = set()
-        scored = {each.key: each.supernet for each in (*first, *pool) if each.supernet is not None}
-        self._unscored = sum(scored.values()) / len(scored) if scored else 0.0  # for whom the supernet has no score
+        self._all_chosen = False
+        scored = [each.supernet for each in first if each.supernet is not None]
+        self._unscored = sum(scored) / len(scored) if scored else 0.0  # for whom the supernet has no score
 
-    def ask(self) -> Finalist | Literal["wait"] | None:
-        """The next finalist; "wait" where too little is known to choose one; None: no more."""
-        full = sum(not each.by_hand for each in self.asked) >= self._num
-        self.waiting = [each for each in self.waiting if each.by_hand or not full]
-        if self.waiting:
-            chosen = self.waiting.pop(0)
-        elif full or not (candidates := self._candidates()):
+    # ---- who is trained --------------------------------------------------------------------------------------------
+
+    def ask(self) -> Finalist | None:
+        """The next of the first finalists, of whom the better third climbs to the rung before the last."""
+        if not self.waiting:
             return None
-        else:
-            known = [(each, at) for each in self.asked if (at := self.standing(each, 0)) is not None]
-            if 2 * len(known) < len(self.asked):
-                return "wait"
-            chosen = replace(self._choose(candidates, [(each, at) for each, at in known if at != "failed"]), origin=BY_FIRST_RUNG)
-        self.asked.append(chosen)
-        return chosen
-
-    def _candidates(self) -> list[Finalist]:
-        taken = {each.key for each in self.asked}
-        return [each for each in self._pool if each.key not in taken]
+        self.asked.append(self.waiting.pop(0))
+        return self.asked[-1]
 
     def head_start(self, finalist: Finalist) -> float:
-        """What is added to an accuracy alone below the end: the accuracy with the supernet's weights."""
+        """What is added to an accuracy alone at the first rung: the accuracy with the supernet's weights."""
         return self._unscored if finalist.supernet is None else finalist.supernet
 
-    def _choose(self, candidates: Sequence[Finalist], seen: Sequence[tuple[Finalist, float]]) -> Finalist:
-        """The candidate worth most in the eyes of an additive model of the first rung, taught by the finalists drawn with replacement: another
-        draw, another opinion, so that what is uncertain is tried too (Thompson sampling by bootstrap)."""
-        rng = random.Random(f"{self._seed}/finalist {len(self.asked)}")
-        if len(seen) < 2:
-            return rng.choice(list(candidates))
-        drawn = rng.choices(list(seen), k=len(seen))
+    def choose(self, pool: Sequence[Finalist], num: int, known: Sequence[Finalist] = ()) -> list[Finalist]:
+        """The last finalists: `num` of a pool, by an additive model of what the first ones have shown.
+
+        For each of them the model is taught by the finalists drawn with replacement: another draw, another opinion, so that what is uncertain
+        is tried too (Thompson sampling by bootstrap).
+
+        Args:
+            pool: candidates; those that were asked for already are left out.
+            num: how many, fewer where the pool has no more.
+            known: what was chosen in an earlier sitting; these are the first of them.
+        """
+        chosen = list(known[:num])
+        taught = self._taught()
+        left = {each.key: each for each in pool if each.key not in {one.key for one in (*self.asked, *chosen)}}
+        while left and len(chosen) < num:
+            rng = random.Random(f"{self._seed}/finalist {len(chosen)}")
+            best = (
+                self._best(list(left.values()), rng.choices(taught, k=len(taught))) if len(taught) > 1 else rng.choice(list(left.values()))
+            )
+            chosen.append(replace(left.pop(best.key), origin=BY_MODEL))
+        self.asked += chosen
+        self._all_chosen = True
+        return chosen
+
+    def leaders(self, num: int) -> list[Finalist]:
+        """Those of the asked whose accuracies promise most."""
+        ordered = sorted(self._taught(), key=lambda pair: pair[1], reverse=True)
+        return [each for each, _ in ordered[:num]]
+
+    def _taught(self) -> list[tuple[Finalist, float]]:
+        """What is known of the asked ones at the rung before the last. Who was left behind earlier is taken to have risen as much as the others."""
+        found = [(each, at) for each in self.asked if not self.failed(each) and (at := self.accuracies(each)[: self._rungs - 1])]
+        both = [at for _, at in found if len(at) == self._rungs - 1]
+        risen = [sum(at[-1] - at[reached] for at in both) / len(both) if both else 0.0 for reached in range(self._rungs - 1)]
+        return [(each, at[-1] + risen[len(at) - 1]) for each, at in found]
+
+    def _best(self, candidates: Sequence[Finalist], taught: Sequence[tuple[Finalist, float]]) -> Finalist:
+        """The candidate of the highest accuracy in the eyes of a model."""
 
         def scores(finalists: Sequence[Finalist]) -> dict[str, list[float]]:
             return {"supernet": [self.head_start(each) for each in finalists]}
 
-        model = AdditiveModel([each.architecture for each, _ in drawn], [at for _, at in drawn], scores([each for each, _ in drawn]))
+        model = AdditiveModel([each.architecture for each, _ in taught], [at for _, at in taught], scores([each for each, _ in taught]))
         predicted = model.predict([each.architecture for each in candidates], scores(candidates))
-        worth = [at + self.head_start(each) for at, each in zip(predicted, candidates, strict=True)]
-        return candidates[max(range(len(candidates)), key=lambda number: worth[number])]
+        return candidates[max(range(len(candidates)), key=lambda number: predicted[number])]
+
+    def climbers(self) -> list[Finalist]:
+        """Who goes on by a rung, once those asked for one by one have come as far as they do; asked again after they have, until there is none.
+
+        At the lower rungs: who was chosen by the model, and networks drawn by hand that the images cannot tell from the leader where they
+        were left. Once all are chosen, to the end: the best third of those at the rung before it, and then networks drawn by hand that the
+        images cannot tell from the winner there. So a winner is never seen to be worse than what anyone would have drawn, and no late one is
+        missed.
+        """
+        left = [each for each in self.asked if not self.failed(each) and each.key not in self._out]
+        reached = {each.key: self.accuracies(each) for each in left}
+        low = [each for each in left if len(reached[each.key]) < self._rungs - 1]
+        leader = max((each for each in left if reached[each.key]), key=lambda each: self._order(each, self._rungs - 1), default=None)
+        going = [each for each in low if each.origin == BY_MODEL or (leader and each.by_hand and self._open(each, leader))]
+        if going or not self._all_chosen:
+            return going
+        high = sorted((each for each in left if each not in low), key=lambda each: reached[each.key][self._rungs - 2], reverse=True)
+        going = [each for each in high[: math.ceil(len(high) / REDUCTION)] if len(reached[each.key]) < self._rungs]
+        winner = self.winner()
+        if going or winner is None:
+            return going or high[:1] or ([leader] if leader else [])
+        return [each for each in high if each.by_hand and len(reached[each.key]) < self._rungs and self._open(each, winner)]
+
+    def _open(self, finalist: Finalist, best: Finalist) -> bool:
+        """Whether chance may explain that it is below another network at the last rung that it has reached (two standard errors of the
+        difference; both are of the same images, so the error is rather smaller). Who has reached none is open."""
+        found, bar = self.accuracies(finalist), self.accuracies(best)
+        if not found:
+            return True
+        at, above = found[-1], bar[len(found) - 1]
+        return above - at <= TOLD_APART * math.hypot(*(standard_error(each, self._num_images) for each in (at, above)))
+
+    # ---- how they stand --------------------------------------------------------------------------------------------
 
     def accuracies(self, finalist: Finalist) -> list[float]:
         """At the rungs that it has reached."""
         found = (self.standing(finalist, rung) for rung in range(self._rungs))
         return [at for at in found if isinstance(at, float)]
 
+    def _order(self, finalist: Finalist, rungs: int | None = None) -> tuple[int, list[float]]:
+        found = self.accuracies(finalist)[:rungs]
+        return len(found), found[-1:]
+
     def ranked(self) -> list[Finalist]:
         """The best first: who has come further, and then who is more accurate there."""
-        return sorted(self.asked, key=lambda each: (len(found := self.accuracies(each)), found[-1:]), reverse=True)
+        return sorted(self.asked, key=self._order, reverse=True)
 
     def winner(self) -> Finalist | None:
         """The most accurate of those that have come to the end and were not left out."""
@@ -137,20 +186,3 @@ class Ladder:
 
     def failed(self, finalist: Finalist) -> bool:
         return any(self.standing(finalist, rung) == "failed" for rung in range(self._rungs))
-
-    def challengers(self) -> list[Finalist]:
-        """Who is to go on by a rung although it was left behind: networks drawn by hand that the images cannot tell from the winner, at the rung
-        where they were left, by two standard errors. Asked until there is none, so that a winner is never seen to be worse than what anyone
-        would have drawn, and no late one is missed. With no winner, who is ahead."""
-        left = [each for each in self.ranked() if 0 < len(self.accuracies(each)) < self._rungs and not self.failed(each)]
-        left = [each for each in left if each.key not in self._out]
-        winner = self.winner()
-        if winner is None:
-            return left[:1]
-        bar = self.accuracies(winner)
-        return [each for each in left if each.by_hand and not self._worse((found := self.accuracies(each))[-1], bar[len(found) - 1])]
-
-    def _worse(self, accuracy: float, bar: float) -> bool:
-        """Whether it is below the bar by more than chance explains. Both are of the same images, so the error is rather smaller."""
-        errors = (standard_error(each, self._num_images) for each in (accuracy, bar))
-        return bar - accuracy > TOLD_APART * math.hypot(*errors)

@@ -24,10 +24,10 @@ from ray.tune.search import Searcher
 from nas.machine import cores
 from nas.networks.architecture import Architecture
 from nas.runs.interrupt import Stopped
+from nas.searching.ladder import REDUCTION
 from nas.searching.ray_workers import check_workers, gpu_share, local_ray, surroundings_kept
 from nas.searching.trained_alone import SHARES, Alone
 
-REDUCTION = 3  # of three networks at a rung one climbs on
 SECONDS_TO_STOP = 20  # for a training that is asked to: it writes a checkpoint
 
 
@@ -38,20 +38,19 @@ class Job(NamedTuple):
     seed: int = 0
 
 
-WAIT = "wait"  # until another result is there
 ERROR = "error"  # in a report: what a training raised
-Ask = Callable[[], "Job | str | None"]
+Ask = Callable[[], Job | None]
 Told = Callable[[Job], None]
-# How far networks come: to the end of the schedule, each to the next rung that it has not reached, or from a rung on only the best third.
+# How far networks come: to the end of the schedule, each to the next rung that it has not reached, or the best third of them, to the rung before the end.
 Climb = Literal["all to the end", "all a rung", "the best"]
 
 
 class _Training(tune.Trainable):
     """What runs in a worker's process: one network after the other, a rung at a time."""
 
-    def setup(self, config: dict[str, Any], alone: Alone, threads: int, halt: Path, one: bool) -> None:  # type: ignore[override] # tune.with_parameters gives the others
+    def setup(self, config: dict[str, Any], alone: Alone, threads: int, halt: Path, climb: Climb) -> None:  # type: ignore[override] # tune.with_parameters gives the others
         torch.set_num_threads(threads)
-        self._alone, self._halt, self._one = alone, halt, one
+        self._alone, self._halt, self._climb = alone, halt, climb
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -72,7 +71,8 @@ class _Training(tune.Trainable):
         self._rung += 1
         accuracy = self._alone.accuracy(*self._job, steps=steps)
         # What is known already climbs rung by rung too: whoever comes next is compared with it at each.
-        done = steps == self._alone.steps or (self._one and new)
+        last = self._alone.ladder[-2 if self._climb == "the best" else -1]
+        done = steps >= last or (self._climb == "all a rung" and new)
         return nothing if accuracy is None else {"worth": accuracy + self._head_start, "rung": rung, "done": done}
 
 
@@ -87,8 +87,8 @@ class _Asked(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         job = None if self.errors else self._ask()
-        if not isinstance(job, Job):
-            return None if job == WAIT and self._jobs else Searcher.FINISHED
+        if job is None:
+            return Searcher.FINISHED
         self._jobs[trial_id] = job
         return {"architecture": job.architecture.to_dict(), "seed": job.seed, "head_start": self._head_start(job)}
 
@@ -149,7 +149,7 @@ def train_beside(
 
     Args:
         alone: how, and where the figures are found afterwards.
-        ask: the next network, each once; `WAIT` where that depends on one in training (with none in training it is the end); None: no more.
+        ask: the next network, each once; None: no more.
         told: called with each network whose figures may have changed.
         workers: trainings beside each other; 0 is one.
         climb: how far each is trained.
@@ -174,7 +174,7 @@ def train_beside(
             "alone": replace(alone, setting=setting, folder=folder),
             "threads": max(1, cores() // num),
             "halt": halt,
-            "one": climb == "all a rung",
+            "climb": climb,
         }
         trainable = tune.with_resources(tune.with_parameters(_Training, **given), {"cpu": 1, "gpu": share})
         scheduler = ASHAScheduler("rung", grace_period=1, max_t=REDUCTION ** (len(SHARES) - 1), reduction_factor=REDUCTION)
