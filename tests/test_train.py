@@ -408,6 +408,6 @@ def test_an_epoch_has_as_many_steps_as_full_batches() -> None:
 
 @pytest.mark.parametrize(("bf16", "on_cpu"), [("gpu", False), ("never", False), ("always", True)])
 def test_autocast_runs_on_a_cpu_by_a_recipes_word_alone(bf16: str, on_cpu: bool) -> None:
-    recipe = Recipe(format="recipe 1", bf16=bf16, supernet=PLAIN, search={"trials": 1}, retrain=PLAIN)
+    recipe = Recipe(format="recipe 1", bf16=bf16, supernet=PLAIN.model_dump(), search={"trials": 1}, retrain=PLAIN)
     with recipe.autocast(CPU):
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == (torch.bfloat16 if on_cpu else torch.float32)
