@@ -242,7 +242,8 @@ class Finals:
         def text() -> str:
             come = [each for each in ladder.ranked() if ladder.accuracies(each)]
             best = f", best {ladder.accuracies(come[0])[-1]:.2%} ({come[0].origin})" if come else ""
-            progress.total = max(progress.total, sum(show.steps_done.values()))  # that much at least
+            next_rungs = (min(rung for rung in alone.ladder if rung >= steps) for steps in show.steps_done.values())
+            progress.total = max(progress.total, sum(next_rungs))  # that much at least
             return f"{len(come)} of {len(ladder.asked) + len(ladder.waiting)} networks{best}"
 
         def noted() -> Job | None:
