@@ -12,7 +12,7 @@ from typing import Any
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
-from nas.quantities import format_quantity
+from nas.quantities import Budget, format_quantity
 from nas.runs.interrupt import Stopped
 from nas.searching.evaluating import Evaluator
 from nas.searching.evolution import History, children
@@ -61,11 +61,7 @@ def candidates(
     evaluated = {trial.architecture.key: trial for trial in trials if trial.evaluation and trial.repeat_of is None}
 
     def within(architecture: Architecture) -> bool:
-        try:
-            measured = measured_values(architecture, request.budgets, measure)
-        except MemoryError:
-            return False
-        return all(each.violation(measured[each.quantity.name]) <= 0 for each in request.budgets if each.quantity.measured)
+        return obeying(architecture, request.budgets, partial(measured_values, budgets=request.budgets, measure=measure)) is not None
 
     named = list(baselines(space, request.budgets, request.floor, opened.setting.frame))
     by_hand = {each.architecture.key: (each.name, each.architecture) for each in reversed(named)}  # two patterns may be one network
@@ -93,6 +89,17 @@ def candidates(
         tuple(finalist("supernet", each.architecture) for each in pool if not measured or within(each.architecture))
         + tuple(finalist("drawn", each) for each in drawn if not measured or within(each)),
     )
+
+
+def obeying(
+    architecture: Architecture, budgets: Sequence[Budget], measured: Callable[[Architecture], Mapping[str, float]]
+) -> Mapping[str, float] | None:
+    """What is measured of a network now, if anything measured is limited; None where that is not within the limits."""
+    try:
+        values = measured(architecture)
+    except MemoryError:
+        return None
+    return values if all(each.violation(values[each.quantity.name]) <= 0 for each in budgets if each.quantity.measured) else None
 
 
 def _in(space: Any, architecture: Architecture) -> bool:
@@ -130,17 +137,22 @@ class Finals:
         setting = self.opened.setting
         return Alone.on_held_out(setting, self.opened.run.folder / "alone", setting.recipe.search.finalist_epochs)
 
+    @cached_property
+    def _tuned(self) -> FineTuned:
+        """Held-out images and what fine-tuning gave, read once."""
+        return FineTuned(self.opened.setting, self.opened.run)
+
     def fine_tuned(self, supernet: Supernet | None, finalists: Sequence[Finalist]) -> list[Finalist]:
         """The same finalists; those that the supernet knows with their accuracies after fine-tuning."""
         if supernet is None:
             return list(finalists)
-        tuned, known = FineTuned(self.opened.setting, self.opened.run), [each for each in finalists if each.supernet is not None]
+        known = [each for each in finalists if each.supernet is not None]
         accuracies = dict[str, float | None]()
         with Progress("fine-tune", len(known), "network") as progress:
             for each in known:
                 if self.stop():
                     raise Stopped(f"fine-tuning stopped after {progress.done} of {len(known)} networks")
-                accuracies[each.key] = tuned.evaluation(supernet, each.architecture).accuracy
+                accuracies[each.key] = self._tuned.evaluation(supernet, each.architecture).accuracy
                 progress.advance()
         return [replace(each, fine_tuned=accuracies.get(each.key)) for each in finalists]
 
@@ -185,11 +197,11 @@ class Finals:
         for parent in (each.architecture for each in leaders if _in(space, each.architecture)):
             near = children(band, History([(space.encode(parent), 0.0)], {*known, *found}), CHILDREN, rng)
             found |= {each.key: each for each in (space.decode(one.values) for one in near)}
-        obey = [each for each in found.values() if self._obeying(each) is not None]
+        obey = [each for each in found.values() if obeying(each, self.request.budgets, self.measured) is not None]
         if supernet is None:
             return [Finalist(BY_MODEL, each) for each in obey]
         setting, frame = self.opened.setting, self.opened.setting.frame
-        held_out, scored = FineTuned(setting, self.opened.run).held_out, list[Finalist]()
+        held_out, scored = self._tuned.held_out, list[Finalist]()
         with Progress("near the leaders", len(obey), "network") as progress:
             for each in obey:
                 if self.stop():
@@ -197,15 +209,6 @@ class Finals:
                 scored.append(Finalist(BY_MODEL, each, supernet=evaluate(supernet, held_out, setting.autocast, (each.at(frame),))))
                 progress.advance()
         return scored
-
-    def _obeying(self, architecture: Architecture) -> Mapping[str, float] | None:
-        """What is measured of it now, if anything measured is limited; None where that is not within the limits."""
-        try:
-            measured = self.measured(architecture)
-        except MemoryError:
-            return None
-        obeys = all(each.violation(measured.get(each.quantity.name, 0)) <= 0 for each in self.request.budgets)
-        return measured if obeys else None
 
     def _train_first(self, ladder: Ladder, progress: Progress, logged: int) -> None:
         """Trains the first finalists; the better third climbs to the rung before the last."""
@@ -270,7 +273,7 @@ class Finals:
             ValueError: there is none.
         """
         while winner := ladder.winner():
-            if (measured := self._obeying(winner.architecture)) is not None:
+            if (measured := obeying(winner.architecture, self.request.budgets, self.measured)) is not None:
                 return winner, measured
             ladder.leave_out(winner)
             with Progress("finalists", self.alone.steps, "step") as progress:
@@ -287,7 +290,7 @@ class Finals:
         if not _in(self.opened.space, winner.architecture):
             return None
         setting, architecture = self.opened.setting, winner.architecture.at(self.opened.setting.frame)
-        tuned = FineTuned(setting, self.opened.run).evaluation(supernet, winner.architecture).accuracy
+        tuned = self._tuned.evaluation(supernet, winner.architecture).accuracy
         if tuned is not None and tuned >= (winner.supernet or 0.0):
             network, accuracy = fine_tune(supernet, winner.architecture, setting, setting.recipe.search.fine_tune), tuned
         elif winner.supernet is not None:

@@ -133,7 +133,7 @@ class _Halt(tune.Stopper):
         return self._since is not None and time.monotonic() - self._since > SECONDS_TO_STOP
 
 
-# Eight parameters: what a caller is asked, told and shown on the way, each by its name.
+# Eight parameters, six of them by name: what a caller is asked, told and shown on the way. An object for them would only be unpacked again here.
 def train_beside(
     alone: Alone,
     ask: Ask,
@@ -170,18 +170,13 @@ def train_beside(
     folder = alone.folder.resolve()
     with tempfile.TemporaryDirectory() as scratch, _quiet(), local_ray(num):
         halt = Path(scratch) / "halt"
-        given = {
-            "alone": replace(alone, setting=setting, folder=folder),
-            "threads": max(1, cores() // num),
-            "halt": halt,
-            "climb": climb,
-        }
+        its = replace(alone, setting=setting, folder=folder)
+        given = {"alone": its, "threads": max(1, cores() // num), "halt": halt, "climb": climb}
         trainable = tune.with_resources(tune.with_parameters(_Training, **given), {"cpu": 1, "gpu": share})
-        scheduler = ASHAScheduler("rung", grace_period=1, max_t=REDUCTION ** (len(SHARES) - 1), reduction_factor=REDUCTION)
         asked = _Asked(lambda: None if stop() else ask(), told, alone, head_start)
         settings = tune.TuneConfig(
             metric="worth", mode="max", num_samples=-1, max_concurrent_trials=num, reuse_actors=True,
-            search_alg=asked, scheduler=scheduler if climb == "the best" else FIFOScheduler(),
+            search_alg=asked, scheduler=_scheduler() if climb == "the best" else FIFOScheduler(),
         )  # fmt: skip
         about = tune.RunConfig(
             name="trainings",
@@ -196,6 +191,10 @@ def train_beside(
         raise asked.errors[0]
     if stop():
         raise Stopped("trainings stopped")
+
+
+def _scheduler() -> ASHAScheduler:
+    return ASHAScheduler("rung", grace_period=1, max_t=REDUCTION ** (len(SHARES) - 1), reduction_factor=REDUCTION)
 
 
 @contextmanager
