@@ -15,7 +15,6 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from nas.networks.architecture import Architecture
@@ -28,30 +27,34 @@ IMAGES = 5000  # who wins is not asked here
 Choice = Callable[[Sequence[Finalist], Sequence[Finalist], int, int], list[str]]  # of (seen, others, how many, seed): keys
 
 
-def by_ladder(first_rung: dict[str, float], scored: bool) -> Choice:
-    """As `search` chooses: additive models of the first rung, each taught by another draw, with the supernet's scores or without."""
+def by_ladder(first_rung: dict[str, float]) -> Choice:
+    """As `search` chooses: an additive model of the first rung, with the supernet's scores where they help."""
 
     def choose(seen: Sequence[Finalist], others: Sequence[Finalist], num: int, seed: int) -> list[str]:
-        known = (lambda each: each) if scored else (lambda each: replace(each, supernet=None))
-        ladder = Ladder([known(each) for each in seen], lambda each, rung: None if rung else first_rung[each.key], 2, IMAGES, seed)
+        ladder = Ladder(seen, lambda each, rung: None if rung else first_rung[each.key], 2, IMAGES)
         while ladder.ask():
             pass
-        return [each.key for each in ladder.choose([known(each) for each in others], num)]
+        return [each.key for each in ladder.choose(others, num)]
 
     return choose
 
 
-def by_model(first_rung: dict[str, float]) -> Choice:
-    """The best by one additive model of the first rung and the supernet's scores, which learns nothing more on the way."""
+def by_model(first_rung: dict[str, float], scored: bool, resampled: bool) -> Choice:
+    """The same model always with the scores or never; or as many models as networks are chosen, each taught by another resample (bootstrap)."""
+
+    def scores(which: Sequence[Finalist]) -> dict[str, list[float]]:
+        return {"supernet": [each.supernet or 0.0 for each in which]} if scored else {}
 
     def choose(seen: Sequence[Finalist], others: Sequence[Finalist], num: int, seed: int) -> list[str]:
-        def scores(which: Sequence[Finalist]) -> dict[str, list[float]]:
-            return {"supernet": [each.supernet or 0.0 for each in which]}
-
-        model = AdditiveModel([each.architecture for each in seen], [first_rung[each.key] for each in seen], scores(seen))
-        predicted = model.predict([each.architecture for each in others], scores(others))
-        order = sorted(range(len(others)), key=lambda number: predicted[number], reverse=True)
-        return [others[number].key for number in order[:num]]
+        rng, chosen = random.Random(seed), list[str]()
+        while len(chosen) < num:
+            taught = rng.choices(seen, k=len(seen)) if resampled else seen
+            model = AdditiveModel([each.architecture for each in taught], [first_rung[each.key] for each in taught], scores(taught))
+            predicted = dict(
+                zip([each.key for each in others], model.predict([each.architecture for each in others], scores(others)), strict=True)
+            )
+            chosen.append(max(predicted.keys() - set(chosen), key=predicted.__getitem__))
+        return chosen
 
     return choose
 
@@ -80,8 +83,9 @@ def main() -> None:
         Finalist("", Architecture.from_dict(each["architecture"], str(given.file)), supernet=each["supernet"]) for each in networks
     ]
     ways: dict[str, Choice] = {
-        "chance": by_chance, "supernet": by_supernet, "model": by_model(first_rung),
-        "ladder": by_ladder(first_rung, scored=True), "ladder, no supernet": by_ladder(first_rung, scored=False),
+        "chance": by_chance, "supernet": by_supernet, "ladder": by_ladder(first_rung),
+        "scores always": by_model(first_rung, scored=True, resampled=False), "scores never": by_model(first_rung, scored=False, resampled=False),
+        "resampled": by_model(first_rung, scored=True, resampled=True),
     }  # fmt: skip
     better, short = ({name: list[float]() for name in ways} for _ in range(2))
     for draw in range(given.draws):

@@ -29,7 +29,7 @@ from nas.training.loop import evaluate
 from nas.training.train_network import save_network
 
 DRAWN = 300  # candidates where no search has evaluated any
-FAVOURITES, VARIED = 3, 6  # one finalist of so many is a favourite of the supernet, or drawn for variety; the others a model chooses
+FAVOURITES, VARIED = 4, 6  # one finalist of so many is a favourite of the supernet, or drawn for variety; the others a model chooses
 WIDER = 2  # so many times the favourites are fine-tuned before these are chosen
 LEADERS, CHILDREN = 5, 12  # near so many finalists the model may choose, of so many networks each
 
@@ -165,17 +165,15 @@ class Finals:
         first = sorted((each for each in tuned if each.by_hand or each.origin == "variety" or each in best), key=_by_fine_tuned)
         asked, chosen = self._asked_before()
         first = [*asked, *(each for each in first if each.key not in {one.key for one in (*asked, *chosen)})]
-        num_images, seed = self.opened.setting.images.size(self.alone.judged_on), self.opened.setting.seed
-        ladder = Ladder(first, _Standings(self.alone), len(SHARES), num_images, seed)
+        ladder = Ladder(first, _Standings(self.alone), len(SHARES), self.opened.setting.images.size(self.alone.judged_on))
         num_chosen = max(0, self.num - sum(not each.by_hand for each in first))
         with Progress("finalists", self._steps(len(first) + num_chosen), "step") as progress:
             self._train_first(ladder, progress, len(asked))
             self._train_climbers(ladder, progress)
-            known = {each.key for each in (*who.pool, *ladder.asked)}
-            pool = [*who.pool, *self._children(supernet, ladder.leaders(LEADERS), known)] if num_chosen > len(chosen) else []
-            for each in ladder.choose(pool, num_chosen, chosen)[len(chosen) :]:
-                self._log(each)
+            ladder.again(chosen)
             self._train_climbers(ladder, progress)
+            self._train_chosen(ladder, progress, supernet, who.pool, num_chosen - len(chosen))
+            self._train_climbers(ladder, progress, to_the_end=True)
         return ladder
 
     def _asked_before(self) -> tuple[list[Finalist], list[Finalist]]:
@@ -191,14 +189,14 @@ class Finals:
 
     def _children(self, supernet: Supernet | None, leaders: Sequence[Finalist], known: Set[str]) -> list[Finalist]:
         """Networks near the leaders, one or two decisions away and not known yet, with their accuracies by the supernet."""
-        space, rng = self.opened.space, random.Random(f"{self.opened.setting.seed}/children")
-        band = Band(space, cost, self.request.budgets, self.request.floor)
+        space, band = self.opened.space, Band(self.opened.space, cost, self.request.budgets, self.request.floor)
         found: dict[str, Architecture] = {}
         for parent in (each.architecture for each in leaders if _in(space, each.architecture)):
+            rng = random.Random(f"{self.opened.setting.seed}/children of {parent.key}")
             near = children(band, History([(space.encode(parent), 0.0)], {*known, *found}), CHILDREN, rng)
             found |= {each.key: each for each in (space.decode(one.values) for one in near)}
         obey = [each for each in found.values() if obeying(each, self.request.budgets, self.measured) is not None]
-        if supernet is None:
+        if supernet is None or not obey:
             return [Finalist(BY_MODEL, each) for each in obey]
         setting, frame = self.opened.setting, self.opened.setting.frame
         held_out, scored = self._tuned.held_out, list[Finalist]()
@@ -225,11 +223,24 @@ class Finals:
 
         self._train(ladder, progress, ask, climb="the best", head_start=head_start)
 
-    def _train_climbers(self, ladder: Ladder, progress: Progress) -> None:
+    def _train_chosen(self, ladder: Ladder, progress: Progress, supernet: Supernet | None, pool: Sequence[Finalist], num: int) -> None:
+        """Chooses and trains the others, as many at a time as are trained beside each other, each time with what the last ones have shown."""
+        found, parents = list(pool), set[str]()
+        while num > 0:
+            leaders = [each for each in ladder.leaders(LEADERS) if each.key not in parents]
+            parents |= {each.key for each in leaders}
+            found += self._children(supernet, leaders, {each.key for each in (*found, *ladder.asked)})
+            chosen = ladder.choose(found, min(num, max(1, self.workers)))
+            for each in chosen:
+                self._log(each)
+            self._train_climbers(ladder, progress)
+            num = num - len(chosen) if chosen else 0
+
+    def _train_climbers(self, ladder: Ladder, progress: Progress, to_the_end: bool = False) -> None:
         """Trains who goes on, a rung at a time, until there is none."""
         from nas.searching.tune import Job  # Ray
 
-        while climbers := ladder.climbers():
+        while climbers := ladder.climbers(to_the_end):
             jobs = iter([Job(each.architecture, self.opened.setting.seed) for each in climbers])
             self._train(ladder, progress, partial(next, jobs, None), climb="all a rung")
 
@@ -277,7 +288,7 @@ class Finals:
                 return winner, measured
             ladder.leave_out(winner)
             with Progress("finalists", self.alone.steps, "step") as progress:
-                self._train_climbers(ladder, progress)
+                self._train_climbers(ladder, progress, to_the_end=True)
         failed = sum(ladder.failed(each) for each in ladder.asked)
         raise ValueError(
             f"search: no finalist obeys the budgets to its end: got {len(ladder.asked)}, {failed} of which failed in training; accepted: one or "

@@ -3,14 +3,14 @@
 Finalists are the networks that anyone would draw by hand, the supernet's favourites, and networks drawn for variety. They are trained alone up
 the rungs of a ladder, and two of three are left behind at the first one (by ASHA, as they arrive). A low rung alone ranks worse than a supernet
 that ranks well: there a finalist's worth is the sum of its two accuracies, alone and with the supernet's weights. What the rungs have shown then
-teaches an additive model, which chooses the last finalists near the best ones. The best third of all that stand at the rung before the last is
-trained to the end. Nothing here trains: `standing` tells how far a network has come.
+teaches an additive model, which chooses the other finalists near the best ones, a few at a time and each time with what the last ones have
+shown. The best third of all that stand at the rung before the last is trained to the end. Nothing here trains: `standing` tells how far a
+network has come.
 """
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -56,17 +56,13 @@ class Ladder:
         standing: of a finalist at a rung, 0 the first: an accuracy, "failed", or None.
         rungs: how many there are, two or more; the last is the end of the training.
         num_images: that accuracies are shares of.
-        seed: of the choices.
     """
 
-    def __init__(
-        self, first: Sequence[Finalist], standing: Callable[[Finalist, int], Standing], rungs: int, num_images: int, seed: int = 0
-    ) -> None:
-        self.standing, self._rungs, self._num_images, self._seed = standing, rungs, num_images, seed
+    def __init__(self, first: Sequence[Finalist], standing: Callable[[Finalist, int], Standing], rungs: int, num_images: int) -> None:
+        self.standing, self._rungs, self._num_images = standing, rungs, num_images
         self.waiting = list(first)
         self.asked: list[Finalist] = []
         self._out: set[str] = set()
-        self._all_chosen = False
         scored = [each.supernet for each in first if each.supernet is not None]
         self._unscored = sum(scored) / len(scored) if scored else 0.0  # for whom the supernet has no score
 
@@ -83,29 +79,25 @@ class Ladder:
         """What is added to an accuracy alone at the first rung: the accuracy with the supernet's weights."""
         return self._unscored if finalist.supernet is None else finalist.supernet
 
-    def choose(self, pool: Sequence[Finalist], num: int, known: Sequence[Finalist] = ()) -> list[Finalist]:
-        """The last finalists: `num` of a pool, by an additive model of what the first ones have shown.
-
-        For each of them the model is taught by the finalists drawn with replacement: another draw, another opinion, so that what is uncertain
-        is tried too (Thompson sampling by bootstrap).
+    def choose(self, pool: Sequence[Finalist], num: int) -> list[Finalist]:
+        """More finalists: `num` of a pool, those that an additive model of what the asked ones have shown puts first.
 
         Args:
             pool: candidates; those that were asked for already are left out.
             num: how many, fewer where the pool has no more.
-            known: what was chosen in an earlier sitting; these are the first of them.
         """
-        chosen = list(known[:num])
-        taught = self._taught()
-        left = {each.key: each for each in pool if each.key not in {one.key for one in (*self.asked, *chosen)}}
-        while left and len(chosen) < num:
-            rng = random.Random(f"{self._seed}/finalist {len(chosen)}")
-            best = (
-                self._best(list(left.values()), rng.choices(taught, k=len(taught))) if len(taught) > 1 else rng.choice(list(left.values()))
-            )
-            chosen.append(replace(left.pop(best.key), origin=BY_MODEL))
+        known = {each.key for each in self.asked}
+        left = [each for each in pool if each.key not in known]
+        if len(taught := self._taught()) > 1:
+            worth = dict(zip([each.key for each in left], self._predicted(left, taught), strict=True))
+            left.sort(key=lambda each: worth[each.key], reverse=True)
+        chosen = [replace(each, origin=BY_MODEL) for each in left[:num]]
         self.asked += chosen
-        self._all_chosen = True
         return chosen
+
+    def again(self, chosen: Sequence[Finalist]) -> None:
+        """Takes back those that were chosen in an earlier sitting."""
+        self.asked += chosen
 
     def leaders(self, num: int) -> list[Finalist]:
         """Those of the asked whose accuracies promise most."""
@@ -119,21 +111,24 @@ class Ladder:
         risen = [sum(at[-1] - at[reached] for at in both) / len(both) if both else 0.0 for reached in range(self._rungs - 1)]
         return [(each, at[-1] + risen[len(at) - 1]) for each, at in found]
 
-    def _best(self, candidates: Sequence[Finalist], taught: Sequence[tuple[Finalist, float]]) -> Finalist:
-        """The candidate of the highest accuracy in the eyes of a model."""
+    def _predicted(self, candidates: Sequence[Finalist], taught: Sequence[tuple[Finalist, float]]) -> list[float]:
+        """Accuracies of candidates at the rung before the last, by a model that may use the supernet's scores: it does where these foretell each
+        of the taught ones from the others better than what they are made of does alone."""
+        networks, accuracies = [each.architecture for each, _ in taught], [at for _, at in taught]
 
         def scores(finalists: Sequence[Finalist]) -> dict[str, list[float]]:
             return {"supernet": [self.head_start(each) for each in finalists]}
 
-        model = AdditiveModel([each.architecture for each, _ in taught], [at for _, at in taught], scores([each for each, _ in taught]))
-        predicted = model.predict([each.architecture for each in candidates], scores(candidates))
-        return candidates[max(range(len(candidates)), key=lambda number: predicted[number])]
+        scored = AdditiveModel(networks, accuracies, scores([each for each, _ in taught]))
+        plain = AdditiveModel(networks, accuracies)
+        wanted = [each.architecture for each in candidates]
+        return scored.predict(wanted, scores(candidates)) if scored.error < plain.error else plain.predict(wanted)
 
-    def climbers(self) -> list[Finalist]:
+    def climbers(self, to_the_end: bool = False) -> list[Finalist]:
         """Who goes on by a rung, once those asked for one by one have come as far as they do; asked again after they have, until there is none.
 
         At the lower rungs: who was chosen by the model, and networks drawn by hand that the images cannot tell from the leader where they
-        were left. Once all are chosen, to the end: the best third of those at the rung before it, and then networks drawn by hand that the
+        were left. To the end, once all are chosen: the best third of those at the rung before it, and then networks drawn by hand that the
         images cannot tell from the winner there. So a winner is never seen to be worse than what anyone would have drawn, and no late one is
         missed.
         """
@@ -142,7 +137,7 @@ class Ladder:
         low = [each for each in left if len(reached[each.key]) < self._rungs - 1]
         leader = max((each for each in left if reached[each.key]), key=lambda each: self._order(each, self._rungs - 1), default=None)
         going = [each for each in low if each.origin == BY_MODEL or (leader and each.by_hand and self._open(each, leader))]
-        if going or not self._all_chosen:
+        if going or not to_the_end:
             return going
         high = sorted((each for each in left if each not in low), key=lambda each: reached[each.key][self._rungs - 2], reverse=True)
         going = [each for each in high[: math.ceil(len(high) / REDUCTION)] if len(reached[each.key]) < self._rungs]
