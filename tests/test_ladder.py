@@ -13,12 +13,12 @@ from nas.networks.architecture import Architecture, Stage
 from nas.searching.ladder import BY_MODEL, Finalist, Ladder, Standing
 from tests.test_search import FRAME
 
-MIXERS = ("conv", "attention", "mlp", "shift")
+MIXERS = ("conv", "attention", "token_mlp", "s2_shift")
 RUNGS, IMAGES = 3, 1000
 
 
 def network(first: str, second: str, width: int) -> Architecture:
-    return Architecture(FRAME, 4, (Stage(width, (first, second), 2.0),))
+    return Architecture(FRAME, 4, (Stage(width, (first, second), 2.0, kernel=3, head_width=16),))
 
 
 EVERY = [network(first, second, width) for first in MIXERS for second in MIXERS for width in range(16, 96, 16)]

@@ -17,8 +17,8 @@ STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 def features(architecture: Architecture) -> dict[str, float]:
-    """What a network is made of: for each stage the share of its blocks that each mixer has, and 1 for each size that it has."""
-    found: dict[str, float] = {}
+    """What a network is made of: its blocks, and for each stage the share of them that each mixer has, and 1 for each size that it has."""
+    found = {"blocks": float(sum(stage.depth for stage in architecture.stages))}
     for number, stage in enumerate(architecture.stages):
         for mixer in stage.mixers:
             found[f"{number} {mixer}"] = found.get(f"{number} {mixer}", 0.0) + 1 / stage.depth

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.searching.additive import AdditiveModel
 from nas.searching.winner import standard_error
@@ -112,17 +113,23 @@ class Ladder:
         return [(each, at[-1] + risen[len(at) - 1]) for each, at in found]
 
     def _predicted(self, candidates: Sequence[Finalist], taught: Sequence[tuple[Finalist, float]]) -> list[float]:
-        """Accuracies of candidates at the rung before the last, by a model that may use the supernet's scores: it does where these foretell each
-        of the taught ones from the others better than what they are made of does alone."""
-        networks, accuracies = [each.architecture for each, _ in taught], [at for _, at in taught]
+        """Accuracies of candidates at the rung before the last, by a model that may use the supernet's scores beside what networks are made of and
+        cost: it does where it then foretells each of the taught ones from the others better than without."""
+        known = [each for each, _ in taught]
 
-        def scores(finalists: Sequence[Finalist]) -> dict[str, list[float]]:
-            return {"supernet": [self.head_start(each) for each in finalists]}
+        def model(*names: str) -> tuple[float, list[float]]:
+            """Its error, and what it predicts."""
+            found = AdditiveModel([each.architecture for each in known], [at for _, at in taught], scores(known, names))
+            return found.error, found.predict([each.architecture for each in candidates], scores(candidates, names))
 
-        scored = AdditiveModel(networks, accuracies, scores([each for each, _ in taught]))
-        plain = AdditiveModel(networks, accuracies)
-        wanted = [each.architecture for each in candidates]
-        return scored.predict(wanted, scores(candidates)) if scored.error < plain.error else plain.predict(wanted)
+        def scores(finalists: Sequence[Finalist], names: Sequence[str]) -> dict[str, list[float]]:
+            every = {
+                "macs": [float(cost(each.architecture).macs) for each in finalists],
+                "supernet": [self.head_start(each) for each in finalists],
+            }
+            return {name: every[name] for name in names}
+
+        return min(model("macs"), model("macs", "supernet"), key=lambda found: found[0])[1]
 
     def climbers(self, to_the_end: bool = False) -> list[Finalist]:
         """Who goes on by a rung, once those asked for one by one have come as far as they do; asked again after they have, until there is none.
