@@ -25,7 +25,7 @@ from nas.runs.records import read_run
 from nas.searching.comparison import read_found
 from nas.searching.finals import LEADERS
 from nas.searching.inherited import FineTuned
-from nas.searching.ladder import Finalist, Ladder
+from nas.searching.ladder import Finalist, Ladder, Look
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import Alone
 from nas.spaces.decisions import SearchSpace
@@ -146,12 +146,17 @@ def test_the_model_may_choose_what_is_near_the_leaders_by_its_accuracy_with_the_
 ) -> None:
     """Beside what the search evaluated: new networks within the budget, a decision or two from a leader, or with sizes moved after that."""
     monkeypatch.setattr(tune, "train_beside", in_this_process())
-    pools, leaders, choose = list[Sequence[Finalist]](), list[Finalist](), Ladder.choose
+    pools, leaders, looked, choose = list[Sequence[Finalist]](), list[Finalist](), list[Finalist](), Ladder.choose
 
-    def watched(self: Ladder, pool: Sequence[Finalist], num: int) -> list[Finalist]:
+    def watched(self: Ladder, pool: Sequence[Finalist], num: int, look: Look) -> list[Finalist]:
+        def watched_look(shortlist: Sequence[Finalist], scored: bool) -> list[Finalist]:
+            found = look(shortlist, scored)
+            looked.extend(found if scored else [])
+            return found
+
         pools.append(list(pool))
         leaders.extend(self.leaders(LEADERS))
-        return choose(self, pool, num)
+        return choose(self, pool, num, watched_look)
 
     monkeypatch.setattr(Ladder, "choose", watched)
     with recording() as seen:
@@ -166,11 +171,12 @@ def test_the_model_may_choose_what_is_near_the_leaders_by_its_accuracy_with_the_
     space = SearchSpace.read(folder / "tiny.yaml")
     assert len(near) > 10 and all(len({each.key for each in pool}) == len(pool) for pool in pools)
     for each in near:
-        assert len(found[each.key]) == 40 and each.supernet == pytest.approx(np.mean(found[each.key]))
         assert 160_000 <= cost(each.architecture).macs <= 200_000
         values, others = space.encode(each.architecture), [space.encode(one.architecture) for one in leaders]
         mixers = [sum(values[name] != other[name] for name in space.mixer_decisions) for other in others]
         assert min(mixers) <= 2
+    scored = [each for each in looked if each.key in {one.key for one in near}]
+    assert scored and all(len(found[each.key]) == 40 and each.supernet == pytest.approx(np.mean(found[each.key])) for each in scored)
     assert {each.key for each in near} - {each.key for each in leaders}
 
 

@@ -31,7 +31,7 @@ from nas.training.train_network import save_network
 DRAWN = 300  # candidates where no search has evaluated any
 FAVOURITES, VARIED = 4, 6  # one finalist of so many is a favourite of the supernet, or drawn for variety; the others a model chooses
 WIDER = 2  # so many times the favourites are fine-tuned before these are chosen
-LEADERS, CHILDREN = 5, 12  # near so many finalists the model may choose, of so many networks each
+LEADERS, CHILDREN = 5, 60  # near so many finalists the model may choose, of so many networks each
 
 
 @dataclass(frozen=True)
@@ -187,26 +187,36 @@ class Finals:
     def _log(self, finalist: Finalist) -> None:
         self.opened.run.log("finalist", study=self.study, schedule=self.alone.digest, **_plain(finalist))
 
-    def _children(self, supernet: Supernet | None, leaders: Sequence[Finalist], known: Set[str]) -> list[Finalist]:
-        """Networks near the leaders, one or two decisions away and not known yet, with their accuracies by the supernet."""
+    def _children(self, leaders: Sequence[Finalist], known: Set[str]) -> list[Finalist]:
+        """Networks near the leaders, one or two decisions away and not known yet."""
         space, band = self.opened.space, Band(self.opened.space, cost, self.request.budgets, self.request.floor)
         found: dict[str, Architecture] = {}
         for parent in (each.architecture for each in leaders if _in(space, each.architecture)):
             rng = random.Random(f"{self.opened.setting.seed}/children of {parent.key}")
             near = children(band, History([(space.encode(parent), 0.0)], {*known, *found}), CHILDREN, rng)
             found |= {each.key: each for each in (space.decode(one.values) for one in near)}
-        obey = [each for each in found.values() if obeying(each, self.request.budgets, self.measured) is not None]
-        if supernet is None or not obey:
-            return [Finalist(BY_MODEL, each) for each in obey]
-        setting, frame = self.opened.setting, self.opened.setting.frame
-        held_out, scored = self._tuned.held_out, list[Finalist]()
-        with Progress("near the leaders", len(obey), "network") as progress:
-            for each in obey:
+        return [Finalist(BY_MODEL, each) for each in found.values()]
+
+    def _look(self, supernet: Supernet | None, finalists: Sequence[Finalist], scored: bool) -> list[Finalist]:
+        """Those of a shortlist that obey what is measured; if wanted, with their accuracies by the supernet. Both are found out once."""
+        setting, looked, found = self.opened.setting, self._looked, list[Finalist]()
+        with Progress("shortlist", len(finalists), "network") as progress:
+            for each in finalists:
                 if self.stop():
-                    raise Stopped(f"scoring stopped after {progress.done} of {len(obey)} networks")
-                scored.append(Finalist(BY_MODEL, each, supernet=evaluate(supernet, held_out, setting.autocast, (each.at(frame),))))
+                    raise Stopped(f"looking at candidates stopped after {progress.done} of {len(finalists)} networks")
+                obeys, score = looked.get(each.key, (None, each.supernet))
+                obeys = obeying(each.architecture, self.request.budgets, self.measured) is not None if obeys is None else obeys
+                if obeys and scored and score is None and supernet is not None and _in(self.opened.space, each.architecture):
+                    score = evaluate(supernet, self._tuned.held_out, setting.autocast, (each.architecture.at(setting.frame),))
+                looked[each.key] = (obeys, score)
+                found += [replace(each, supernet=score)] if obeys else []
                 progress.advance()
-        return scored
+        return found
+
+    @cached_property
+    def _looked(self) -> dict[str, tuple[bool, float | None]]:
+        """By key, what `_look` has found out."""
+        return {}
 
     def _train_first(self, ladder: Ladder, progress: Progress, logged: int) -> None:
         """Trains the first finalists; the better third climbs to the rung before the last."""
@@ -229,12 +239,14 @@ class Finals:
         while num > 0:
             leaders = [each for each in ladder.leaders(LEADERS) if each.key not in parents]
             parents |= {each.key for each in leaders}
-            found += self._children(supernet, leaders, {each.key for each in (*found, *ladder.asked)})
-            chosen = ladder.choose(found, min(num, max(1, self.workers)))
+            found += self._children(leaders, {each.key for each in (*found, *ladder.asked)})
+            chosen = ladder.choose(found, min(num, max(1, self.workers)), partial(self._look, supernet))
             for each in chosen:
                 self._log(each)
             self._train_climbers(ladder, progress)
-            num = num - len(chosen) if chosen else 0
+            left = [each for each in found if self._looked.get(each.key, (True, None))[0]]
+            num = num - len(chosen) if chosen or len(left) < len(found) else 0
+            found = left
 
     def _train_climbers(self, ladder: Ladder, progress: Progress, to_the_end: bool = False) -> None:
         """Trains who goes on, a rung at a time, until there is none."""

@@ -23,6 +23,7 @@ from nas.searching.winner import standard_error
 BY_MODEL = "model"
 TOLD_APART = 2  # standard errors of a difference between two accuracies
 REDUCTION = 3  # of three networks at a rung one climbs on
+SHORTLIST = 10  # so many for each one to be chosen are looked at
 Standing = Literal["failed"] | float | None  # None: not there yet
 
 
@@ -47,6 +48,9 @@ class Finalist:
     @property
     def key(self) -> str:
         return self.architecture.key
+
+
+Look = Callable[[Sequence[Finalist], bool], list[Finalist]]
 
 
 class Ladder:
@@ -80,19 +84,27 @@ class Ladder:
         """What is added to an accuracy alone at the first rung: the accuracy with the supernet's weights."""
         return self._unscored if finalist.supernet is None else finalist.supernet
 
-    def choose(self, pool: Sequence[Finalist], num: int) -> list[Finalist]:
+    def choose(self, pool: Sequence[Finalist], num: int, look: Look = lambda finalists, scored: list(finalists)) -> list[Finalist]:
         """More finalists: `num` of a pool, those that an additive model of what the asked ones have shown puts first.
+
+        The model knows what networks are made of and cost. It heeds the supernet's scores too, among those that it puts on a shortlist without
+        them, where it then foretells each of the asked ones from the others better.
 
         Args:
             pool: candidates; those that were asked for already are left out.
             num: how many, fewer where the pool has no more.
+            look: gives those of a shortlist that may be trained; with True, each with the supernet's score.
         """
         known = {each.key for each in self.asked}
         left = [each for each in pool if each.key not in known]
-        if len(taught := self._taught()) > 1:
-            worth = dict(zip([each.key for each in left], self._predicted(left, taught), strict=True))
-            left.sort(key=lambda each: worth[each.key], reverse=True)
-        chosen = [replace(each, origin=BY_MODEL) for each in left[:num]]
+        heeds, taught = False, self._taught()
+        if len(taught) > 1:
+            plain, with_scores = (_Model(self, taught, names) for names in (("macs",), ("macs", "supernet")))
+            left, heeds = plain.ordered(left), with_scores.error < plain.error
+        left = look(left[: SHORTLIST * num], heeds)
+        if heeds:
+            left = with_scores.ordered(left)
+        chosen = [replace(each, origin=BY_MODEL) for each in look(left[:num], True)]
         self.asked += chosen
         return chosen
 
@@ -111,25 +123,6 @@ class Ladder:
         both = [at for _, at in found if len(at) == self._rungs - 1]
         risen = [sum(at[-1] - at[reached] for at in both) / len(both) if both else 0.0 for reached in range(self._rungs - 1)]
         return [(each, at[-1] + risen[len(at) - 1]) for each, at in found]
-
-    def _predicted(self, candidates: Sequence[Finalist], taught: Sequence[tuple[Finalist, float]]) -> list[float]:
-        """Accuracies of candidates at the rung before the last, by a model that may use the supernet's scores beside what networks are made of and
-        cost: it does where it then foretells each of the taught ones from the others better than without."""
-        known = [each for each, _ in taught]
-
-        def model(*names: str) -> tuple[float, list[float]]:
-            """Its error, and what it predicts."""
-            found = AdditiveModel([each.architecture for each in known], [at for _, at in taught], scores(known, names))
-            return found.error, found.predict([each.architecture for each in candidates], scores(candidates, names))
-
-        def scores(finalists: Sequence[Finalist], names: Sequence[str]) -> dict[str, list[float]]:
-            every = {
-                "macs": [float(cost(each.architecture).macs) for each in finalists],
-                "supernet": [self.head_start(each) for each in finalists],
-            }
-            return {name: every[name] for name in names}
-
-        return min(model("macs"), model("macs", "supernet"), key=lambda found: found[0])[1]
 
     def climbers(self, to_the_end: bool = False) -> list[Finalist]:
         """Who goes on by a rung, once those asked for one by one have come as far as they do; asked again after they have, until there is none.
@@ -188,3 +181,25 @@ class Ladder:
 
     def failed(self, finalist: Finalist) -> bool:
         return any(self.standing(finalist, rung) == "failed" for rung in range(self._rungs))
+
+
+class _Model:
+    """What finalists are worth at the rung before the last, by their choices and some numbers, "macs" and "supernet"."""
+
+    def __init__(self, ladder: Ladder, taught: Sequence[tuple[Finalist, float]], names: Sequence[str]) -> None:
+        self._ladder, self._names = ladder, names
+        known = [each for each, _ in taught]
+        self._model = AdditiveModel([each.architecture for each in known], [at for _, at in taught], self._numbers(known))
+        self.error = self._model.error
+
+    def _numbers(self, finalists: Sequence[Finalist]) -> dict[str, list[float]]:
+        every: dict[str, Callable[[Finalist], float]] = {
+            "macs": lambda each: cost(each.architecture).macs,
+            "supernet": self._ladder.head_start,
+        }
+        return {name: [every[name](each) for each in finalists] for name in self._names}
+
+    def ordered(self, finalists: Sequence[Finalist]) -> list[Finalist]:
+        """The best first."""
+        worth = self._model.predict([each.architecture for each in finalists], self._numbers(finalists))
+        return [finalists[number] for number in sorted(range(len(finalists)), key=worth.__getitem__, reverse=True)]
