@@ -216,6 +216,12 @@ def test_an_interrupt_loses_nothing_and_the_same_call_trains_what_is_missing(ima
     assert rung.error is None
     assert [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs] == [min(3, at + 1) for at in reached]
 
+    high, given = Run(alone, jobs), iter(jobs)
+    high(lambda: next(given, None), climb="all but the end")
+    assert [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs] == [
+        max(2, min(3, at + 1)) for at in reached
+    ]
+
     second, given = Run(alone, jobs), iter(jobs)
     second(lambda: next(given, None), climb="all to the end")
     assert second.error is None

@@ -243,18 +243,22 @@ class Finals:
             chosen = ladder.choose(found, min(num, max(1, self.workers)), partial(self._look, supernet))
             for each in chosen:
                 self._log(each)
-            self._train_climbers(ladder, progress)
+            if chosen:
+                self._train_all(ladder, progress, chosen, "all but the end")
             left = [each for each in found if self._looked.get(each.key, (True, None))[0]]
             num = num - len(chosen) if chosen or len(left) < len(found) else 0
             found = left
 
     def _train_climbers(self, ladder: Ladder, progress: Progress, to_the_end: bool = False) -> None:
         """Trains who goes on, a rung at a time, until there is none."""
+        while climbers := ladder.climbers(to_the_end):
+            self._train_all(ladder, progress, climbers, "all a rung")
+
+    def _train_all(self, ladder: Ladder, progress: Progress, which: Sequence[Finalist], climb: str) -> None:
         from nas.searching.tune import Job  # Ray
 
-        while climbers := ladder.climbers(to_the_end):
-            jobs = iter([Job(each.architecture, self.opened.setting.seed) for each in climbers])
-            self._train(ladder, progress, partial(next, jobs, None), climb="all a rung")
+        jobs = iter([Job(each.architecture, self.opened.setting.seed) for each in which])
+        self._train(ladder, progress, partial(next, jobs, None), climb=climb)
 
     def _train(self, ladder: Ladder, progress: Progress, ask: Callable[[], Any], **how: Any) -> None:
         from nas.searching.tune import Job, train_beside  # Ray

@@ -1,4 +1,4 @@
-"""Many networks trained alone, beside each other, by Ray Tune: each to the end or to its next rung, or up a ladder that the best alone climb (ASHA).
+"""Many networks trained alone, beside each other, by Ray Tune: each as far as it is to come, or up a ladder that the best alone climb (ASHA).
 
 What trainings give lies in the files of `Alone`, not in Tune's: an interrupted run begins Tune anew, every finished rung is there at once, and
 what is left over goes on from its checkpoint.
@@ -41,8 +41,9 @@ class Job(NamedTuple):
 ERROR = "error"  # in a report: what a training raised
 Ask = Callable[[], Job | None]
 Told = Callable[[Job], None]
-# How far networks come: to the end of the schedule, each to the next rung that it has not reached, or the best third of them, to the rung before the end.
-Climb = Literal["all to the end", "all a rung", "the best"]
+# How far networks come: to the end of the schedule, each to the next rung that it has not reached, to the rung before the end, or the best third of
+# them to that rung.
+Climb = Literal["all to the end", "all a rung", "all but the end", "the best"]
 
 
 class _Training(tune.Trainable):
@@ -71,7 +72,7 @@ class _Training(tune.Trainable):
         self._rung += 1
         accuracy = self._alone.accuracy(*self._job, steps=steps)
         # What is known already climbs rung by rung too: whoever comes next is compared with it at each.
-        last = self._alone.ladder[-2 if self._climb == "the best" else -1]
+        last = self._alone.ladder[-2 if self._climb in ("all but the end", "the best") else -1]
         done = steps >= last or (self._climb == "all a rung" and new)
         return nothing if accuracy is None else {"worth": accuracy + self._head_start, "rung": rung, "done": done}
 
