@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nas.cost import cost
 from nas.networks.architecture import Architecture, Stage
 from nas.searching.ladder import BY_MODEL, Finalist, Ladder, Standing
 from tests.test_search import FRAME
@@ -218,6 +219,33 @@ def test_the_model_heeds_the_supernet_only_where_that_foretells_the_finalists() 
         chosen = judged(first, at).choose(pool, 4)
         assert np.mean([at[each.key] for each in chosen]) > np.percentile([at[each.key] for each in pool], 80)
     assert sum(same) > 16
+
+
+def test_a_shortlist_alone_is_looked_at_and_who_is_chosen_has_a_score() -> None:
+    """What the look leaves out is not chosen."""
+    rng = random.Random(2)
+    first, pool = finalists(rng, 8)
+    at = {key: found[1] for key, found in curves_of(rng, noise=0.0).items()}
+    unscored = [replace(each, supernet=None) for each in pool]
+    looks, barred = list[list[str]](), set[str]()
+
+    def look(shortlist: Sequence[Finalist], scored: bool) -> list[Finalist]:
+        looks.append([each.key for each in shortlist])
+        barred.update(looks[0][:3])
+        return [replace(each, supernet=0.5 if scored else None) for each in shortlist if each.key not in barred]
+
+    chosen = judged(first, at).choose(unscored, 2, look)
+    assert len(looks[0]) == 20 < len(pool) and all(set(each) <= set(looks[0]) for each in looks)
+    assert len(chosen) == 2 and all(each.supernet == 0.5 and each.key not in barred for each in chosen)
+
+
+def test_the_model_knows_what_a_network_costs() -> None:
+    """The larger the better, and the sizes of the pool were never seen."""
+    small, large = ([each for each in EVERY if (each.stages[0].width > 48) == large] for large in (False, True))
+    at = {each.key: 0.5 + cost(each).macs / 1e8 for each in EVERY}
+    ladder = judged([Finalist("", each) for each in random.Random(0).sample(small, 20)], at)
+    chosen = ladder.choose([Finalist("", each) for each in large], 3)
+    assert [each.architecture.stages[0].width for each in chosen] == [80] * 3
 
 
 def test_who_is_chosen_next_depends_on_what_the_last_ones_have_shown() -> None:
