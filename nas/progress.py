@@ -47,6 +47,11 @@ class Progress:
             self.done = self._done_before = done - 1
         self.advance(done - self.done, text)
 
+    def skip(self, count: int) -> None:
+        """Says that `count` more units were done by an earlier process, which do not count as speed."""
+        self.done += count
+        self._done_before += count
+
     def advance(self, count: int = 1, text: str | None = None) -> None:
         """Says that `count` more units are done; `text`, such as the loss, stays until there is another."""
         self.done += count

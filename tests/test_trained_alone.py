@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ from recording import SIDE, Recording, numbers, read_number, recording, write_im
 from torch import Tensor, nn
 
 from nas.networks.architecture import Architecture, Frame, Stage
+from nas.progress import Progress
 from nas.runs.interrupt import Stopped
+from nas.searching import trained_alone
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import MEMORY, NOT_FINITE, SHARES, Alone
 from nas.training import loop
@@ -337,3 +341,19 @@ def test_a_training_that_cannot_be_had_is_recorded_with_its_reason_but_never_ove
     ended = alone.train(NETWORK, SEED + 1).ended
     alone.fail(NETWORK, SEED + 1, reason="ended its worker twice")
     assert alone.known(NETWORK, SEED + 1).ended == ended and ended and ended.accuracy is not None
+
+
+def test_only_new_steps_count_as_speed_whoever_is_asked_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trained_alone, "LOOK", 0.0)
+    first, second = NETWORK, replace(NETWORK, patch=2)
+    steps = {first.key: 70, second.key: 50}
+    known = cast(Alone, SimpleNamespace(steps=100, steps_done=lambda architecture, seed: steps[architecture.key]))
+    seconds, stream, jobs = [0.0], io.StringIO(), [(first, 0)]
+    with Progress("finalists", 200, clock=lambda: seconds[0], stream=stream) as progress:
+        trained_alone.Shown(progress, known, jobs)()
+        show = trained_alone.Shown(progress, known, jobs)  # every lot of trainings has its own
+        show()
+        jobs.append((second, 0))
+        seconds[0], steps[first.key] = 20.0, 80
+        show()
+    assert progress.done == 130 and "130/200 steps, 2 s/step" in stream.getvalue().splitlines()[-1]

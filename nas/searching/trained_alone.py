@@ -266,10 +266,15 @@ class Shown:
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
+        earlier = 0  # what those that are seen for the first time had done before
         for architecture, seed in self._jobs:
-            if (architecture.key, seed) not in self.steps_done or self.steps_done[architecture.key, seed] < self._alone.steps:
-                self.steps_done[architecture.key, seed] = self._alone.steps_done(architecture, seed)
+            job = architecture.key, seed
+            seen = job in self.steps_done
+            if not seen or self.steps_done[job] < self._alone.steps:
+                self.steps_done[job] = self._alone.steps_done(architecture, seed)
+            earlier += 0 if seen else self.steps_done[job]
         done = sum(self.steps_done.values())
+        self._progress.skip(min(earlier, max(0, done - self._progress.done)))
         ended = f"{sum(steps >= self._alone.steps for steps in self.steps_done.values())} of {len(self._jobs)} trainings"
         text = self._text() if self._text else ended
         if done > self._progress.done:  # who goes on from a checkpoint was further once
