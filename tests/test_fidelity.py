@@ -102,6 +102,17 @@ def test_bias_is_by_the_share_of_a_networks_blocks() -> None:
     assert bias["conv"] == pytest.approx(sum(w * r for w, r in zip(weights, residuals, strict=True)) / sum(weights))
 
 
+def test_bias_is_by_depth_too_in_thirds_that_keep_networks_of_one_depth_together() -> None:
+    """Ten networks of 2, 2, 3, 3, 3, 3, 4, 5, 6, 6 blocks: two are overrated by all nine places, and eight underrated for it."""
+    entries = made(10)
+    depths = (2, 2, 3, 3, 3, 3, 4, 5, 6, 6)
+    for place, (entry, depth) in enumerate(zip(entries["networks"], depths, strict=True)):
+        stages = [{"mixers": ["conv"] * (depth - 1)}, {"mixers": ["conv"]}]
+        entry |= {"architecture": {"stages": stages}, "retrained": [0.5 + place / 100], "supernet": 0.5 + ((place - 2) % 10) / 100}
+    bias = figures_of(entries)["bias"]["supernet"]
+    assert bias == pytest.approx({"conv": 0, "2 to 3 blocks": (2 * 8 - 4 * 2) / 6 / 9, "4 to 4 blocks": -2 / 9, "5 to 6 blocks": -2 / 9})
+
+
 def test_a_network_without_a_truth_does_not_count() -> None:
     entries = made()
     before = figures_of(entries)

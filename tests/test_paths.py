@@ -113,22 +113,6 @@ def test_every_option_of_every_decision_is_trained(path: Path) -> None:
             assert all(seen[name, option] >= STEPS / 40 for option in options if option != NO_MIXER), (name, seen)
 
 
-def test_with_even_depths_every_depth_of_a_stage_runs_as_often_as_any_other() -> None:
-    """Over any whole number of cycles of all depths, where sizes of other kinds can bring every depth into the range; and the cost stays in it."""
-    path = HERE.parent / "search_spaces" / "cifar_small.yaml"
-    space, levels = read(path)
-    drawn = [path_of_step(space, levels, 0, step, even_depths=True) for step in range(240)]
-    for stage in (0, 1):
-        depths = Counter(each.stages[stage].depth for each in drawn)
-        assert set(depths) == {1, 2, 3} and max(depths.values()) - min(depths.values()) <= 4, depths
-        uneven = Counter(each.stages[stage].depth for each in paths(path)[:240])
-        assert uneven[3] < 50, "else there would be nothing to even out"
-    assert sum(levels.low - 0.02 <= levels.of(cost(each)) <= 1.02 for each in drawn) > 0.9 * len(drawn)
-    for name in space.mixer_decisions:  # fairness of mixers stays what it is
-        if name.endswith("b0.mixer"):
-            assert set(Counter(each.stages[int(name[1])].mixers[0] for each in drawn).values()) == {30}
-
-
 # ---- ranges ------------------------------------------------------------------------------------------------------------
 
 

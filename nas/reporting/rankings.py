@@ -49,8 +49,8 @@ def as_table(found: Entries) -> Iterator[str]:
         yield _row(title(other), [_verdict(figures[f"{one} - {other}"]["tau"]) if one != other else "" for one in RANKED], 34)
     yield ""
     yield _row("overrated, in ranks of 0 to 1", [title(one) for one in RANKED], 34)
-    for mixer in bias[RANKED[0]]:
-        yield _row(mixer, [f"{bias[one][mixer]:+.3f}" for one in RANKED], 34)
+    for group in bias[RANKED[0]]:
+        yield _row(group, [f"{bias[one][group]:+.3f}" for one in RANKED], 34)
     yield ""
     if missing := [title(name) for name in SCORES if name not in figures]:
         yield f"Not known of every network, and left out: {', '.join(missing)}."
@@ -83,7 +83,7 @@ def _verdict(difference: list[float | None]) -> str:
 
 
 def draw(found: Entries) -> bytes:
-    """A PNG file: the accuracies of networks trained alone against three scores, and which mixers the supernet overrates."""
+    """A PNG file: the accuracies of networks trained alone against three scores, and which mixers and depths the supernet overrates."""
     import matplotlib
     from matplotlib.figure import Figure  # not pyplot, which may look for a display
 
@@ -121,18 +121,18 @@ def draw(found: Entries) -> bytes:
 
 
 def _bars(panel: Any, bias: Mapping[str, Mapping[str, float]]) -> None:
-    """How far each mixer is overrated, two bars for each."""
-    mixers = list(bias[RANKED[0]])
+    """How far each mixer, and each third by number of blocks, is overrated; two bars for each."""
+    groups = list(bias[RANKED[0]])
     height = 0.8 / len(RANKED)
     for place, one in enumerate(RANKED):
-        at = [row + (place - (len(RANKED) - 1) / 2) * height for row in range(len(mixers))]
-        panel.barh(at, [bias[one][mixer] for mixer in mixers], height, label=title(one), color=("0.35", "0.7")[place])
-    panel.set_yticks(range(len(mixers)), mixers)
+        at = [row + (place - (len(RANKED) - 1) / 2) * height for row in range(len(groups))]
+        panel.barh(at, [bias[one][group] for group in groups], height, label=title(one), color=("0.35", "0.7")[place])
+    panel.set_yticks(range(len(groups)), groups)
     panel.invert_yaxis()
     panel.axvline(0, color="black", linewidth=0.8)
     panel.set_axisbelow(True)
     panel.grid(axis="x", alpha=0.25)
-    panel.set_title("mixers: underrated (-), overrated (+)", pad=26)
+    panel.set_title("mixers and depths: underrated (-), overrated (+)", pad=26)
     panel.set_xlabel("rank by score less rank by accuracy alone, ranks from 0 to 1")
     panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(RANKED), frameon=False)  # above the bars, wherever these go
 

@@ -236,6 +236,16 @@ def mixer_shares(architecture: Mapping[str, Any]) -> dict[str, float]:
     return {mixer: count / len(blocks) for mixer, count in Counter(blocks).items()}
 
 
+def _thirds(depths: Sequence[int]) -> list[dict[str, float]]:
+    """Of each network which third of all it is in by its number of blocks, as ``{"5 to 6 blocks": 1.0}``; networks of one depth are in the same."""
+    ordered, third = sorted(depths), len(depths) // 3
+    low, high = ordered[third - 1], ordered[-third]
+    parts = [0 if depth <= low else 2 if depth >= high else 1 for depth in depths]
+    its = {part: [depth for depth, each in zip(depths, parts, strict=True) if each == part] for part in set(parts)}
+    names = {part: f"{min(each)} to {max(each)} blocks" for part, each in its.items()}
+    return [{names[part]: 1.0} for part in parts]
+
+
 def ranked(entries: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The networks of a fidelity file that count, each with its `truth`: the mean accuracy over the seeds it was trained with."""
     return [{**each, "truth": statistics.fmean(each["retrained"])} for each in entries["networks"] if "failure" not in each]
@@ -251,7 +261,8 @@ def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, A
     Returns:
         figures: by score ("A - B": their difference) and figure of `nas.pareto.FIGURES` [value, low, high], of what `rank_figures` gives.
         ceiling: the same figures of one seed's accuracies against another's, over the networks that have both; None with fewer than ten.
-        bias: by ranked score and mixer how far the networks are overrated, as `mean_rank_residuals` says.
+        bias: by ranked score and mixer, and third of the networks by number of blocks, how far the networks are overrated, as
+            `mean_rank_residuals` says.
         truth: mean, standard deviation, minimum and maximum of the accuracies alone.
         means: of the scores that are accuracies.
 
@@ -262,14 +273,15 @@ def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, A
     truth = [each["truth"] for each in networks]
     columns = {name: [each[name] for each in networks] for name in SCORES}
     scores = {name: column for name, column in columns.items() if None not in column}  # with a gap there is no ranking
-    shares = [mixer_shares(each["architecture"]) for each in networks]
+    depths = _thirds([sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in networks])
+    made_of = [{**mixer_shares(each["architecture"]), **depth} for each, depth in zip(networks, depths, strict=True)]
     both = [each["retrained"] for each in networks if len(each["retrained"]) > 1]
     again = {"again": [each[1] for each in both]}
     ceiling = rank_figures(again, [each[0] for each in both], resamples)["again"] if len(both) >= LEAST else None
     return {
         "figures": {name: _plain(found) for name, found in rank_figures(scores, truth, resamples, RANKED).items()},
         "ceiling": _plain(ceiling) if ceiling else None,
-        "bias": {name: mean_rank_residuals(scores[name], truth, shares) for name in RANKED},
+        "bias": {name: mean_rank_residuals(scores[name], truth, made_of) for name in RANKED},
         "truth": {"mean": statistics.fmean(truth), "std": statistics.stdev(truth), "min": min(truth), "max": max(truth)},
         "means": {name: statistics.fmean(scores[name]) for name in ACCURACIES if name in scores},
     }

@@ -111,12 +111,12 @@ class SupernetRun:
             )
 
             def path(step: int) -> tuple[Architecture]:
-                return (path_of_step(self.space, levels, setting.seed, step, phase.even_depths).at(setting.frame),)
+                return (path_of_step(self.space, levels, setting.seed, step).at(setting.frame),)
 
             judged = {name: (each.at(setting.frame),) for name, each in self.ends(levels).items()}
             train_supernet(supernet, setting, self.identity, path, judged, self.run, Report(self.run, "supernet", stop))
             load_supernet(supernet, setting, self.identity, self.run)  # its averaged weights, where the recipe wants these
-            self.run.log("supernet drawn", **drawn(self.space, levels, setting.seed, steps, phase.even_depths))
+            self.run.log("supernet drawn", **drawn(self.space, levels, setting.seed, steps))
             self.run.record(supernet_finished=now())
         if curve := [line for line in self.run.metrics("supernet rung") if {"smallest", "largest"} <= line.keys()]:
             small, large = curve[-1]["smallest"], curve[-1]["largest"]

@@ -25,30 +25,27 @@ COUNTED = 2000  # updates whose paths are counted
 STRATA = 8  # levels in a row that lie in different parts of the range, its two ends among them
 
 
-def path_of_step(space: SearchSpace, levels: Levels, seed: int, step: int, even_depths: bool = False) -> Architecture:
+def path_of_step(space: SearchSpace, levels: Levels, seed: int, step: int) -> Architecture:
     """The architecture of an update, as a function of (seed, step).
 
     Args:
         space: in the frame in which costs are counted.
         levels: the range of costs. Where its mixers fit into it at no size, a path is the nearest that was found.
-        even_depths: every depth of a stage has its turn too, and the other sizes alone are moved where these suffice.
     """
     rng = random.Random(f"{seed}/{step}")
     mixers = {name: _in_turn(options, f"{seed}/{name}", step) for name, options in space.mixer_decisions.items()}
     sizes = [name for name in space.decisions if name not in mixers]
-    depths = {name: _in_turn(space.decisions[name], f"{seed}/{name}", step) for name in sizes if even_depths and name.endswith(".depth")}
-    movable = [[name for name in sizes if name not in depths]] * TRIES + [sizes] * (TRIES if depths else 0)
     part = (_in_turn(range(STRATA), f"{seed}/level", step) + rng.random()) / STRATA
     wanted = levels.low ** (1 - part)  # even in the logarithm
     found: list[tuple[float, Values]] = []
-    while len(found) < len(movable) and not (found and found[-1][0] == 0):
-        start = {**space.random(rng), **mixers, **depths}
-        values, reached = moved(space, start, wanted, lambda v: levels.of(cost(space.decode(v))), movable[len(found)], rng)
+    while len(found) < TRIES and not (found and found[-1][0] == 0):
+        start = {**space.random(rng), **mixers}
+        values, reached = moved(space, start, wanted, lambda v: levels.of(cost(space.decode(v))), sizes, rng)
         found.append((max(levels.low - reached, reached - 1, 0.0), values))
     return space.decode(min(found, key=lambda each: each[0])[1])
 
 
-def drawn(space: SearchSpace, levels: Levels, seed: int, steps: int, even_depths: bool = False) -> dict[str, Any]:
+def drawn(space: SearchSpace, levels: Levels, seed: int, steps: int) -> dict[str, Any]:
     """What a training drew, from at most 2,000 of its updates: by stage and block how often each mixer was trained there ("none" where the
     network ended before), and how many paths lay in each tenth of the range of costs, evenly in the logarithm."""
     every = max(1, steps // COUNTED)
@@ -56,7 +53,7 @@ def drawn(space: SearchSpace, levels: Levels, seed: int, steps: int, even_depths
     costs: Counter[int] = Counter()
     deepest = [stage.depth for stage in space.largest(lambda architecture: cost(architecture).macs).stages]
     for step in range(0, steps, every):
-        path = path_of_step(space, levels, seed, step, even_depths)
+        path = path_of_step(space, levels, seed, step)
         for i, stage in enumerate(path.stages):
             for block in range(deepest[i]):
                 mixer = stage.mixers[block] if block < stage.depth else "none"

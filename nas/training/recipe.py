@@ -76,12 +76,6 @@ class Phase(BaseModel):
         return self.steps if self.steps is not None else max(1, round(self.epochs * steps_per_epoch))  # type: ignore[operator]
 
 
-class SupernetPhase(Phase):
-    """How a supernet is trained: one network an update, as `nas/training/paths.py` draws them."""
-
-    even_depths: StrictBool = False  # every depth of a stage as often as any other, so that later blocks are trained too
-
-
 class SearchSettings(BaseModel):
     """How many networks a search evaluates with the supernet's weights, in generations of `population`, with `batch_size` images at a time;
     and how the best are told apart: fine-tuned for so many steps, and `finalists` of them trained alone for so many epochs."""
@@ -102,7 +96,7 @@ class Recipe(BaseModel):
     format: str
     resolution: Annotated[StrictInt, Field(ge=1)] | None = None  # None: the images' own
     bf16: Literal["gpu", "always", "never"] = "gpu"
-    supernet: SupernetPhase
+    supernet: Phase
     search: SearchSettings
     retrain: Phase
 
