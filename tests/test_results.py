@@ -33,6 +33,7 @@ def test_raw_networks_are_what_their_keys_say() -> None:
 
 
 LADDER = "network | from | MACs | supernet | 2 epochs alone | 5 epochs | 15 epochs"
+BY_HAND = {"d4d7e837395f": "78.6", "b99e9afc011b": "78.7"}
 TRUTH = "network of the truth | supernet | 2 epochs | 5 epochs | 10 epochs | 20 epochs"
 
 
@@ -44,8 +45,11 @@ def test_every_figure_of_a_network_is_printed_as_it_was_measured(columns: str, e
     assert printed
     for key, cells in printed.items():
         measured = [raw[key]["plain"], *(raw[key]["rungs"].get(each) for each in epochs), raw[key]["accuracy"]]
-        # What was trained further than the ladder asked is told in the text.
-        assert all(cell in ("", percent(each)) for cell, each in zip(cells[-len(measured) :], measured, strict=True)), key
+        by_hand = BY_HAND.get(key)
+        if by_hand:  # trained further than the ladder asked; told in the text
+            assert f"{100 * measured[-1]:.1f}" == by_hand, key
+            measured[-1] = None
+        assert cells[-len(measured) :] == [percent(each) for each in measured], key
 
 
 def taus(networks: list[dict[str, Any]], *scores: Any) -> list[str]:
