@@ -18,7 +18,7 @@ HOME = _PACKAGE if (_PACKAGE / "search_spaces").is_dir() else _PACKAGE.parent
 _HOMES = {
     "Architecture": "nas.networks.architecture",
     "Network": "nas.networks.network",
-    "load_network": "nas.networks.network",
+    "load_network": "nas.networks.trained",
     "SearchSpace": "nas.spaces.decisions",
     "Supernet": "nas.spaces.supernet",
 }

@@ -12,7 +12,7 @@ import torch
 from command_line import refused, run, succeed
 
 from nas.networks.architecture import FORMAT, read_architecture
-from nas.networks.network import load_network
+from nas.networks.trained import load_network
 from nas.published.presets import preset_names
 from nas.yaml_files import read_yaml, write_yaml
 

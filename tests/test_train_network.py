@@ -11,7 +11,7 @@ import torch
 
 from nas.data import Data
 from nas.networks.architecture import Architecture, Frame, Stage
-from nas.networks.network import load_network
+from nas.networks.trained import load_network
 from nas.networks.weight_files import load_weights
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped

@@ -32,7 +32,8 @@ from nas.cost import cost
 from nas.data import Data, DataSource
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame, Stage
-from nas.networks.network import Network, load_network
+from nas.networks.network import Network
+from nas.networks.trained import load_network
 from nas.networks.weight_files import load_weights
 from nas.runs.folder import Run
 from nas.spaces.decisions import SearchSpace

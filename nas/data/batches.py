@@ -17,6 +17,7 @@ from nas.data.decoding import Samples, decode, stream
 from nas.data.images import Images
 from nas.data.seeding import BOX, DRAW, MIX, ORDER, generator, permutation
 from nas.data.splits import Found, stratified
+from nas.networks.preprocessing import Preprocessing, normalised
 
 MAX_HELD_OUT = 5000  # a fifth of the training images is held out for selection, but no more
 MEASURED = 2000  # training images, the same in every run, that mean and standard deviation are taken from
@@ -57,6 +58,11 @@ class Data:
         self._decoded: dict[str, tuple[Tensor, bool]] = {}
         self.mean, self.std = channel_statistics(self._decode(found.train, found.train.sample(MEASURED))[0])
         self._shift, self._scale = (torch.tensor(values, device=device).mul_(255).view(-1, 1, 1) for values in (self.mean, self.std))
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to an image before a network sees it, but for augmentation."""
+        return Preprocessing(self.resolution, self.channels, self.mean, self.std)
 
     def size(self, split: str) -> int:
         """Returns the number of images of a split."""
@@ -174,7 +180,7 @@ class Data:
         return decode(images, index, (self.channels, self.resolution), max(1, self._loaders), self.name)
 
     def _normalised(self, x: Tensor) -> Tensor:
-        return x.float().sub_(self._shift).div_(self._scale)
+        return normalised(x, self._shift, self._scale)
 
 
 def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nas.data.augmentation import RESIZED_RATIO, random_boxes
-from nas.data.images import Images, centre_square, picture, scaled
+from nas.data.images import Images, picture
+from nas.networks.preprocessing import centre_square, scaled
 from nas.progress import Progress
 
 CHUNK = 256  # images a thread decodes between two reports

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from nas.data.seeding import SPLIT, permutation
+from nas.networks.preprocessing import in_channels
 
 SURVEYED = 32  # images whose headers say the channels and the resolution of a set
 
 Labels = NDArray[np.int64]
-Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, which need not be whole
 
 
 class Images(ABC):
@@ -87,31 +87,11 @@ def picture(images: Images, index: int, channels: int, draft: int | None = None)
             size = image.size
             if draft is not None:
                 image.draft(None, (draft, draft))
-            if image.mode.startswith(("I", "F")):
-                # Pillow would clip these to 255: a white image, without a word.
-                raise ValueError(f"pixels of more than 8 bits (mode {image.mode})")
-            if "transparency" in image.info:
-                image = image.convert("RGBA")
-            return image.convert("L" if channels == 1 else "RGB"), size
+            return in_channels(image, channels), size
     except MemoryError:
         raise
     except Exception as error:  # a decoder that meets garbage may raise anything: OSError, SyntaxError, struct.error...
         raise broken_image(images.place(index), error) from error
-
-
-def centre_square(image: Image.Image) -> Box:
-    """Returns the largest square in the middle of an image."""
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
-
-
-def scaled(image: Image.Image, box: Box, resolution: int) -> NDArray[np.uint8]:
-    """Scales a box of an image to a square (bilinear; antialiased where it shrinks): uint8, [channels, R, R]."""
-    whole = image.size == (resolution, resolution) and box == (0, 0, resolution, resolution)
-    array = np.asarray(image if whole else image.resize((resolution, resolution), Image.Resampling.BILINEAR, box))
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def broken_image(place: str, error: Exception) -> ValueError:

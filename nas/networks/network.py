@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
 from nas.networks.architecture import Architecture
 from nas.networks.layers import BlockSpecs, layer_specs, outline, run
-from nas.networks.weight_files import load_weights
+from nas.networks.preprocessing import Preprocessing
 
 
 def attach(root: nn.Module, name: str, module: nn.Module) -> None:
@@ -39,6 +36,10 @@ class Network(nn.Module):
         architecture: what to build; its frame says for which images and classes.
         drop_path: rate of the last block; the others rise to it linearly from 0.
 
+    Attributes:
+        classes: their names in order; empty where nobody said.
+        preprocess: makes a Pillow image into what the network takes; None where nobody said how. `load_network` sets both.
+
     Raises:
         ValueError: a mixer cannot take its width or grid; the message names the place.
     """
@@ -46,6 +47,8 @@ class Network(nn.Module):
     def __init__(self, architecture: Architecture, drop_path: float = 0.0) -> None:
         super().__init__()
         self.architecture = architecture
+        self.classes: tuple[str, ...] = ()
+        self.preprocess: Preprocessing | None = None
         self.outline = outline(architecture)
         built: set[str] = set()
         for spec in layer_specs(architecture):
@@ -67,23 +70,3 @@ class Network(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Images [B, channels, resolution, resolution] to logits [B, classes]."""
         return run(self.outline, lambda spec, *inputs: attached(self, spec.weights)(*inputs), images_BCHW)
-
-
-def load_network(path: Path | str) -> Network:
-    """The network of a weights file that `retrain` or `import-weights` wrote, in evaluation mode.
-
-    Raises:
-        ValueError: one line: no such file, damaged, or not of a network of this project.
-    """
-    weights, metadata = load_weights(Path(path))
-    if "architecture" not in metadata:
-        raise ValueError(f"{path}: no architecture in its metadata: got {', '.join(metadata) or 'none'}; accepted: what retrain wrote.")
-    try:
-        architecture = Architecture.from_dict(json.loads(metadata["architecture"]), str(path))
-        with torch.device("meta"):
-            network = Network(architecture)
-        network.load_state_dict(weights, assign=True)
-    except (ValueError, RuntimeError) as error:  # RuntimeError: names or shapes that do not fit
-        what = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path}: not the weights of the network that its metadata name: {what}. Restore it, or train again.") from None
-    return network.eval()

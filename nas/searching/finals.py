@@ -11,6 +11,7 @@ from typing import Any
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
+from nas.networks.trained import save_network
 from nas.progress import Progress
 from nas.quantities import Budget, format_quantity
 from nas.runs.interrupt import Stopped
@@ -26,7 +27,6 @@ from nas.searching.trained_alone import SHARES, Alone, Shown
 from nas.spaces.supernet import Supernet
 from nas.training.fine_tune import fine_tune
 from nas.training.loop import evaluate
-from nas.training.train_network import save_network
 
 DRAWN = 300  # candidates where no search has evaluated any
 FAVOURITES, VARIED = 4, 6  # one finalist of so many is a favourite of the supernet, or drawn for variety; the others a model chooses
@@ -324,7 +324,7 @@ class Finals:
             network, accuracy = supernet.subnet(architecture).eval(), winner.supernet
         else:  # it fails to be fine-tuned, and nobody knows what it is worth before
             return None
-        save_network(path, network, architecture, setting.images)
+        save_network(path, network.state_dict(), architecture, setting.images.classes, setting.images.preprocessing)
         return accuracy
 
 

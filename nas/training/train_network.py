@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from nas.data import Data
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
-from nas.networks.weight_files import save_weights
+from nas.networks.trained import save_network
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.training.loop import Course, evaluate, train_model
@@ -90,18 +87,6 @@ def train_network(
     if evaluate_on:
         batches_shown = report.evaluated(evaluate_on, images.size(evaluate_on), images.evaluation_batches(evaluate_on, batch_size))
         accuracy = evaluate(model, batches_shown, setting.autocast)
-    save_network(folder.folder / "weights.safetensors", model, trained, images)
+    save_network(folder.folder / "weights.safetensors", model.state_dict(), trained, images.classes, images.preprocessing)
     size = images.size(evaluate_on) if evaluate_on else 0
     return TrainingResult(accuracy, size, steps, steps / per_epoch, tuple(report.rungs()))
-
-
-def save_network(path: Path, model: nn.Module, architecture: Architecture, images: Data) -> None:
-    """Writes a trained network's weights with what is needed to use them: architecture, names of the classes, mean and deviation of images."""
-    described = {
-        "architecture": architecture.to_dict(),
-        "classes": list(images.classes),
-        "mean": list(images.mean),
-        "std": list(images.std),
-    }
-    weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    save_weights(path, weights, {name: json.dumps(value) for name, value in described.items()})

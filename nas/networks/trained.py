@@ -1,0 +1,62 @@
+"""A trained network's file: its weights, and all that is needed to use them on an image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nas.networks.architecture import Architecture
+from nas.networks.network import Network
+from nas.networks.preprocessing import INTERPOLATIONS, Preprocessing
+from nas.networks.weight_files import load_weights, save_weights
+
+
+def save_network(path: Path, weights: Mapping[str, Tensor], architecture: Architecture, classes: Sequence[str], how: Preprocessing) -> None:
+    """Writes a network's weights with its architecture, the names of its classes in their order, and how its images are made.
+
+    Raises:
+        ValueError: one line, when there is no room or no permission.
+    """
+    described = {"architecture": architecture.to_dict(), "classes": list(classes), **how.recorded()}
+    save_weights(path, weights, {name: json.dumps(value) for name, value in described.items()})
+
+
+def load_network(path: Path | str) -> Network:
+    """The network of a weights file that `retrain`, `search` or `import-weights` wrote, in evaluation mode.
+
+    It takes images [B, channels, resolution, resolution] to logits [B, classes]. `network.preprocess(image)` makes such an image of a
+    Pillow one, as it was made for the test, and `network.classes` has the names of the classes.
+
+    Raises:
+        ValueError: one line: no such file, damaged, or not of a network of this project.
+    """
+    weights, metadata = load_weights(Path(path))
+    if "architecture" not in metadata:
+        raise ValueError(f"{path}: no architecture in its metadata: got {', '.join(metadata) or 'none'}; accepted: what retrain wrote.")
+    try:
+        told = {name: json.loads(value) for name, value in metadata.items()}
+        architecture = Architecture.from_dict(told["architecture"], str(path))
+        with torch.device("meta"):
+            network = Network(architecture)
+        network.load_state_dict(weights, assign=True)
+        network.classes, network.preprocess = tuple(map(str, told.get("classes", ()))), _preprocessing(architecture, told)
+    except (ValueError, RuntimeError, TypeError) as error:  # RuntimeError: names or shapes that do not fit
+        what = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: not the weights of the network that its metadata name: {what}. Restore it, or train again.") from None
+    return network.eval()
+
+
+def _preprocessing(architecture: Architecture, told: Mapping[str, object]) -> Preprocessing | None:
+    """What the metadata say of it; None where they say nothing, as in files of earlier versions."""
+    if "mean" not in told or "std" not in told:
+        return None
+    frame = architecture.frame
+    given = {name: told[name] for name in ("crop", "interpolation") if name in told}
+    how = Preprocessing(frame.resolution, frame.channels, tuple(map(float, told["mean"])), tuple(map(float, told["std"])), **given)  # type: ignore[call-overload,arg-type]
+    if {len(how.mean), len(how.std)} != {how.channels} or how.interpolation not in INTERPOLATIONS:
+        raise ValueError(f"images are made in a way that is not known: got {how}")
+    return how
