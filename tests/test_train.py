@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from nas.runs.checkpoint import load_checkpoint
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import Levels
 from nas.spaces.supernet import Supernet
-from nas.training.loop import Course, Watch, evaluate, train_model
+from nas.training.loop import IN_A_ROW, Course, NotFinite, Watch, evaluate, train_model
 from nas.training.paths import path_of_step
 from nas.training.recipe import Phase, Recipe
 
@@ -207,17 +207,65 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "a.pt").read_bytes() == before
 
 
-def test_a_loss_that_is_not_finite_ends_in_one_line_and_keeps_the_checkpoint(tmp_path: Path) -> None:
-    def spoilt(start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((x * (math.nan if step == 3 else 1.0), y) for step, (x, y) in enumerate(points(start), start))
+def broken_at(steps: Container[int], how: float = math.nan) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
+    return lambda start: ((x * (how if step in steps else 1.0), y) for step, (x, y) in enumerate(points(start), start))
 
-    training = Training(Scaled, spoilt, PLAIN)
+
+class Steep(Scaled):
+    """A finite loss whose gradient is not finite where the input is zero."""
+
+    def forward(self, x: Tensor, *path: Any) -> Tensor:
+        return super().forward(x, *path) + (x.abs() * self.linear.weight.sum().square()).sqrt().sum()
+
+
+@pytest.mark.parametrize(("model", "how"), [(Scaled, math.nan), (Scaled, math.inf), (Steep, 0.0)], ids=["nan", "infinite", "gradients"])
+def test_a_step_that_is_not_finite_changes_nothing(model: Callable[[], nn.Module], how: float, tmp_path: Path) -> None:
+    """Weights and the optimiser's state are what they were before; it is counted, also over an interruption, and the training goes on."""
+    training = Training(model, broken_at({2, 3}, how), PLAIN)
     training.run(tmp_path / "a.pt", until=2)
-    before = (tmp_path / "a.pt").read_bytes()
-    with pytest.raises(ValueError, match=r"loss is nan at step 4: got lr 0\.001") as raised:
-        training.run(tmp_path / "a.pt")
-    assert "\n" not in str(raised.value)
-    assert (tmp_path / "a.pt").read_bytes() == before
+    before = load_checkpoint(tmp_path / "a.pt")
+    training.run(tmp_path / "a.pt")
+    after = load_checkpoint(tmp_path / "a.pt")
+    assert before and after and after["step"] == STEPS and (before["skipped"], after["skipped"]) == (0, 2)
+    states = [(each["model"], each["optimizer"]["state"]) for each in (before, after)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    told: list[int] = []
+    trained, done = train_model(model(), broken_at({2, 3}, how), Course(PLAIN, 8, 0, checkpoint=tmp_path / "b.pt"), Skips(told))
+    assert done == 8 and told == [2] and all(tensor.isfinite().all() for tensor in trained.state_dict().values())
+    train_model(model(), broken_at({2, 3}, how), Course(PLAIN, 8, 0, checkpoint=tmp_path / "b.pt"), Skips(told))
+    assert told == [2, 2], "an earlier sitting's count too"
+
+
+class Skips(Watch):
+    def __init__(self, told: list[int]) -> None:
+        self.skipped = told.append  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("last", [IN_A_ROW, 10**6])
+def test_a_training_stops_after_too_many_such_steps_and_keeps_the_last_good_checkpoint(last: int, tmp_path: Path) -> None:
+    class Counts(Watch):
+        def step(self, done: int, loss: float, lr: float) -> None:
+            seen.append(done)
+
+    seen: list[int] = []
+    torch.manual_seed(0)
+    model, steps = Scaled(), 400
+    # ten in a row; or, by themselves, more than one in twenty
+    broken = range(100, 110) if last == IN_A_ROW else range(0, last, 3)
+    with pytest.raises(NotFinite, match=r"not finite .* got lr 0\.001") as raised:
+        train_model(model, broken_at(broken), Course(PLAIN, steps, 0, checkpoint=tmp_path / "a.pt"), Counts())
+    assert "\n" not in str(raised.value) and not (tmp_path / "a.pt").exists()
+    assert seen[-1] == (109 if last == IN_A_ROW else 60)
+    seen.clear()
+    train_model(Scaled(), broken_at(range(100, 109)), Course(PLAIN, steps, 0), Counts())
+    assert seen[-1] == steps
+
+
+def test_advice_after_a_rate_that_was_too_high_is_advice_that_works() -> None:
+    """Half of the rate where the loss grew beyond bounds: told with its option, by its value."""
+    steep = PLAIN.model_copy(update={"lr": 1e30})
+    with pytest.raises(NotFinite, match=r"--lr 5e\+29"):
+        train_model(Scaled(), points, Course(steep, 40, 0), Watch())
 
 
 def test_each_step_is_the_gradient_of_its_own_path_on_its_own_images() -> None:

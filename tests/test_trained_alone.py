@@ -22,6 +22,7 @@ from nas.searching import trained_alone
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import MEMORY, NOT_FINITE, SHARES, Alone
 from nas.training import loop
+from nas.training.loop import IN_A_ROW
 from nas.training.recipe import Phase
 from nas.training.setting import Given, Setting, open_setting
 
@@ -280,13 +281,13 @@ def assert_failed(alone: Alone, reason: str) -> None:
 
 
 def test_a_loss_that_is_not_finite_is_tried_once_more_with_half_the_rate(alone: Alone, images: Path) -> None:
-    spoilt = 2 * PER_EPOCH + 1  # after two rungs
+    spoilt = PER_EPOCH + 1  # after a rung; from there on no loss is finite
     with recording(before_pass=fails(lambda module, images, number: number == spoilt, spoil)) as seen:
         known = alone.train(NETWORK, SEED, until=alone.ladder[1])
-        assert (known.ended, known.remedied, len(seen.steps)) == (None, True, spoilt + 1 + alone.ladder[1])
+        assert (known.ended, known.remedied, len(seen.steps)) == (None, True, spoilt + IN_A_ROW + alone.ladder[1])
         known = alone.train(NETWORK, SEED)
-    assert len(seen.steps) == spoilt + 1 + alone.steps
-    first, second = seen.steps[: spoilt + 1], seen.steps[spoilt + 1 :]
+    assert len(seen.steps) == spoilt + IN_A_ROW + alone.steps
+    first, second = seen.steps[: spoilt + IN_A_ROW], seen.steps[spoilt + IN_A_ROW :]
     assert (max(step.lr for step in first), max(step.lr for step in second)) == (RATE, RATE / 2)
     assert known.ended == Evaluation(right(seen, images)) and known.remedied
     assert [step for step, _ in known.rungs] == list(alone.phase.rungs)
@@ -297,9 +298,9 @@ def test_a_loss_that_is_not_finite_is_tried_once_more_with_half_the_rate(alone: 
 
 
 def test_a_loss_that_is_not_finite_twice_is_a_failure(alone: Alone) -> None:
-    with recording(before_pass=fails(lambda module, images, number: number % 10 == 9, spoil)) as seen:
+    with recording(before_pass=fails(lambda module, images, number: number % (2 * IN_A_ROW) == 9, spoil)) as seen:
         alone.train(NETWORK, SEED)
-    assert len(seen.steps) == 20
+    assert len(seen.steps) == 9 + IN_A_ROW + 10 + IN_A_ROW
     assert_failed(alone, NOT_FINITE)
     assert alone.accuracy(NETWORK, SEED, alone.ladder[0]) is not None, "what the second try had at its first rung stays"
 

@@ -22,7 +22,7 @@ def fine_tune(supernet: Weights, architecture: Architecture, setting: Setting, s
     """The network with inherited weights after so many steps on the images that are not held out, with the supernet's recipe otherwise.
 
     Raises:
-        NotFinite: the loss is no longer a number.
+        NotFinite: the loss or its gradients are no longer numbers.
     """
     network = supernet.subnet(architecture.at(setting.frame))
     phase = setting.recipe.supernet

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +18,8 @@ from nas.runs.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.recipe import Phase
 
 CHECKPOINT_SECONDS = 60.0
+IN_A_ROW = 10  # steps whose loss or gradients are not finite, after which a training stops
+OF_ALL = 0.05  # and so large a share of all steps
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -47,7 +48,7 @@ class Course:
 
 
 class NotFinite(ValueError):
-    """The loss of a training is no longer a number."""
+    """The loss of a training, or its gradients, are no longer numbers."""
 
 
 class Watch:
@@ -55,6 +56,9 @@ class Watch:
 
     def step(self, done: int, loss: float, lr: float) -> None:
         """After every step on a CPU and every tenth on a GPU, where reading the loss waits."""
+
+    def skipped(self, count: int) -> None:
+        """At the end, where so many steps left the weights alone since their loss or gradients were not finite."""
 
     def rung(self, done: int, model: nn.Module) -> None:
         """At each of the phase's rungs, or where the course looks, with the model to evaluate."""
@@ -69,7 +73,8 @@ def train_model(
 ) -> tuple[nn.Module, int]:
     """Trains `model` up to `course.steps`; continues from the checkpoint if there is one.
 
-    Data, paths, augmentation and drop path are functions of (seed, step), so a continued run is the uninterrupted one.
+    Data, paths, augmentation and drop path are functions of (seed, step), so a continued run is the uninterrupted one. A step whose loss or
+    gradients are not finite changes no weight.
 
     Args:
         batches: `batches(start_step)` yields (images, targets) from that step on, as `Data.batches` does.
@@ -79,7 +84,7 @@ def train_model(
         The model to evaluate (the averaged one with `phase.ema`) and the number of steps done, less than `steps` when stopped.
 
     Raises:
-        NotFinite: the loss is no longer a number.
+        NotFinite: too many steps were not finite; the last checkpoint before them is kept.
         ValueError: the checkpoint is of something else or damaged beyond use.
     """
     state = _State(model, course)
@@ -96,23 +101,22 @@ def train_model(
         with course.autocast():
             loss = F.cross_entropy(model(images, *path(step)), targets, label_smoothing=phase.label_smoothing)
         loss.backward()
-        state.loss = loss.detach()
-        if phase.clip_norm:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), phase.clip_norm)
-        state.optimizer.step()
+        state.step(loss.detach())
         state.done = step + 1
         if state.ema:
             state.ema.update(model, step=state.done)
         at_rung = state.done in looks
         if device.type == "cpu" or state.done % 10 == 0 or state.done == course.steps or at_rung:
-            watch.step(state.done, state.finite_loss(), lr)
+            watch.step(state.done, state.looked_at(), lr)
             if at_rung:
                 watch.rung(state.done, state.evaluated)
                 model.train()
             state.save_now_and_then()
     if state.done > start:
-        state.finite_loss()  # on a GPU up to nine steps were not looked at
+        state.looked_at()  # on a GPU up to nine steps were not
         state.save()
+    if skipped := int(state.skipped[1]):
+        watch.skipped(skipped)
     return state.evaluated, state.done
 
 
@@ -131,6 +135,7 @@ class _State:
         self.ema = ModelEmaV3(model, decay=decay, use_warmup=True) if phase.ema else None
         self.evaluated: nn.Module = self.ema.module if self.ema else model
         self.done, self.loss = 0, torch.zeros(())
+        self.skipped = torch.zeros(2, device=next(model.parameters()).device)  # steps in a row just now, and in all
         self._saved_at, self._save_seconds = time.monotonic(), 0.0
 
     def _parts(self) -> dict[str, Any]:
@@ -146,19 +151,24 @@ class _State:
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
             self.done = int(state["step"])
+            self.skipped[1] = state.get("skipped", 0)
         return self.done
 
     def save(self) -> None:
         if self.course.checkpoint is not None:
             begun = time.monotonic()
             parts = {name: part.state_dict() for name, part in self._parts().items()}
-            save_checkpoint(self.course.checkpoint, {"identity": self.course.identity, "step": self.done, **parts})
+            told = {"identity": self.course.identity, "step": self.done, "skipped": int(self.skipped[1])}
+            save_checkpoint(self.course.checkpoint, {**told, **parts})
             self._saved_at = time.monotonic()
             self._save_seconds = self._saved_at - begun
 
     def save_now_and_then(self) -> None:
-        """At most once a minute; a large checkpoint takes seconds, and at most a twentieth of the time goes into them."""
-        if time.monotonic() - self._saved_at > max(CHECKPOINT_SECONDS, 20 * self._save_seconds):
+        """At most once a minute; a large checkpoint takes seconds, and at most a twentieth of the time goes into them.
+
+        Not while steps are skipped: if they go on the last good one is wanted.
+        """
+        if time.monotonic() - self._saved_at > max(CHECKPOINT_SECONDS, 20 * self._save_seconds) and not self.skipped[0]:
             self.save()
 
     def set_learning_rate(self, step: int) -> float:
@@ -167,12 +177,29 @@ class _State:
             group["lr"] = lr
         return lr
 
-    def finite_loss(self) -> float:
-        loss = self.loss.item()
-        if not math.isfinite(loss):
-            kept = f"got lr {self.course.phase.lr}. Lower 'lr' in the recipe; the last checkpoint is kept."
-            raise NotFinite(f"training: the loss is {loss} at step {self.done}: {kept}")
-        return loss
+    def step(self, loss: Tensor) -> None:
+        """Moves the weights by their gradients, unless these or the loss are not finite; nothing waits for a GPU to know."""
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if clip := self.course.phase.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, norm)
+        broken = 1.0 - (norm.isfinite() & loss.isfinite()).float()
+        self.optimizer.found_inf = broken  # type: ignore[attr-defined]  # what GradScaler tells a fused optimiser: with 1 it leaves weights and moments as they are
+        self.optimizer.step()
+        self.skipped.add_(broken)
+        self.skipped[0] *= broken
+        self.loss = loss
+
+    def looked_at(self) -> float:
+        """The last loss; a `NotFinite` where too many steps were skipped."""
+        in_a_row, in_all = self.skipped.tolist()
+        steps, phase = self.course.steps, self.course.phase
+        if in_a_row >= min(IN_A_ROW, steps) or in_all > max(IN_A_ROW, OF_ALL * steps):
+            what = f"the loss or its gradients were not finite in {in_all:g} steps, the last of them step {self.done}"
+            raise NotFinite(
+                f"training: {what}: got lr {phase.lr:g}. Take a lower rate, such as --lr {phase.lr / 2:g}; the last good checkpoint is kept."
+            )
+        return self.loss.item()
 
 
 @torch.inference_mode()

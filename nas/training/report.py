@@ -36,6 +36,11 @@ class Report(Watch):
         self._progress.reach(done, f"loss {loss:.3f}")
         self._run.log(self.kind, step=done, loss=round(loss, 5), lr=lr)
 
+    def skipped(self, count: int) -> None:
+        print(
+            f"{self.kind}: {count} of {self._progress.total} steps were skipped, since their loss or gradients were not finite.", flush=True
+        )
+
     def rung(self, done: int, model: nn.Module) -> None:
         if self._judge:
             self._run.log(f"{self.kind} rung", step=done, **self._judge(model))
