@@ -6,9 +6,12 @@ python launch.py retrain runs/best.yaml
 Each command is a file in nas/commands/: its options, and what it does.
 """
 
+import signal
 import sys
 
-from nas.commands import main
-
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules are imported ends without a traceback
+    from nas.commands import main
+
     sys.exit(main())

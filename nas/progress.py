@@ -11,6 +11,7 @@ from typing import TextIO
 
 EVERY_SECONDS = 12.0  # at least so long between two plain lines
 ON_TERMINAL = 0.25  # and between two states of the line on a terminal
+MEANINGFUL = 2.0  # seconds of work behind the first unit, which is slow, before a speed means something
 
 
 class Progress:
@@ -33,7 +34,8 @@ class Progress:
     ) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, 0
         self._stream, self._clock, self._begun = stream or sys.stderr, clock, clock()
-        self._done_before, self._text = 0, ""
+        self._text = ""
+        self._first: tuple[float, int] | None = None  # when the first unit of this process was done, and how many were done then
         self._shown: tuple[float, int] | None = None  # when a line was last printed, and how many were done
         self._terminal = self._stream.isatty()
 
@@ -42,32 +44,35 @@ class Progress:
         return self
 
     def reach(self, done: int, text: str | None = None) -> None:
-        """Says that `done` units are done in all; those before the first call were an earlier process's, and do not count as speed."""
-        if self.done == 0:
-            self.done = self._done_before = done - 1
+        """Says that `done` units are done in all."""
         self.advance(done - self.done, text)
 
     def skip(self, count: int) -> None:
         """Says that `count` more units were done by an earlier process, which do not count as speed."""
         self.done += count
-        self._done_before += count
+        if self._first:
+            self._first = self._first[0], self._first[1] + count
 
     def advance(self, count: int = 1, text: str | None = None) -> None:
         """Says that `count` more units are done; `text`, such as the loss, stays until there is another."""
         self.done += count
         self._text = self._text if text is None else text
         now = self._clock()
+        if self._first is None and count:
+            self._first = now, self.done
         if self._shown is None or now - self._shown[0] >= (ON_TERMINAL if self._terminal else EVERY_SECONDS):
             self._show(now)
 
     def _show(self, now: float) -> None:
         """``train supernet: 30/120 steps, 2.1 steps/s, 0:43 left, loss 2.31``."""
-        seconds, new, left = now - self._begun, self.done - self._done_before, self.total - self.done
+        left = self.total - self.done
         parts = [f"{self.title}: {self.done}/{self.total} {self.unit}s"]
-        if new > 0 and seconds > 0:
-            rate = new / seconds
+        since, before = self._first or (now, self.done)
+        if self.done > before and (now - since >= MEANINGFUL or left <= 0):
+            rate = (self.done - before) / max(now - since, 1e-9)
             parts.append(f"{rate:.3g} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s/{self.unit}")
-            parts.append(f"{duration(left / rate)} left" if left > 0 else f"took {duration(seconds)}")
+            parts += [f"{duration(left / rate)} left"] * (left > 0)
+        parts += [f"took {duration(now - self._begun)}"] * (left <= 0)
         line = ", ".join([*parts, self._text] if self._text else parts)
         if self._terminal:  # back to the beginning of the line and over it; a line that wraps could not be
             print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=self._stream, flush=True)

@@ -101,8 +101,11 @@ def parse_budget(text: str, place: str = "--budget") -> Budget:
     units = _units()
     if unit.lower() not in units:
         what = f"unknown unit {unit!r}" if unit else "no unit"
-        close = difflib.get_close_matches(unit.lower(), units, n=1)
-        advice = f"Did you mean '{units[close[0]][0]}'?" if close else _EXAMPLES
+        close = [
+            spelling for spelling, _, _ in units.values() if unit and spelling.lower() in (f"{unit}macs".lower(), f"{unit}params".lower())
+        ]
+        close = close or [units[each][0] for each in difflib.get_close_matches(unit.lower(), units, n=1)]
+        advice = f"Did you mean {' or '.join(repr(number + each) for each in close)}?" if close else _EXAMPLES
         raise ValueError(f"{place}: {what}: got {brief(text)}; accepted: {accepted}. {advice}")
     _, quantity, factor = units[unit.lower()]
     # Decimal, so that 28.1M is 28100000 to the last bit and not 28.1 * 1e6.
@@ -124,7 +127,7 @@ def parse_budgets(texts: Iterable[str], place: str = "--budget") -> tuple[Budget
     for text in texts:
         budget = parse_budget(text, place)
         first = budgets.setdefault(budget.quantity.name, budget)
-        if first is not budget:
+        if first.limit != budget.limit:
             raise ValueError(
                 f"{place}: two limits on {budget.quantity.name}: got {first.text} and {budget.text}; "
                 f"accepted: one for each of {', '.join(QUANTITIES)}. Keep the smaller one."

@@ -391,7 +391,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "train --epochs nan": ("--epochs", "nan"),
     "train --epochs inf": ("--epochs", "inf"),
     "train --epochs 1 --steps 2": ("--steps", "--epochs"),
-    "train --device gpu": ("--device", "gpu", "cuda:N"),
+    "train --device gpu": ("--device", "gpu", "cuda:N", "mean 'cuda'"),
     "train --device cuda:x": ("--device", "cuda:x"),
     "train --resolution 33": ("33", "stride 8", "40"),
     "train --resolution 1048576": ("--resolution", "1048576", "4096"),

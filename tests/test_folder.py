@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -75,6 +76,15 @@ def test_a_second_process_is_told_who_holds_the_run_and_a_kill_frees_it(tmp_path
         process.wait()
         with run.lock():
             pass
+
+
+def test_a_full_disk_is_told_of_the_file_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with refused(f"{tmp_path}/x/.lock: cannot be locked: No space left on device. Make room"), Run("x", tmp_path).lock():
+        pass
 
 
 def test_a_forked_worker_does_not_hold_the_lock_of_its_dead_parent(tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +53,15 @@ def test_what_was_stopped_ends_with_the_status_of_its_signal(number: int, status
         os.kill(os.getpid(), number)
         raise Stopped("search stopped after 3 of 9 evaluations")
     assert stopped.value.exit_status == status
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.6, 1.2])
+def test_ctrl_c_while_a_command_starts_ends_it_quietly(seconds: float, tmp_path: Path) -> None:
+    launch = Path(__file__).parents[1] / "launch.py"
+    with subprocess.Popen(
+        [sys.executable, launch, "train"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as started:
+        time.sleep(seconds)
+        started.send_signal(signal.SIGINT)
+        out, err = started.communicate(timeout=60)
+    assert started.returncode in (-signal.SIGINT, 130) and "Traceback" not in out + err

@@ -26,19 +26,20 @@ class Clock:
         return self.seconds
 
 
-def lines_of(total: int, advances: int, seconds_each: float, done: int = 0) -> list[str]:
+def lines_of(total: int, seconds: list[float], done: int = 0, each: int = 1) -> list[str]:
+    """Of a work of which `each` units come at a time, after so many seconds; `done` were an earlier process's."""
     stream, clock = io.StringIO(), Clock()
     with Progress("train", total=total, stream=stream, clock=clock) as progress:
-        for number in range(advances):
-            clock.seconds += seconds_each
-            progress.reach(done + number + 1, f"loss {number}")
+        progress.skip(done)
+        for number, passed in enumerate(seconds):
+            clock.seconds += passed
+            progress.reach(done + each * (number + 1), f"loss {number}")
     return stream.getvalue().splitlines()
 
 
 def test_plain_lines_come_first_now_and_then_and_last() -> None:
-    lines = lines_of(total=60, advances=60, seconds_each=0.5)
-    assert lines == [
-        "train: 1/60 steps, 2 steps/s, 0:30 left, loss 0",
+    assert lines_of(total=60, seconds=[0.5] * 60) == [
+        "train: 1/60 steps, loss 0",
         "train: 25/60 steps, 2 steps/s, 0:18 left, loss 24",
         "train: 49/60 steps, 2 steps/s, 0:06 left, loss 48",
         "train: 60/60 steps, 2 steps/s, took 0:30, loss 59",
@@ -46,11 +47,22 @@ def test_plain_lines_come_first_now_and_then_and_last() -> None:
 
 
 def test_what_is_slow_is_told_in_seconds_each() -> None:
-    assert lines_of(total=3, advances=1, seconds_each=90) == ["train: 1/3 steps, 90 s/step, 3:00 left, loss 0"]
+    assert lines_of(total=3, seconds=[90, 90])[-1] == "train: 2/3 steps, 90 s/step, 1:30 left, loss 1"
+
+
+def test_the_time_left_waits_until_it_means_something() -> None:
+    """The first step of a training is slow: by it alone 23 seconds were foretold as 19 minutes."""
+    first, second, *_, last = lines_of(total=200, seconds=[5.0, *[0.1] * 199])
+    assert first == "train: 1/200 steps, loss 0" and ", 10 steps/s, 0:08 left" in second and ", 10 steps/s, took 0:25" in last
 
 
 def test_work_of_an_earlier_process_does_not_count_as_speed() -> None:
-    assert lines_of(total=120, advances=1, seconds_each=1, done=99)[0].startswith("train: 100/120 steps, 1 steps/s, 0:20 left")
+    assert lines_of(total=120, seconds=[1.0] * 14, done=99)[1].startswith("train: 112/120 steps, 1 steps/s, 0:08 left")
+
+
+def test_a_first_report_of_many_steps_is_not_an_earlier_process() -> None:
+    """On a GPU every tenth step is told."""
+    assert lines_of(total=200, seconds=[1.0] * 14, each=10)[1].startswith("train: 130/200 steps, 10 steps/s, 0:07 left")
 
 
 def test_a_text_stays_until_there_is_another() -> None:
@@ -73,7 +85,7 @@ def test_stopping_early_says_how_far_it_came() -> None:
 
 
 def test_nothing_to_do_shows_nothing() -> None:
-    assert lines_of(total=0, advances=0, seconds_each=1) == []
+    assert lines_of(total=0, seconds=[]) == []
 
 
 def test_a_terminal_gets_one_line_that_is_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,8 +52,9 @@ def test_canonical_text_reads_back_as_the_same_budget(number: float, unit: str) 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("4.5GFLAPs", "Did you mean 'GFLOPs'?"),
-        ("28Mparms", "Did you mean 'Mparams'?"),
+        ("4.5GFLAPs", "Did you mean '4.5GFLOPs'?"),
+        ("28Mparms", "Did you mean '28Mparams'?"),
+        ("28M", "Did you mean '28MMACs' or '28Mparams'?"),
         ("8msec", "unknown unit 'msec'"),
         ("4.5G", "unknown unit 'G'"),
         ("4.5", "no unit"),
@@ -96,6 +97,7 @@ def test_budgets_come_in_one_order_and_once_per_quantity() -> None:
     budgets = parse_budgets(["8ms", "28Mparams", "4.5GFLOPs"])
     assert [budget.text for budget in budgets] == ["4.5GMACs", "28Mparams", "8ms"]
     assert parse_budgets([]) == ()
+    assert parse_budgets(["4.5GFLOPs", "4.5GMACs"]) == parse_budgets(["4500MMACs"]), "the same limit twice is one limit"
     with pytest.raises(ValueError, match=r"two limits on macs: got 4\.5GMACs and 300MMACs"):
         parse_budgets(["4.5GFLOPs", "8ms", "300MMACs"])
 

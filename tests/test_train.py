@@ -459,3 +459,10 @@ def test_autocast_runs_on_a_cpu_by_a_recipes_word_alone(bf16: str, on_cpu: bool)
     recipe = Recipe(format="recipe 1", bf16=bf16, supernet=PLAIN.model_dump(), search={"trials": 1}, retrain=PLAIN)
     with recipe.autocast(CPU):
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == (torch.bfloat16 if on_cpu else torch.float32)
+
+
+@pytest.mark.parametrize("given", [{"drop_path": 0.1}, {"rungs": [2]}])
+def test_what_a_supernet_would_ignore_is_refused(given: dict[str, Any]) -> None:
+    phase = PLAIN.model_dump(exclude={"epochs"})
+    with pytest.raises(ValidationError, match=f"supernet.{next(iter(given))}"):
+        Recipe(format="recipe 1", supernet={**phase, **given}, search={"trials": 1}, retrain=phase)  # type: ignore[arg-type]

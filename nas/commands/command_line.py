@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 import click
@@ -30,7 +33,8 @@ def run(commands: Iterable[click.Command]) -> int:
     group = click.Group("hybrid-nas", known, help=HELP.format(program=program()), no_args_is_help=False)
     version = click.version_option(__version__, "--version", message=f"hybrid-nas {__version__}")
     try:
-        return version(group).main(prog_name=program().split()[-1], standalone_mode=False) or 0
+        with _ending_at_once():
+            return version(group).main(prog_name=program().split()[-1], standalone_mode=False) or 0
     except click.ClickException as error:
         _fail(_finished(error))
     except Stopped as stop:
@@ -48,6 +52,19 @@ def run(commands: Iterable[click.Command]) -> int:
         if type(error).__name__ not in ("OutOfMemoryError", "MemoryError") and "DefaultCPUAllocator" not in str(error):
             raise
         _fail(f"out of memory: {str(error).split('. ')[0]}. Lower 'batch_size' in the recipe, or --resolution; the same command continues.")
+
+
+@contextlib.contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Ctrl-C ends the process, without a traceback, wherever no `Interrupt` has something to leave in order."""
+    usual = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if usual:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if usual:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _finished(error: click.ClickException) -> str:

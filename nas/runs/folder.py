@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -77,7 +78,8 @@ class Run:
                 holder = path.read_text(errors="replace") or "another process"
                 raise one_line_error(f"{self.folder}: in use by {holder}. Wait for it, stop it, or give another --run.") from None
             except OSError as error:
-                raise one_line_error(f"{path}: cannot be locked: {error.strerror}. Check permissions; keep runs on a local disk.") from None
+                advice = "Make room" if error.errno == errno.ENOSPC else "Check permissions; keep runs on a local disk"
+                raise one_line_error(f"{path}: cannot be locked: {error.strerror}. {advice}.") from None
             yield
 
     def record(self, **entries: Any) -> None:

@@ -129,6 +129,8 @@ class SearchRun:
             print(f"Starting with networks that the space contains: {', '.join(request.starts)}.")
         with Progress("search", request.trials, "evaluation") as progress:
             result = search(space, study, request, instruments, stop, partial(_show, progress))
+            if result.ending == "exhausted":
+                progress.total = result.num_evaluated
         for reason, count in failures(result.trials).most_common():
             print(f"{count} of {result.num_evaluated} networks could not be evaluated: {reason}.")
         if result.ending == "stopped":
@@ -217,5 +219,7 @@ def _values(space: SearchSpace, finalist: Finalist) -> Values:
 
 
 def _show(progress: Progress, trial: Trial, evaluated: int, best: Trial | None) -> None:
+    if not progress.done:
+        progress.skip(evaluated - 1)  # what is stored is not shown
     if evaluated > progress.done:
         progress.reach(evaluated, f"best {best.objectives[0]:.2%}" if best else None)

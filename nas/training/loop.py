@@ -54,6 +54,9 @@ class NotFinite(ValueError):
 class Watch:
     """What a training tells whoever started it, and asks. This one is silent and never stops; override what is wanted."""
 
+    def begin(self, done: int) -> None:
+        """Before the first step, with how many an earlier sitting has done."""
+
     def step(self, done: int, loss: float, lr: float) -> None:
         """After every step on a CPU and every tenth on a GPU, where reading the loss waits."""
 
@@ -89,6 +92,7 @@ def train_model(
     """
     state = _State(model, course)
     start = state.restore()
+    watch.begin(start)
     phase, device = course.phase, next(model.parameters()).device
     looks = phase.rungs if course.looks is None else course.looks
     model.train()

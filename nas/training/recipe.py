@@ -100,6 +100,15 @@ class Recipe(BaseModel):
     search: SearchSettings
     retrain: Phase
 
+    @model_validator(mode="after")
+    def _whole_networks(self) -> Recipe:
+        if self.supernet.drop_path or self.supernet.rungs:
+            name, got = ("drop_path", self.supernet.drop_path) if self.supernet.drop_path else ("rungs", list(self.supernet.rungs))
+            raise ValueError(
+                f"supernet.{name}: for networks trained alone: got {got}; accepted: none. Take it away, or put it under retrain."
+            )
+        return self
+
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """bfloat16 autocast where the recipe wants it; a new context at each call."""
         wanted = self.bf16 == "always" or (self.bf16 == "gpu" and device.type == "cuda")

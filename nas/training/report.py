@@ -32,6 +32,9 @@ class Report(Watch):
         with Progress(self.kind, steps, "step") as self._progress:
             yield self
 
+    def begin(self, done: int) -> None:
+        self._progress.skip(done)
+
     def step(self, done: int, loss: float, lr: float) -> None:
         self._progress.reach(done, f"loss {loss:.3f}")
         self._run.log(self.kind, step=done, loss=round(loss, 5), lr=lr)

@@ -173,8 +173,9 @@ def open_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
+    meant = " Did you mean 'cuda'?" if kind.lower() == "gpu" else did_you_mean(name, ("auto", "cpu", "cuda"))
     if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
-        raise ValueError(f"--device: got {name!r}; accepted: auto, cpu, cuda, cuda:N.{did_you_mean(name, ('auto', 'cpu', 'cuda'))}")
+        raise ValueError(f"--device: got {name!r}; accepted: auto, cpu, cuda, cuda:N.{meant}")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device: no usable GPU here: got {name!r}; accepted: cpu or auto. Check the driver with nvidia-smi.")
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
