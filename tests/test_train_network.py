@@ -11,7 +11,8 @@ import torch
 
 from nas.data import Data
 from nas.networks.architecture import Architecture, Frame, Stage
-from nas.networks.trained import load_network
+from nas.networks.network import Network
+from nas.networks.trained import begin_with, load_network
 from nas.networks.weight_files import load_weights
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
@@ -101,3 +102,45 @@ def test_the_seed_is_the_one_given_and_not_the_settings(setting: Setting, tmp_pa
     one, same, other = weights("a", setting, 1), weights("b", replace(setting, seed=5), 1), weights("c", setting, 2)
     assert all(torch.equal(tensor, same[name]) for name, tensor in one.items())
     assert not torch.equal(one["head.fc.weight"], other["head.fc.weight"])
+
+
+# ---- beginning with trained weights -----------------------------------------------------------------------------------
+
+
+def network_for(frame: Frame, seed: int = 0, stages: tuple[Stage, ...] = ARCHITECTURE.stages) -> Network:
+    torch.manual_seed(seed)
+    return Network(Architecture(frame, 4, stages)).eval()
+
+
+def test_a_network_begins_with_the_weights_of_another_but_for_a_head_of_other_classes() -> None:
+    trained, images = network_for(Frame(32, 3, 5)), torch.randn(2, 3, 48, 48)
+    same, other = network_for(Frame(48, 3, 5), seed=1), network_for(Frame(48, 3, 7), seed=1)
+    head = other.head.fc.weight.clone()
+    assert begin_with(same, trained, "--init w") == [] and len(begin_with(other, trained, "--init w")) == 1
+    assert torch.equal(same(images), trained(images)), "convolutions and shifts take any resolution"
+    assert torch.equal(other.head.fc.weight, head)
+    trained.head = same.head = other.head = torch.nn.Identity()
+    assert torch.equal(other(images), trained(images))
+
+
+def test_a_stem_for_colours_sees_grey_images_as_it_saw_them() -> None:
+    """A grey image is one whose three channels are equal."""
+    trained, grey = network_for(Frame(32, 3, 5)), network_for(Frame(32, 1, 5), seed=1)
+    images = torch.randn(2, 1, 32, 32)
+    begin_with(grey, trained, "--init w")
+    torch.testing.assert_close(grey(images), trained(images.expand(-1, 3, -1, -1)))
+
+
+@pytest.mark.parametrize(
+    ("frame", "stages", "says"),
+    [
+        (Frame(64, 3, 5), (Stage(8, ("token_mlp",), 1.0, token_hidden="tokens"),), ["token_mlp", "64 px", "--resolution 32"]),
+        (Frame(32, 3, 5), (Stage(16, ("token_mlp",), 1.0, token_hidden="tokens"),), ["another architecture"]),
+        (Frame(32, 2, 5), (Stage(8, ("token_mlp",), 1.0, token_hidden="tokens"),), ["stem", "2 channels", "3 channels"]),
+    ],
+)
+def test_weights_that_cannot_be_taken_are_told(frame: Frame, stages: tuple[Stage, ...], says: list[str]) -> None:
+    weights = network_for(Frame(32, 3, 5), stages=(Stage(8, ("token_mlp",), 1.0, token_hidden="tokens"),))
+    with pytest.raises(ValueError, match=r"^--init w: ") as raised:
+        begin_with(network_for(frame, stages=stages), weights, "--init w")
+    assert "\n" not in str(raised.value) and all(word in str(raised.value) for word in says)

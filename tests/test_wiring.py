@@ -36,6 +36,7 @@ from nas.networks.network import Network
 from nas.networks.trained import load_network
 from nas.networks.weight_files import load_weights
 from nas.runs.folder import Run
+from nas.searching.search_run import SearchRun
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import Levels
 from nas.spaces.supernet import Supernet
@@ -109,6 +110,7 @@ def searched(inputs: Path) -> Searched:
     clock, test_images = Clock(), spoil_test_images(inputs)
     with pytest.MonkeyPatch.context() as patch, pretended_threads(patch, 7), recording(before_pass=clock.before_pass) as seen:
         patch.setattr("time.perf_counter", clock)
+        patch.setattr(SearchRun, "check_measured", lambda self: None)  # by this clock no pass is short
         succeed(f"search {WITH} {BUDGETS} --seed 3 --run found --latency-batch 2", inputs)
     for path, content in test_images.items():
         path.write_bytes(content)
@@ -572,6 +574,7 @@ def test_workers_evaluate_the_same_supernet_and_rest_while_a_latency_is_taken(se
             at_work.append(len(ray.wait(tasks, num_returns=len(tasks), timeout=0)[1]))
 
     monkeypatch.setattr(ActorMethod, "remote", remote)
+    monkeypatch.setattr(SearchRun, "check_measured", lambda self: None)  # before there are workers
     slow = RECIPE.replace("batch_size: 12", "batch_size: 1")  # so that workers would still be at work
     line = f"search {WITH} --budget 650kMACs --budget 10000s --trials 4 --seed 3 --run found --workers {min(2, cores())}"
     (searched.folder / "plain.yaml").write_text(slow)

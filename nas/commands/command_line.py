@@ -48,10 +48,14 @@ def run(commands: Iterable[click.Command]) -> int:
             raise
         _fail(str(error))
     except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) and str(error):  # says what to do itself
+            _fail(str(error))
         # torch's is named only, so that torch is not imported here; a CPU's is a plain RuntimeError
         if type(error).__name__ not in ("OutOfMemoryError", "MemoryError") and "DefaultCPUAllocator" not in str(error):
             raise
-        _fail(f"out of memory: {str(error).split('. ')[0]}. Lower 'batch_size' in the recipe, or --resolution; the same command continues.")
+        _fail(
+            f"out of memory: {str(error).split('. ')[0]}. Take fewer images at a time (batch_size under search in the recipe), or a lower --resolution."
+        )
 
 
 @contextlib.contextmanager

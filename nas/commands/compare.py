@@ -40,7 +40,7 @@ def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: flo
     from nas.searching.ray_workers import check_workers
     from nas.training.setting import Given, open_as_found
 
-    path, given = Path(file), Given.of(options)
+    path, given = Path(file), Given.of(options, trains="retrain")
     check_workers(workers, least=1)
     winner = read_found(path)
     space, budgets = space_of(winner, path, options["space"])
@@ -56,7 +56,7 @@ def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: flo
     run = Run(default_name("compare", *parts) if options["run"] is None else options["run"])
     with run.lock(), Interrupt() as interrupt:
         begun = read_record(run).compare
-        setting = setting.of_length(options["epochs"], options["steps"], begun)
+        setting = setting.as_begun(begun, given, options["epochs"], options["steps"])
         wanted = setting.network_record(winner.architecture, path)
         same_as_begun(run, begun, wanted)
         comparison = open_comparison(setting, run, networks, num_seeds)

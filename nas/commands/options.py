@@ -32,6 +32,11 @@ def training_options(length_of: str) -> Callable[[Command], Command]:
         option("--device", "DEVICE", "auto, cpu, cuda or cuda:N (default: auto).", default="auto"),
         option("--loaders", "N", "Processes or threads that decode images (default: the cores).", type=click.IntRange(0, 1024)),
         option("--seed", "N", "Of everything random (default: 0).", type=click.IntRange(0)),
+        click.option(
+            "--flip/--no-flip", default=None, help="Mirror images at random, or not (default: the recipe's, but for writing and signs)."
+        ),
+        option("--batch-size", "N", f"Images in a step of {length_of}, instead of the recipe's.", type=click.IntRange(2)),
+        option("--lr", "RATE", "Its learning rate, for the batch as it is.", type=click.FloatRange(0, min_open=True)),
         option("--epochs", "N", f"Length of {length_of}, instead of the recipe's.", type=float),
         option("--steps", "N", "The same in steps.", type=COUNT),
         click.option("--smoke", is_flag=True, help="A few steps and trials: seconds, for tests."),
@@ -45,4 +50,10 @@ def training_options(length_of: str) -> Callable[[Command], Command]:
     return add
 
 
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done and how long it takes, and do nothing.")
 space_option = option("--space", "SPACE", "Search space: a name in search_spaces/ or a YAML file (default: hybrid).")
+
+
+def show_plan(lines: list[str], dry_run: bool) -> None:
+    """Prints what is to be done."""
+    click.echo("\n".join(["What will be done:", *lines, *(["Nothing was begun: --dry-run."] * dry_run)]))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import COUNT, option, space_option, training_options
+from nas.commands.options import COUNT, dry_run_option, option, show_plan, space_option, training_options
 
 if TYPE_CHECKING:
     from nas.runs.records import SearchRecord
@@ -33,6 +33,7 @@ SAMPLERS = ["evolution", "random", "nsga2", "tpe"]
 @option("--sampler", "SAMPLER", f"{', '.join(SAMPLERS)} (default: {SAMPLERS[0]}).", default=SAMPLERS[0], type=click.Choice(SAMPLERS))
 @option("--workers", "N", "Ray actors that evaluate; 0: in this process (default: 0).", type=click.IntRange(0), default=0)
 @option("--latency-batch", "N", "Images in a timed pass (default: 1).", type=COUNT, default=1)
+@dry_run_option
 @space_option
 @training_options("the supernet's training")
 def search(
@@ -46,6 +47,7 @@ def search(
     from nas.quantities import format_quantity, parse_budgets
     from nas.runs.interrupt import Interrupt
     from nas.searching.known_networks import starting_networks
+    from nas.searching.plan import search_plan
     from nas.searching.proposals import exact_value
     from nas.searching.ray_workers import check_workers
     from nas.searching.search import SearchRequest
@@ -73,6 +75,14 @@ def search(
     if not finalists and not request.trials:
         raise ValueError("--trials: nobody would choose: got 0 with no finalists; accepted: 1 or more, or --finalists. Give one of them.")
     found = SearchRun(opened, request, budgets, start, options["latency_batch"], workers, finalists)
+    opened.check_begun()
+    found.check_measured()
+    if request.trials <= request.population and sampler != SAMPLERS[0]:
+        print(f"--sampler {sampler} has no part in this: the first {request.population} networks are drawn. Give more --trials.")
+    if options["dry_run"] or opened.recorded().supernet is None:
+        show_plan(search_plan(found), options["dry_run"])
+    if options["dry_run"]:
+        return 0
     with opened.run.lock(), Interrupt() as interrupt:
         opened.check_begun()
         _show(found, found.winner(lambda: interrupt.requested))

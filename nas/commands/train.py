@@ -7,24 +7,31 @@ from typing import Any
 
 import click
 
-from nas.commands.options import option, space_option, training_options
+from nas.commands.options import dry_run_option, option, show_plan, space_option, training_options
 
 
 @click.command(short_help="Train the supernet alone.")
 @option("--budget", "BUDGET", "What it is to be searched for; may be repeated (default: networks of every size).", multiple=True)
+@dry_run_option
 @space_option
 @training_options("the supernet's training")
-def train(budget: tuple[str, ...], **options: Any) -> int:
+def train(budget: tuple[str, ...], dry_run: bool, **options: Any) -> int:
     """Train the supernet alone."""
     from nas.cost import cost
     from nas.machine import pasted
     from nas.quantities import parse_budget
     from nas.runs.interrupt import Interrupt
+    from nas.searching.plan import supernet_plan
     from nas.searching.supernet_run import open_supernet_run
     from nas.training.setting import Given
 
     budgets = [parse_budget(text) for text in budget]
     opened = open_supernet_run(Given.of(options), options["space"], options["run"], (options["epochs"], options["steps"]), budgets)
+    opened.check_begun()
+    if dry_run or opened.recorded().supernet is None:
+        show_plan(supernet_plan(opened), dry_run)
+    if dry_run:
+        return 0
     with opened.run.lock(), Interrupt() as interrupt:
         opened.check_begun()
         opened.trained(lambda: interrupt.requested)

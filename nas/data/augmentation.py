@@ -33,7 +33,7 @@ class Augmentation(BaseModel):
         crop: `none`: the centre square; `pad`: the centre square, padded with zeros by an eighth of the resolution, and a crop of it;
             `resized`: a box of the whole original image, scaled to the resolution.
         crop_scale: Least and greatest part of the area that a resized crop takes.
-        flip: Mirror an image with a chance of one half.
+        flip: Mirror an image with a chance of one half; `auto`, in recipes alone: where nothing says that a mirrored image is another thing.
         randaugment: Number of operations, each applied with a chance of one half, and their magnitude, 0 to 10 (10 the strongest), or None:
             `[2, 9]` is what timm calls `rand-m9-n2-inc1`.
         erasing: Probability that a box of an image is blanked.
@@ -45,7 +45,7 @@ class Augmentation(BaseModel):
 
     crop: Literal["none", "pad", "resized"] = "none"
     crop_scale: tuple[Fraction, Fraction] = (0.35, 1.0)
-    flip: bool = False
+    flip: bool | Literal["auto"] = False
     randaugment: tuple[Annotated[int, Field(ge=1, le=10)], Annotated[int, Field(ge=0, le=10)]] | None = None
     erasing: float = Field(default=0.0, ge=0, le=1)
     mixup: Alpha = 0.0
@@ -72,6 +72,7 @@ def augment(x: Tensor, augmentation: Augmentation, mean: tuple[float, ...], draw
         mean: Per channel, in 0..1: the colour that RandAugment fills with.
         draw: CPU generator of this batch.
     """
+    assert augmentation.flip != "auto", "a recipe settles it for its images"
     flip = (torch.rand(len(x), generator=draw) < (0.5 if augmentation.flip else 0.0)).to(x.device)
     pad = x.shape[-1] // PAD_DIVISOR if augmentation.crop == "pad" else 0
     corners = torch.randint(2 * pad + 1, (len(x), 2), generator=draw).to(x.device)

@@ -1,6 +1,7 @@
 """Finds a data set by its name or folder."""
 
 import hashlib
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +31,19 @@ class DataSource:
     def __init__(self, found: Found) -> None:
         self.name, self.classes, self._found = found.name, found.classes, found
         self.channels, self.resolution = found.survey
+        self.num_images = {"train": len(found.train.labels), "test": len(found.test.labels)}
+
+    @property
+    def unmirrored(self) -> str | None:
+        """Why a mirrored image may be another thing, in words; None where nothing says so."""
+        words = [set(re.split(r"[^a-z]+", name.lower())) for name in self.classes]
+        if self.channels == 1:
+            return "grey images are often writing"
+        if all(name.strip().isdigit() or len(name.strip()) == 1 for name in self.classes):
+            return "classes that are numbers or letters are often signs or writing"
+        if any({"left", "right"} & each for each in words):
+            return "a class is called left or right"
+        return None
 
     @cached_property
     def fingerprint(self) -> str:

@@ -50,6 +50,45 @@ def load_network(path: Path | str) -> Network:
     return network.eval()
 
 
+@torch.no_grad()
+def begin_with(network: Network, weights: Network, place: str) -> list[str]:
+    """Gives a network the weights of another of the same architecture, which may be made for other images; what is left fresh, in words.
+
+    Another number of classes leaves the head fresh; grey images get the sum of a stem's weights for colours. Any resolution will do where no
+    mixer's weights depend on the grid.
+
+    Raises:
+        ValueError: another architecture, or a mixer that cannot take the resolution; begins with `place`.
+    """
+    made_for, wanted = weights.architecture.frame, network.architecture.frame
+    if weights.architecture.at(wanted) != network.architecture:
+        got, accepted = weights.architecture.key, network.architecture.at(made_for).key
+        raise ValueError(
+            f"{place}: weights of another architecture: got {got}; accepted: {accepted}. Name the file that they were trained from."
+        )
+    own, fresh = network.state_dict(), list[str]()
+    for name, tensor in weights.state_dict().items():
+        if own[name].shape != tensor.shape and name.startswith("head.fc"):
+            fresh = [f"the head, for {wanted.classes} classes instead of {made_for.classes}"]
+        elif (
+            own[name].shape != tensor.shape
+            and made_for.channels == 3
+            and wanted.channels == 1
+            and tensor.dim() == 4
+            and tensor.shape[1] == 3
+        ):
+            own[name].copy_(tensor.sum(1, keepdim=True))
+        elif own[name].shape != tensor.shape:
+            cannot = f"{name} is made for {made_for.resolution} px and {made_for.channels} channels"
+            raise ValueError(
+                f"{place}: {cannot}: got images of {wanted.resolution} px and {wanted.channels} channels; accepted: {made_for.resolution} px and "
+                f"{made_for.channels} channels. Give --resolution {made_for.resolution}, or images in colour."
+            )
+        else:
+            own[name].copy_(tensor)
+    return fresh
+
+
 def _preprocessing(architecture: Architecture, told: Mapping[str, object]) -> Preprocessing | None:
     """What the metadata say of it; None where they say nothing, as in files of earlier versions."""
     if "mean" not in told or "std" not in told:

@@ -41,6 +41,7 @@ class Begun(_Entries):
     recipe: StrictStr | None = None
     resolution: Resolution | None = None
     seed: Count | None = None
+    flip: StrictBool | None = None  # where the user decided whether images are mirrored
 
 
 class SupernetRecord(Begun):
@@ -58,9 +59,10 @@ class SupernetRecord(Begun):
 
 
 class NetworkRecord(Begun):
-    """With what the training of one network began; `architecture` is its key, `found_at` its file."""
+    """With what the training of one network began; `architecture` is its key, `found_at` its file, `init` the digest of weights it began with."""
 
     architecture: StrictStr
+    init: StrictStr | None = None
     bf16: StrictStr
     phase: dict[str, Any]
     found_at: StrictStr
@@ -250,7 +252,8 @@ def same_as_begun(run: Run, begun: Begun | None, wanted: Begun) -> None:
             raise ValueError(f"{run.folder}: begun {what}: got {got}; accepted: {accepted}. Take that, or begin another with --run NAME.")
 
 
-_SAID = {"data_fingerprint": "with other images", "space_fingerprint": "with another space", "architecture": "with another architecture"}
+_SAID = {"data_fingerprint": "with other images", "space_fingerprint": "with another space", "architecture": "with another architecture",
+         "init": "with other weights"}  # fmt: skip
 _CALLED = {"data_fingerprint": "data", "space_fingerprint": "space"}  # what a fingerprint is of
 
 
@@ -259,7 +262,8 @@ def _shown(key: str, record: Begun, plain: dict[str, Any]) -> object:
     return f"{getattr(record, _CALLED[key])} ({value})" if key in _CALLED else value
 
 
-_NAMES = ("data", "data_root", "recipe", "space", "found_at")  # how something was called, not what it is
+# how something was called, not what it is; `flip` is part of the recipe
+_NAMES = ("data", "data_root", "recipe", "space", "found_at", "flip")
 
 
 def _flat(record: Begun) -> dict[str, Any]:

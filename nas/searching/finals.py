@@ -110,6 +110,14 @@ def _in(space: Any, architecture: Architecture) -> bool:
     return True
 
 
+def ladder_steps(alone: Alone, networks: int) -> int:
+    """What a ladder of so many networks takes about: of three at a rung one goes on."""
+    steps, before, climbing = 0.0, 0, float(networks)
+    for rung in alone.ladder:
+        steps, before, climbing = steps + climbing * (rung - before), rung, (climbing + 2) / 3
+    return round(steps)
+
+
 @dataclass(frozen=True)
 class Finals:
     """What the ladder needs.
@@ -167,7 +175,7 @@ class Finals:
         first = [*asked, *(each for each in first if each.key not in {one.key for one in (*asked, *chosen)})]
         ladder = Ladder(first, _Standings(self.alone), len(SHARES), self.opened.setting.images.size(self.alone.judged_on))
         num_chosen = max(0, self.num - sum(not each.by_hand for each in first))
-        with Progress("finalists", self._steps(len(first) + num_chosen), "step") as progress:
+        with Progress("finalists", ladder_steps(self.alone, len(first) + num_chosen), "step") as progress:
             self._train_first(ladder, progress, len(asked))
             self._train_climbers(ladder, progress)
             ladder.again(chosen)
@@ -285,13 +293,6 @@ class Finals:
         jobs = [Job(each.architecture, self.opened.setting.seed) for each in ladder.asked]
         show = Shown(progress, alone, jobs, text)
         train_beside(alone, noted, told, workers=self.workers, stop=self.stop, show=show, **how)
-
-    def _steps(self, networks: int) -> int:
-        """What a ladder of so many networks takes about: of three at a rung one goes on."""
-        steps, before, climbing = 0.0, 0, float(networks)
-        for rung in self.alone.ladder:
-            steps, before, climbing = steps + climbing * (rung - before), rung, (climbing + 2) / 3
-        return round(steps)
 
     def winner(self, ladder: Ladder) -> tuple[Finalist, Mapping[str, float]]:
         """The most accurate finalist that obeys all budgets, and what was measured of it now.

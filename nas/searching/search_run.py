@@ -14,7 +14,7 @@ from nas.cost.latency import measure_latency
 from nas.machine import pasted
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
-from nas.quantities import Budget
+from nas.quantities import Budget, format_quantity
 from nas.runs.folder import now
 from nas.runs.interrupt import Stopped
 from nas.runs.records import SearchRecord, digest, read_winner, winner_path, write_architecture
@@ -33,6 +33,7 @@ from nas.spaces.supernet import Supernet
 from nas.training.setting import DIGITS
 
 STUDY_FILE = "study.db"
+LONG_PASS = 10.0  # seconds of a timed pass that nobody waits for, since a network is timed by 35
 ALONE = "alone"  # in a study's name: without a supernet
 
 
@@ -73,6 +74,47 @@ class SearchRun:
         weights = {"space": self.supernet.space.fingerprint, "weights": self.supernet.identity}
         return {**weights, **self._measured(), **device}
 
+    @property
+    def measure(self) -> dict[str, Callable[[Architecture], float]]:
+        """By name, how a measured quantity is found out; while nothing else runs."""
+        return {"latency_ms": partial(measure_latency, device=self.supernet.setting.device, batch=self.latency_batch)}
+
+    def check_measured(self) -> None:
+        """Times the smallest network of each pattern of mixers, before anything is trained: one has to be within what is measured and limited.
+
+        Raises:
+            ValueError: none is, or so many images at a time would take minutes or do not fit.
+        """
+        budgets = [each for each in self.request.budgets if each.quantity.measured]
+        if not budgets:
+            return
+        space = self.supernet.space
+        values = space.encode(space.smallest(lambda architecture: cost(architecture).macs))
+        smallest = {each.key: each for each in (space.decode({**values, **pattern}) for pattern in space.patterns().values())}
+        self._check_batch(next(iter(smallest.values())))
+        for budget in budgets:
+            times = [self.measure[budget.quantity.name](each) for each in smallest.values()]
+            if min(times) > budget.limit:
+                least = format_quantity(budget.quantity.name, min(times))
+                raise ValueError(
+                    f"--budget {budget.text}: no network of space {space.name} was found that obeys it here: got {budget.text}; accepted: {least}, what "
+                    f"the fastest of {len(times)} smallest networks needs on this {self.supernet.setting.device.type}, or more. Raise the budget."
+                )
+
+    def _check_batch(self, network: Architecture) -> None:
+        """A pass over a batch is foretold by one over a single image."""
+        device, batch = self.supernet.setting.device, self.latency_batch
+        accepted = "accepted: what the device computes in a few seconds. Take fewer images."
+        try:
+            one = measure_latency(network, device, warmup=1, runs=3) / 1000
+            if batch * one / (1 if device.type == "cpu" else 100) > LONG_PASS:
+                raise ValueError(
+                    f"--latency-batch: too many images for a pass: got {batch}, some {batch * one:.0f} seconds of the smallest network; {accepted}"
+                )
+            measure_latency(network, device, batch=batch, warmup=0, runs=1)
+        except MemoryError:
+            raise ValueError(f"--latency-batch: no memory for so many images: got {batch}; {accepted}") from None
+
     def winner(self, stop: Callable[[], bool]) -> SearchRecord:
         """The winner, searched now as far as it was not; trains the supernet first where the run has none.
 
@@ -95,7 +137,7 @@ class SearchRun:
         setting, space = self.supernet.setting, self.supernet.space
         supernet = self.supernet.trained(stop) if request.trials else None
         held_out = setting.images.size("held_out")
-        latency = {"latency_ms": partial(measure_latency, device=setting.device, batch=self.latency_batch)}
+        latency = self.measure
         with open_study(run.folder / STUDY_FILE, self.study, space.decisions, request, self._facts()) as study:
             if supernet is None:
                 self.supernet.begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from nas.cost import cost
+from nas.data import DataSource
 from nas.networks.architecture import Architecture
 from nas.quantities import Budget, format_quantity
 from nas.runs.folder import Run, default_name, now
@@ -23,10 +25,11 @@ from nas.spaces.schema import Values
 from nas.spaces.supernet import Supernet
 from nas.training.paths import drawn, path_of_step
 from nas.training.report import Report
-from nas.training.setting import Given, Setting, open_setting, shipped
+from nas.training.setting import SMALL_IMAGES, Given, Setting, open_device, open_setting, open_source, shipped
 from nas.training.train_supernet import CHECKPOINT, load_supernet, supernet_steps, train_supernet
 
 SPACE = "hybrid"
+SMALL_SPACES = {"cpu": ("cifar_small", "cifar"), "cuda": ("cifar",)}  # for images up to 64 px, the cheapest first
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class SupernetRun:
         fixed: decisions of the named space that `space` does not have, since no budget could reward them.
         budgets: those of the command line that some network of the space exceeds.
         unlimited: the others.
+        notes: what was chosen by data and budgets, and why, a sentence each.
     """
 
     space: SearchSpace
@@ -50,6 +54,16 @@ class SupernetRun:
     fixed: Values = field(default_factory=dict)
     budgets: tuple[Budget, ...] = ()
     unlimited: tuple[Budget, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def range(self) -> Levels:
+        """The costs that it is trained for."""
+        return self.levels or Levels.whole(self.space, cost)
+
+    def path(self, step: int) -> tuple[Architecture]:
+        """The network that a step trains."""
+        return (path_of_step(self.space, self.range, self.setting.seed, step).at(self.setting.frame),)
 
     @cached_property
     def trained_space(self) -> SearchSpace:
@@ -102,7 +116,7 @@ class SupernetRun:
         supernet = Supernet(self.trained_space).to(setting.device)
         if not (self.finished() and load_supernet(supernet, setting, self.identity, self.run)):
             self.begin()
-            levels = self.levels or Levels.whole(self.space, cost)
+            levels = self.range
             ends = (f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in levels.ends.items())
             print(
                 f"Training the supernet: {self.space.name}, {setting.images.size('fit')} images at {setting.resolution} px, {steps} steps of "
@@ -110,11 +124,8 @@ class SupernetRun:
                 flush=True,
             )
 
-            def path(step: int) -> tuple[Architecture]:
-                return (path_of_step(self.space, levels, setting.seed, step).at(setting.frame),)
-
             judged = {name: (each.at(setting.frame),) for name, each in self.ends(levels).items()}
-            train_supernet(supernet, setting, self.identity, path, judged, self.run, Report(self.run, "supernet", stop))
+            train_supernet(supernet, setting, self.identity, self.path, judged, self.run, Report(self.run, "supernet", stop))
             load_supernet(supernet, setting, self.identity, self.run)  # its averaged weights, where the recipe wants these
             self.run.log("supernet drawn", **drawn(self.space, levels, setting.seed, steps))
             self.run.record(supernet_finished=now())
@@ -165,11 +176,16 @@ def open_supernet_run(
     begun = read_record(run).supernet if run else None
     content = begun.recipe_content if begun and given.recipe is None and not given.smoke else None
     said, given = given, given.or_else(begun) if begun else given
-    space_name = space_name or (begun.space if begun else SPACE)
+    source, notes = open_source(given), tuple[str, ...]()
+    if space_name is None and begun is None:
+        space_name, notes = usual_space(source, open_device(given.device), budgets)
+    elif space_name is None and begun:
+        space_name = begun.space
+    assert space_name is not None
     space = SearchSpace.read(shipped("search_spaces", space_name, "--space"))
     texts = [each.text for each in budgets]
     budgets, unlimited = check_budgets(space, cost, budgets)
-    setting = open_setting(given, space.stride, space.frame.resolution, content)
+    setting = open_setting(given, space.stride, space.frame.resolution, content, source)
     if run is None:
         parts = [space.name, setting.source.name, setting.recipe_name, str(setting.seed), *said.unusual()]
         run = Run(default_name(*parts))
@@ -190,9 +206,19 @@ def open_supernet_run(
     fixed = begun.fixed if begun else unrewarded(space, cost, budgets)
     space = space.fixing(fixed)
     levels = (Levels(begun.levels) if begun.levels else None) if begun else Levels.around(budgets)
-    opened = SupernetRun(space, space_name, replace(setting, recipe=recipe), run, levels, fixed, budgets, unlimited)
+    opened = SupernetRun(space, space_name, replace(setting, recipe=recipe), run, levels, fixed, budgets, unlimited, notes)
     _ = opened.trained_space  # its geometry at the resolution trained at
     return opened
+
+
+def usual_space(source: DataSource, device: torch.device, budgets: Sequence[Budget]) -> tuple[str, tuple[str, ...]]:
+    """The space where nobody named one, and why: for small images the cheapest one whose networks lie on both sides of each budget."""
+    for name in SMALL_SPACES[device.type] if source.resolution <= SMALL_IMAGES else ():
+        space = SearchSpace.read(shipped("search_spaces", name, "--space"))
+        with contextlib.suppress(ValueError):  # a budget below the smallest
+            if not check_budgets(space, cost, budgets)[1]:
+                return name, (f"Space {name}, for images of {source.resolution} px and these budgets; --space names another.",)
+    return SPACE, ()
 
 
 def _covers(begun: SupernetRecord, budgets: Sequence[Budget], floor: float) -> bool:

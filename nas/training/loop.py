@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.cost.latency import memory_errors
 from nas.data import seed_step
 from nas.runs.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.recipe import Phase
@@ -87,6 +89,7 @@ def train_model(
         The model to evaluate (the averaged one with `phase.ema`) and the number of steps done, less than `steps` when stopped.
 
     Raises:
+        MemoryError: a step does not fit; says what to do.
         NotFinite: too many steps were not finite; the last checkpoint before them is kept.
         ValueError: the checkpoint is of something else or damaged beyond use.
     """
@@ -102,10 +105,11 @@ def train_model(
         seed_step(course.seed, step)  # drop path draws from torch's generators
         lr = state.set_learning_rate(step)
         state.optimizer.zero_grad(set_to_none=True)  # what does not run this step must not move: AdamW moves zeros, and skips None
-        with course.autocast():
-            loss = F.cross_entropy(model(images, *path(step)), targets, label_smoothing=phase.label_smoothing)
-        loss.backward()
-        state.step(loss.detach())
+        with _enough_memory(phase):
+            with course.autocast():
+                loss = F.cross_entropy(model(images, *path(step)), targets, label_smoothing=phase.label_smoothing)
+            loss.backward()
+            state.step(loss.detach())
         state.done = step + 1
         if state.ema:
             state.ema.update(model, step=state.done)
@@ -122,6 +126,16 @@ def train_model(
     if skipped := int(state.skipped[1]):
         watch.skipped(skipped)
     return state.evaluated, state.done
+
+
+@contextlib.contextmanager
+def _enough_memory(phase: Phase) -> Iterator[None]:
+    try:
+        with memory_errors():
+            yield
+    except MemoryError as error:
+        fewer = f"Take fewer, such as --batch-size {max(2, phase.batch_size // 4 * 2)}, or a lower --resolution"  # even: images may be mixed in pairs
+        raise MemoryError(f"training: out of memory in a step of {phase.batch_size} images: {str(error)[:200]}. {fewer}.") from None
 
 
 class _State:

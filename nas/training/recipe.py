@@ -90,12 +90,16 @@ class SearchSettings(BaseModel):
 
 
 class Recipe(BaseModel):
-    """How to train a supernet, search it and retrain the winner; `bf16` says where autocast runs."""
+    """How to train a supernet, search it and retrain the winner; `bf16` says where autocast runs.
+
+    `images` says for how many training images lengths and batches are meant; `fitted` makes them fit fewer.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: str
     resolution: Annotated[StrictInt, Field(ge=1)] | None = None  # None: the images' own
     bf16: Literal["gpu", "always", "never"] = "gpu"
+    images: Annotated[StrictInt, Field(ge=1)] | None = None
     supernet: Phase
     search: SearchSettings
     retrain: Phase
@@ -108,6 +112,43 @@ class Recipe(BaseModel):
                 f"supernet.{name}: for networks trained alone: got {got}; accepted: none. Take it away, or put it under retrain."
             )
         return self
+
+    def fitted(self, images: int, mirrored: bool) -> Recipe:
+        """For so many training images, with `flip: auto` settled.
+
+        With fewer than the recipe is meant for a training has fewer steps and more epochs, both by the square root of the ratio: as many epochs
+        would be hardly any steps, and as many steps hundreds of epochs. A batch is at most an eighth of the images (a power of two), and the
+        rate then falls by the square root of its part.
+        """
+        ratio = math.sqrt(max(1.0, (self.images or 0) / images))
+
+        def fit(phase: Phase) -> Phase:
+            batch = phase.batch_size if self.images is None else min(phase.batch_size, max(2, 2 ** int(math.log2(max(2, images // 8)))))
+            changed: dict[str, Any] = {}
+            if ratio > 1:
+                epochs, steps = phase.epochs, phase.steps
+                changed = {"epochs": epochs and round(epochs * ratio, 1), "steps": steps and max(1, round(steps / ratio))}
+            if batch < phase.batch_size:
+                changed |= {"batch_size": batch, "lr": float(f"{phase.lr * math.sqrt(batch / phase.batch_size):.3g}")}
+            if phase.augmentation.flip == "auto":
+                changed["augmentation"] = phase.augmentation.model_copy(update={"flip": mirrored})
+            return phase.model_copy(update=changed)
+
+        search = self.search
+        if ratio > 1:
+            search = search.model_copy(update={"finalist_epochs": round(search.finalist_epochs * ratio, 1)})
+        return self.model_copy(update={"images": None, "supernet": fit(self.supernet), "search": search, "retrain": fit(self.retrain)})
+
+    def changed(self, trains: Literal["supernet", "retrain"], flip: bool | None, batch_size: int | None, lr: float | None) -> Recipe:
+        """With what a user says instead: of the images (`flip`) for all trainings, the rest for one of them; None leaves what is there."""
+        recipe = self
+        if flip is not None:
+            for name in ("supernet", "retrain"):
+                phase: Phase = getattr(recipe, name)
+                other = phase.model_copy(update={"augmentation": phase.augmentation.model_copy(update={"flip": flip})})
+                recipe = recipe.model_copy(update={name: other})
+        said = {name: value for name, value in (("batch_size", batch_size), ("lr", lr)) if value is not None}
+        return recipe.model_copy(update={trains: getattr(recipe, trains).model_copy(update=said)}) if said else recipe
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """bfloat16 autocast where the recipe wants it; a new context at each call."""
@@ -129,6 +170,7 @@ def shortened(recipe: Recipe) -> Recipe:
     short = {"epochs": None, "steps": 2, "batch_size": 8}
     return recipe.model_copy(
         update={
+            "images": None,
             "supernet": recipe.supernet.model_copy(update=short),
             "search": recipe.search.model_copy(
                 update={"trials": 4, "population": 4, "fine_tune": 2, "finalists": 0, "finalist_epochs": 0.02}

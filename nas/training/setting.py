@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from nas import HOME
 from nas.data import Data, DataSource, open_data
 from nas.networks.architecture import MAX_RESOLUTION, Architecture, Frame
-from nas.runs.records import Begun, NetworkRecord
+from nas.runs.records import Begun, NetworkRecord, digest
 from nas.training.loop import Autocast
-from nas.training.recipe import Recipe, read_recipe, shortened
+from nas.training.recipe import Phase, Recipe, read_recipe, shortened
 from nas.yaml_files import did_you_mean, validate
 
 SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's
 DIGITS = "digits"
+FINE = 0.1  # of the rate, where a training begins with trained weights
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,27 @@ class Given:
     seed: int | None = None
     loaders: int | None = None  # processes or threads that decode images
     smoke: bool = False  # a few steps and trials
+    flip: bool | None = None  # whether images are mirrored at random
+    batch_size: int | None = None  # of what the command trains; `lr` likewise, for the batch as it is
+    lr: float | None = None
+    trains: Literal["supernet", "retrain"] = "supernet"  # the part of the recipe that the command trains with
 
     @staticmethod
-    def of(options: dict[str, Any]) -> Given:
+    def of(options: dict[str, Any], trains: Literal["supernet", "retrain"] = "supernet") -> Given:
         """Of the options of a command line, by name."""
-        return Given(**{name: options[name] for name in Given.__dataclass_fields__})
+        return Given(**{name: options[name] for name in Given.__dataclass_fields__ if name != "trains"}, trains=trains)
 
     def unusual(self) -> list[str]:
         """What the name of a run that nobody named also says."""
-        return [f"{self.resolution}px"] * (self.resolution is not None) + ["smoke"] * self.smoke
+        said = {
+            f"{self.resolution}px": self.resolution, "flip" if self.flip else "no_flip": self.flip, f"batch{self.batch_size}": self.batch_size,
+            f"lr{self.lr}": self.lr,
+        }  # fmt: skip
+        return [name for name, value in said.items() if value is not None] + ["smoke"] * self.smoke
 
     def or_else(self, begun: Begun) -> Given:
         """What was not said is as it was when the run, or the search that found the network, began."""
-        found: dict[str, Any] = {name: getattr(begun, name) for name in ("resolution", "seed") if getattr(self, name) is None}
+        found: dict[str, Any] = {name: getattr(begun, name) for name in ("resolution", "seed", "flip") if getattr(self, name) is None}
         if self.data is None:
             found |= {"data": begun.data, "data_root": self.data_root or begun.data_root}
         if self.recipe is None:
@@ -67,6 +77,8 @@ class Setting:
     device: torch.device
     seed: int
     loaders: int | None = None
+    flip: bool | None = None  # where the user decided it
+    notes: tuple[str, ...] = ()  # what was chosen by the data, and why, a sentence each
 
     @property
     def frame(self) -> Frame:
@@ -90,22 +102,37 @@ class Setting:
             "recipe": self.recipe_name,
             "resolution": self.resolution,
             "seed": self.seed,
+            **({"flip": self.flip} if self.flip is not None else {}),
         }
 
-    def of_length(self, epochs: float | None, steps: int | None, begun: NetworkRecord | None) -> Setting:
-        """With another length of the retraining; where none is said, with that of the run as it began, or else with the recipe's."""
-        if epochs is None and steps is None and begun:
+    def as_begun(self, begun: NetworkRecord | None, given: Given, epochs: float | None, steps: int | None) -> Setting:
+        """With the retraining as it began, if it did: whole where the user names no recipe, or else in its length; what the user says counts."""
+        recipe = self.recipe
+        if begun and given.recipe is None and not given.smoke:
+            recipe = recipe.model_copy(update={"retrain": validate(Phase, begun.phase, "run.yaml: phase")})
+            recipe = recipe.changed(given.trains, given.flip, given.batch_size, given.lr)
+        elif begun and epochs is None and steps is None:
             epochs, steps = begun.phase.get("epochs"), begun.phase.get("steps")
-        phase = self.recipe.retrain.with_length(epochs, steps)
-        return replace(self, recipe=self.recipe.model_copy(update={"retrain": phase}))
+        return replace(self, recipe=recipe.model_copy(update={"retrain": recipe.retrain.with_length(epochs, steps)}))
 
-    def network_record(self, architecture: Architecture, found_at: Path) -> NetworkRecord:
-        """With what the retraining of a network begins."""
+    def network_record(self, architecture: Architecture, found_at: Path, init: Path | None = None) -> NetworkRecord:
+        """With what the retraining of a network begins; `init` is a file of weights."""
         phase = self.recipe.retrain.model_dump(mode="json", exclude_none=True)
-        return NetworkRecord(architecture=architecture.key, bf16=self.recipe.bf16, found_at=str(found_at), phase=phase, **self.record())
+        begun = {"architecture": architecture.key, "bf16": self.recipe.bf16, "found_at": str(found_at), "phase": phase, **self.record()}
+        return NetworkRecord(init=digest(init) if init else None, **begun)
+
+    def fine_tuning(self) -> Setting:
+        """With a tenth of the retraining's rate, for weights that are good already."""
+        phase = self.recipe.retrain.model_copy(update={"lr": self.recipe.retrain.lr * FINE})
+        note = (
+            f"The rate is {phase.lr:g}, a tenth of the recipe's, since training begins with weights that are trained; --lr gives another."
+        )
+        return replace(self, recipe=self.recipe.model_copy(update={"retrain": phase}), notes=(*self.notes, note))
 
 
-def open_setting(given: Given, stride: int, largest: int, begun_recipe: dict[str, Any] | None = None) -> Setting:
+def open_setting(
+    given: Given, stride: int, largest: int, begun_recipe: dict[str, Any] | None = None, source: DataSource | None = None
+) -> Setting:
     """Opens the data and the recipe and settles resolution and device.
 
     Args:
@@ -113,26 +140,58 @@ def open_setting(given: Given, stride: int, largest: int, begun_recipe: dict[str
         stride: the resolution is a multiple of it.
         largest: resolution above which images are scaled down, where nobody said another.
         begun_recipe: the recipe's content when the run began, which counts where the user names no other.
+        source: the images, where they are opened already.
 
     Raises:
         ValueError: an option cannot be used; one line.
     """
     data = DIGITS if given.data is None else given.data
-    source = open_data(data, Path(given.data_root) if given.data_root else None)
+    source, device = source or open_source(given), open_device(given.device)
     if Path(data).expanduser().is_dir() and data != DIGITS:
         data = str(Path(data).expanduser().resolve())
     root = str(Path(given.data_root).expanduser().resolve()) if given.data_root else None
-    default = DIGITS if data == DIGITS else "cifar" if source.resolution <= SMALL_IMAGES else "imagenet"
-    name = default if given.recipe is None else given.recipe
-    recipe = validate(Recipe, begun_recipe, "run.yaml: recipe") if begun_recipe else read_recipe(shipped("recipes", name, "--recipe"))
-    if given.smoke:
-        recipe = shortened(recipe)
+    name = _usual_recipe(source, data, device) if given.recipe is None else given.recipe
+    recipe, notes = _recipe(given, begun_recipe, name, source)
     resolution = given.resolution or recipe.resolution or min(-(-source.resolution // stride) * stride, largest)
     if resolution > MAX_RESOLUTION:
         raise ValueError(f"--resolution: too large: got {resolution}; accepted: at most {MAX_RESOLUTION}. Take a smaller one.")
     if given.seed is not None and given.seed >= 2**63:  # what torch takes
         raise ValueError(f"--seed: out of range: got {given.seed}; accepted: whole numbers below 2**63.")
-    return Setting(source, data, root, recipe, name, resolution, open_device(given.device), given.seed or 0, given.loaders)
+    return Setting(source, data, root, recipe, name, resolution, device, given.seed or 0, given.loaders, given.flip, notes)
+
+
+def open_source(given: Given) -> DataSource:
+    """The images that the user named, or digits; nothing is decoded.
+
+    Raises:
+        ValueError: the data set is unknown or cannot be used; one line.
+    """
+    return open_data(DIGITS if given.data is None else given.data, Path(given.data_root) if given.data_root else None)
+
+
+def _usual_recipe(source: DataSource, data: str, device: torch.device) -> str:
+    """The recipe where nobody named one."""
+    if data == DIGITS:
+        return DIGITS
+    if source.resolution > SMALL_IMAGES:
+        return "imagenet"
+    return "cifar" if device.type == "cuda" else "cifar_cpu"
+
+
+def _recipe(given: Given, begun: dict[str, Any] | None, name: str, source: DataSource) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe for these images with what the user said of it, and what is to be said of that."""
+    written = validate(Recipe, begun, "run.yaml: recipe") if begun else read_recipe(shipped("recipes", name, "--recipe"))
+    written = shortened(written) if given.smoke else written
+    images, unmirrored, notes = source.num_images["train"], source.unmirrored, []
+    fitted = written.fitted(images, mirrored=unmirrored is None)
+    if written.images and images < written.images:
+        notes.append(
+            f"Recipe {name} is meant for {written.images:,} training images: with {images:,} a training has fewer steps and more epochs, "
+            f"by {math.sqrt(written.images / images):.1f}, the square root of the ratio."
+        )
+    if written.retrain.augmentation.flip == "auto" and unmirrored and given.flip is None:
+        notes.append(f"Images are not mirrored: {unmirrored}. --flip mirrors them.")
+    return fitted.changed(given.trains, given.flip, given.batch_size, given.lr), tuple(notes)
 
 
 def open_as_found(given: Given, found: Begun, architecture: Architecture) -> Setting:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
-from nas.networks.trained import save_network
+from nas.networks.trained import begin_with, load_network, save_network
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.training.loop import Course, evaluate, train_model
@@ -44,9 +45,10 @@ def check_rungs(phase: Phase, evaluate_on: str | None) -> None:
 
 
 def train_network(
-    architecture: Architecture, setting: Setting, *, fit: str, evaluate_on: str | None, seed: int, folder: Run, report: Report
-) -> TrainingResult:
-    """Trains the network of `architecture` with fresh weights and the recipe's `retrain` phase, and evaluates it.
+    architecture: Architecture, setting: Setting, *, fit: str, evaluate_on: str | None, seed: int, folder: Run, report: Report,
+    init: Path | None = None,
+) -> TrainingResult:  # fmt: skip
+    """Trains the network of `architecture` with the recipe's `retrain` phase, from fresh weights or those of a file, and evaluates it.
 
     Continues from `checkpoint.pt` in the folder, and leaves `weights.safetensors` there: those that were evaluated.
 
@@ -58,6 +60,7 @@ def train_network(
         seed: of weights, data, augmentation and drop path.
         folder: the run that the checkpoint and the weights belong to.
         report: shows, logs and stops it.
+        init: a weights file that it begins with.
 
     Raises:
         ValueError: the network cannot be built at this resolution, the data cannot be used, or the loss is no longer finite.
@@ -67,7 +70,10 @@ def train_network(
     check_rungs(phase, evaluate_on)
     trained = architecture.at(setting.frame)
     torch.manual_seed(seed)
-    network = Network(trained, phase.drop_path).to(setting.device)
+    network = Network(trained, phase.drop_path)
+    if init:
+        begin_with(network, load_network(init), f"--init {init}")
+    network = network.to(setting.device)
     per_epoch = images.steps_per_epoch(fit, phase.batch_size)
     steps = phase.num_steps(per_epoch)
     batches = images.batches(fit, phase.batch_size, seed, phase.augmentation)

@@ -1,0 +1,261 @@
+"""What a command says before it begins, what it chooses by the data, and that a user's word on batch, rate and mirroring reaches the training."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import refused, run, succeed
+from PIL import Image
+from recording import SIDE, recording, write_images
+from torch import Tensor, nn
+
+from nas.data import Augmentation
+from nas.quantities import parse_budgets
+from nas.runs.folder import Run
+from nas.searching.supernet_run import usual_space
+from nas.training import plan
+from nas.training.plan import rough, step_seconds
+from nas.training.recipe import Phase, Recipe, read_recipe
+from nas.training.setting import Given, open_setting, open_source
+from nas.yaml_files import read_yaml
+
+SPACE = """
+format: search space 1
+frame: {resolution: 32, channels: 3, classes: 10}
+patch: 4
+stages:
+  - {width: [16, 32], depth: [1, 2], mixer: [conv, s2_shift], mlp_ratio: [1, 2]}
+"""
+RECIPE = """
+format: recipe 1
+bf16: never
+supernet: {steps: 4, batch_size: 8, lr: 1.0e-3, augmentation: {flip: true}}
+search: {trials: 3, population: 2, batch_size: 12}
+retrain: {steps: 4, batch_size: 8, lr: 1.0e-3, augmentation: {flip: true}}
+"""
+WITH = "--device cpu --data images --space tiny.yaml --recipe plain.yaml"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_images(tmp_path / "images")
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    (tmp_path / "plain.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+# ---- the plan ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [f"train {WITH}", f"search {WITH} --budget 600kMACs", f"retrain net.yaml {WITH}"])
+def test_a_dry_run_tells_the_images_and_the_steps_and_leaves_nothing(command: str, folder: Path) -> None:
+    (folder / "net.yaml").write_text(
+        "format: architecture 1\narchitecture: {frame: {resolution: 32, channels: 3, classes: 10}, patch: 4,"
+        " stages: [{width: 16, mixers: [conv], mlp_ratio: 1, kernel: 3}]}\n"
+    )
+    command = command.replace("--space tiny.yaml ", "") if command.startswith("retrain") else command
+    before = sorted(folder.rglob("*"))
+    with recording() as seen:
+        said = succeed(f"{command} --dry-run --batch-size 6 --no-flip", folder)
+    assert not seen.steps and sorted(folder.rglob("*")) == before
+    train, per_epoch = (88, 14) if command.startswith("retrain") else (48, 8)
+    assert f"4 classes: {train} to train on" in said and "24 to test" in said and f"{SIDE} px as they are" in said
+    assert f"4 steps of 6 images ({4 / per_epoch:.3g} epochs), rate 0.001" in said and "not mirrored" in said
+    assert not command.startswith("search") or "40 held out" in said
+    with recording() as seen:
+        told = succeed(f"{command} --batch-size 6 --no-flip", folder)
+    assert "4 steps of 6 images" in told, "told before it begins, too"
+    split = "train" if command.startswith("retrain") else "fit"
+    phases = {(which, batch, how.flip) for which, batch, _, how in seen.batches}
+    assert (split, 6, False) in phases and not any(flip for _, _, flip in phases)
+
+
+def test_images_that_are_scaled_are_told_with_what_networks_then_cost(folder: Path) -> None:
+    said = succeed(f"train {WITH} --dry-run --resolution 24", folder)
+    assert f"{SIDE} px, scaled to 24 px (--resolution {SIDE} for their own size)" in said
+    lines = [line for line in said.splitlines() if re.match(r"\s+(smallest|largest) ", line)]
+    counts = [re.findall(r"([\d.]+) ([kM])MACs at (\d+) px", line) for line in lines]
+    assert len(lines) == 2
+    for (first, prefix, at), (second, other, used) in counts:
+        assert (at, used) == ("32", "24")
+        ratio = float(second) * {"k": 1, "M": 1000}[other] / (float(first) * {"k": 1, "M": 1000}[prefix])
+        assert (24 / 32) ** 2 / 3 < ratio < (24 / 32) ** 2, "by the area, and the stem by grey images"
+
+
+def test_seconds_of_a_step_are_those_between_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that each pass moves, the first one, which warms up, by far more."""
+    now = [0.0]
+    monkeypatch.setattr(plan.time, "perf_counter", lambda: now[0])  # type: ignore[attr-defined]
+
+    class Slow(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            now[0] += 100.0 if not now[0] else 0.25
+            return super().forward(x.flatten(1))
+
+    setting = open_setting(Given(data=str(folder / "images"), recipe=str(folder / "plain.yaml"), device="cpu"), 8, 32)
+    model = Slow(setting.source.channels * SIDE**2, 4)
+    assert step_seconds(model, setting, setting.recipe.retrain, "train") == pytest.approx(0.25)
+
+
+def test_a_long_training_is_timed_and_its_parts_add_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "long.yaml").write_text(RECIPE.replace("steps: 4", "steps: 40000"))
+    said = succeed(f"search {WITH.replace('plain', 'long')} --budget 600kMACs --dry-run", folder)
+    (time,) = (line for line in said.splitlines() if line.startswith("  time"))
+    assert re.search(r"about .* in all: supernet .*, 3 evaluations .*, retraining the winner .* \(by a few steps timed on this cpu\)", time)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(20, "under a minute"), (60, "a minute"), (130, "2.2 minutes"), (1380, "23 minutes"), (12600, "3.5 hours"), (1.0e6, "12 days")],
+)
+def test_durations_are_told_as_roughly_as_they_are_known(seconds: float, said: str) -> None:
+    assert rough(seconds) == said
+
+
+# ---- by the data ------------------------------------------------------------------------------------------------------
+
+PHASE = Phase(epochs=10, batch_size=64, lr=1e-3, augmentation=Augmentation(flip="auto"))
+
+
+def recipe(**more: object) -> Recipe:
+    steps = Phase(steps=1000, batch_size=64, lr=1e-3)
+    return Recipe.model_validate(
+        {"format": "recipe 1", "supernet": steps, "search": {"trials": 1, "finalist_epochs": 6}, "retrain": PHASE, **more}
+    )
+
+
+def test_with_fewer_images_a_training_has_fewer_steps_and_more_epochs_by_the_square_root() -> None:
+    fitted = recipe(images=40_000).fitted(2_500, mirrored=True)
+    assert (fitted.retrain.epochs, fitted.supernet.steps, fitted.search.finalist_epochs) == (40, 250, 24)
+    assert fitted.retrain.augmentation.flip is True and fitted.supernet.augmentation.flip is False
+    assert fitted.fitted(100, mirrored=False) == fitted, "a run goes on as it was begun"
+    for images in (40_000, 10**6):
+        as_meant = recipe(images=40_000).fitted(images, mirrored=False)
+        assert (as_meant.retrain.epochs, as_meant.supernet.steps, as_meant.retrain.batch_size, as_meant.retrain.lr) == (10, 1000, 64, 1e-3)
+    assert recipe().fitted(30, mirrored=True).retrain.batch_size == 64, "a recipe that does not say for how many is taken as it is"
+
+
+def test_a_batch_is_at_most_an_eighth_of_few_images() -> None:
+    phase = recipe(images=40_000).fitted(300, mirrored=True).retrain
+    assert phase.batch_size == 32 and phase.lr == pytest.approx(1e-3 / math.sqrt(2), rel=1e-2)
+    assert recipe(images=40_000).fitted(5, mirrored=True).retrain.batch_size == 2
+
+
+def coloured(folder: Path, classes: list[str], mode: str = "RGB", side: int = 48) -> Path:
+    for split in ("train", "test"):
+        for name in classes:
+            for number in range(6):
+                path = folder / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new(mode, (side, side), number * 20 if mode == "L" else (number * 20, 30, 90)).save(path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("classes", "mode", "mirrored"),
+    [
+        (["cat", "dog"], "RGB", True), (["cat", "dog"], "L", False), (["00014", "00033"], "RGB", False), (["A", "b"], "RGB", False),
+        (["turn_left", "turn_right"], "RGB", False), (["leftover", "bright"], "RGB", True), (["n01440764", "n01443537"], "RGB", True),
+    ],
+)  # fmt: skip
+def test_writing_and_signs_are_not_mirrored_unless_the_user_wants_it(classes: list[str], mode: str, mirrored: bool, tmp_path: Path) -> None:
+    data = str(coloured(tmp_path, classes, mode))
+    for given, wanted in ((None, mirrored), (True, True), (False, False)):
+        setting = open_setting(Given(data=data, device="cpu", flip=given), 8, 32)
+        assert {setting.recipe.supernet.augmentation.flip, setting.recipe.retrain.augmentation.flip} == {wanted}
+        assert any("not mirrored" in note for note in setting.notes) == (given is None and not mirrored)
+
+
+@pytest.mark.parametrize(("side", "name"), [(48, "cifar_cpu"), (65, "imagenet")])
+def test_the_recipe_is_chosen_by_the_size_of_the_images(side: int, name: str, tmp_path: Path) -> None:
+    assert open_setting(Given(data=str(coloured(tmp_path, ["cat", "dog"], side=side)), device="cpu"), 8, 32).recipe_name == name
+
+
+@pytest.mark.parametrize(
+    ("side", "budgets", "space"),
+    [
+        (48, ["5MMACs"], "cifar_small"), (48, ["40.5MMACs"], "cifar"), (48, ["1GMACs"], "hybrid"), (48, [], "cifar_small"), (48, ["8ms"], "cifar_small"),
+        (224, ["1GMACs"], "hybrid"), (224, [], "hybrid"),
+    ],
+)  # fmt: skip
+def test_the_space_is_chosen_by_images_and_budgets(side: int, budgets: list[str], space: str, tmp_path: Path) -> None:
+    source = open_source(Given(data=str(coloured(tmp_path, ["cat", "dog"], side=side))))
+    found, notes = usual_space(source, torch.device("cpu"), parse_budgets(budgets))
+    assert found == space and bool(notes) == (space != "hybrid")
+
+
+def test_shipped_recipes_are_meant_for_the_sets_they_name() -> None:
+    folder = Path(__file__).parents[1] / "recipes"
+    meant = {name: read_recipe(folder / f"{name}.yaml").images for name in ("cifar", "cifar_cpu", "imagenet", "digits")}
+    assert meant == {"cifar": 50_000, "cifar_cpu": 50_000, "imagenet": 1_281_167, "digits": None}
+
+
+# ---- a user's word ----------------------------------------------------------------------------------------------------
+
+
+def test_batch_rate_and_mirroring_are_kept_by_a_run_and_its_winner(folder: Path) -> None:
+    with recording() as seen:
+        succeed(f"search {WITH} --budget 600kMACs --run a --batch-size 4 --lr 0.01 --no-flip --steps 5", folder)
+    assert [len(step.numbers) for step in seen.steps] == [4] * 5 and max(step.lr for step in seen.steps) == 0.01
+    assert not any(any(each.passes[0].mirrored) for each in seen.steps)
+    with recording() as again:
+        succeed("train --device cpu --run a", folder)
+    assert not again.steps, "what is not said is as it was begun"
+    for other in ("--batch-size 6", "--lr 0.02", "--flip"):
+        assert "begun with another value" in refused(f"train --device cpu --run a {other}", folder)
+    with recording() as retrained:
+        succeed("retrain runs/best.yaml --device cpu --run r --lr 0.005", folder)
+    assert [len(step.numbers) for step in retrained.steps] == [8] * 4, "the batch was the supernet's"
+    assert max(step.lr for step in retrained.steps) == 0.005
+    assert not any(any(each.passes[0].mirrored) for each in retrained.steps)
+    with recording() as again:
+        succeed("retrain runs/best.yaml --device cpu --run r", folder)
+    assert not again.steps
+
+
+def test_advice_after_a_loss_that_is_not_finite_leads_to_the_end(folder: Path) -> None:
+    (folder / "steep.yaml").write_text(RECIPE.replace("steps: 4, batch_size: 8, lr: 1.0e-3", "steps: 12, batch_size: 8, lr: 1.0e+30"))
+    command = f"train {WITH.replace('plain', 'steep')}"
+    told = run(command, folder).err.splitlines()[-1]
+    assert re.search(r"Take a lower rate, such as --lr \S+; the last good checkpoint is kept", told), told
+    succeed(f"{command} --lr 0.001", folder)
+    lower = [run for run in (folder / "runs").iterdir() if read_yaml(run / "run.yaml", format="run 1").get("supernet_finished")]
+    assert len(lower) == 1 and "lr0.001" in lower[0].name
+
+
+def test_advice_after_memory_ran_out_leads_to_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(module: nn.Module, images: Tensor) -> None:
+        if torch.is_grad_enabled() and len(images) > 4:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8"
+            )
+
+    with recording(before_pass=full) as seen:
+        told = refused(f"train {WITH}", folder)
+        assert "out of memory" in told and "--batch-size 4" in told, told
+        succeed(f"train {WITH} --batch-size 4", folder)
+    assert [len(step.numbers) for step in seen.steps] == [4] * 4
+
+
+# ---- what no network can meet -----------------------------------------------------------------------------------------
+
+
+def test_a_time_that_no_network_meets_is_told_before_anything_is_trained(folder: Path) -> None:
+    with recording() as seen:
+        told = refused(f"search {WITH} --budget 600kMACs --budget 1us --run a", folder)
+    assert "--budget 1us" in told and "accepted: " in told and not seen.steps and not Run("a", folder / "runs").folder.exists()
+    assert seen.timed and all(not each.training for each in seen.timed)
+
+
+def test_a_batch_that_takes_minutes_to_time_is_refused_at_once(folder: Path) -> None:
+    told = refused(f"search {WITH} --budget 10s --latency-batch 100000000", folder)
+    assert "--latency-batch" in told and "100000000" in told
+
+
+def test_a_sampler_without_a_part_is_told(folder: Path) -> None:
+    assert "--sampler nsga2 has no part" in succeed(f"search {WITH} --budget 600kMACs --run a --sampler nsga2 --trials 2", folder)
+    assert "has no part" not in run(f"search {WITH} --budget 600kMACs --run a --sampler nsga2 --trials 3", folder).out
