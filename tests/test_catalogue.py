@@ -10,9 +10,11 @@ import optuna
 import pytest
 import torch
 from command_line import refused, run, succeed
+from PIL import Image
 
 from nas.networks.architecture import FORMAT, read_architecture
 from nas.networks.trained import load_network
+from nas.networks.weight_files import load_weights, save_weights
 from nas.published.presets import preset_names
 from nas.yaml_files import read_yaml, write_yaml
 
@@ -155,8 +157,34 @@ def test_import_weights_gives_the_originals_logits(folder: Path, original: tuple
     with torch.no_grad():
         # float32: the patches are multiplied in another order
         torch.testing.assert_close(load_network(weights)(images), model(images), rtol=1e-4, atol=1e-4)
+    assert out.splitlines()[-1] == f"Next: python launch.py predict {weights.relative_to(folder)} IMAGE"
     begun = read_yaml(folder / "runs/import-mixer_s_32/run.yaml")
     assert begun["import"]["preset"] == "mixer_s_32" and len(begun["import"]["sha256"]) == 64
+
+
+def test_imported_weights_know_their_images_and_classes(folder: Path, original: tuple[torch.nn.Module, Path]) -> None:
+    import timm.data
+
+    model, path = original
+    out = succeed(f"import-weights mixer_s_32 {path}", folder)
+    assert "Images:  224 px, the middle 87.5%, bicubic, mean 0.5 0.5 0.5, deviation 0.5 0.5 0.5\n" in out
+    network = load_network(folder / "runs/import-mixer_s_32/weights.safetensors")
+    assert len(set(network.classes)) == 1000 and network.classes[207] == "golden retriever"
+    picture = Image.effect_mandelbrot((500, 400), (-2, -1.5, 1, 1.5), 100).convert("RGB")
+    theirs = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))(picture)
+    assert network.preprocess is not None
+    torch.testing.assert_close(network.preprocess(picture), theirs, atol=2.1 / 255, rtol=0)  # a level, where rounding tips over
+
+
+def test_weights_imported_by_an_earlier_version_are_given_their_images(folder: Path, original: tuple[torch.nn.Module, Path]) -> None:
+    _, path = original
+    succeed(f"import-weights mixer_s_32 {path}", folder)
+    weights = folder / "runs/import-mixer_s_32/weights.safetensors"
+    tensors, metadata = load_weights(weights)
+    save_weights(weights, tensors, {"architecture": metadata["architecture"]})
+    assert "imported before" not in succeed(f"import-weights mixer_s_32 {path}", folder)
+    network = load_network(weights)
+    assert network.preprocess is not None and network.classes and torch.equal(network.head.fc.bias, tensors["head.fc.bias"])
 
 
 def test_import_weights_overwrites_nothing(folder: Path, original: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
@@ -185,8 +213,6 @@ def test_a_checkpoint_of_another_network_or_half_a_file_is_refused(folder: Path,
 
 
 def test_load_network_names_a_file_that_is_not_a_networks(tmp_path: Path) -> None:
-    from nas.networks.weight_files import save_weights
-
     save_weights(tmp_path / "other.safetensors", {"weight": torch.zeros(2)}, {})
     with pytest.raises(ValueError, match=r"other\.safetensors: no architecture in its metadata"):
         load_network(tmp_path / "other.safetensors")

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import pickle
-import sys
-import types
-from collections import OrderedDict
+import copy
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import safetensors.torch
 import timm
 import torch
 from errors import refused
 from originals import ASMLP, Spach, ViP, randomised
+from PIL import Image
 from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock, checkpoint_filter_fn
 from torch import Tensor, nn
+from torchvision import transforms
 
 from nas.networks.architecture import Architecture, Frame, Stage, read_architecture
 from nas.networks.network import Network
-from nas.published.import_weights import convert, read_checkpoint
+from nas.published.checkpoint_files import read_checkpoint
+from nas.published.dialects import wanted
+from nas.published.import_weights import class_names, convert, preprocessing
+from nas.published.presets import Preset, read_preset
 
 PRESETS = sorted((Path(__file__).parents[1] / "search_spaces" / "presets").glob("*.yaml"))
 CLASSES = 5
@@ -153,24 +156,76 @@ def test_converted_network_equals_timm(name: str, preset: str) -> None:
     assert_equal_logits(model, architecture, converted, 1e-10)
 
 
+def as_deit(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm's ResMLP under the names of facebookresearch/deit."""
+    theirs = {"stem.": "patch_embed.", "linear_tokens.": "attn.", "mlp_channels.": "mlp.", "ls1": "gamma_1", "ls2": "gamma_2"}
+    renamed = {}
+    for name, value in state.items():
+        for ours, other in theirs.items():
+            name = name.replace(ours, other)
+        renamed[name] = value.flatten() if name.endswith(("alpha", "beta")) else value
+    return renamed
+
+
 def test_resmlp_files_of_deit_have_other_names() -> None:
     _, architecture = TINY["resmlp"]
     model = randomised(original("ResMLP", architecture))
-    theirs = {
-        "stem.": "patch_embed.",
-        "linear_tokens.": "attn.",
-        "mlp_channels.": "mlp.",
-        "ls1": "gamma_1",
-        "ls2": "gamma_2",
-    }
-    state = {}
-    for name, value in model.state_dict().items():
-        for ours, other in theirs.items():
-            name = name.replace(ours, other)
-        state[name] = value.flatten() if name.endswith(("alpha", "beta")) else value
+    state = as_deit(model.state_dict())
     model.load_state_dict(checkpoint_filter_fn(dict(state), model))  # timm, too, takes them for this network
     assert {"patch_embed.proj.weight", "blocks.0.norm1.alpha", "blocks.0.attn.weight", "blocks.0.gamma_1"} < set(state)
     assert_equal_logits(model, architecture, convert("ResMLP", architecture, state, "file"), 1e-10)
+
+
+def as_google(state: dict[str, Tensor]) -> dict[str, Any]:
+    """timm's MLP-Mixer as arrays under the names of google-research/vision_transformer, inputs before outputs."""
+    theirs = {"mlp_tokens": "token_mixing", "mlp_channels": "channel_mixing", "fc1": "Dense_0", "fc2": "Dense_1", "stem.proj": "stem"}
+    theirs |= {"norm1": "LayerNorm_0", "norm2": "LayerNorm_1"}
+    arrays = {}
+    for name, value in state.items():
+        name = re.sub(r"^blocks\.(\d+)", r"MixerBlock_\1", re.sub("^norm", "pre_head_layer_norm", name))
+        for ours, other in theirs.items():
+            name = name.replace(ours, other)
+        if name.endswith("weight"):
+            name = name.replace("weight", "scale" if value.dim() == 1 else "kernel")
+        order = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[value.dim()]
+        arrays[name.replace(".", "/")] = value.numpy().transpose(order)
+    return arrays
+
+
+def google_mixer(arrays: dict[str, Any], images_BCHW: Tensor, depth: int) -> Tensor:
+    """What flax's Conv, Dense and LayerNorm make of them, in float64, written out; but with the exact GELU."""
+    a = {name: torch.from_numpy(array).double() for name, array in arrays.items()}
+
+    def dense(name: str, x: Tensor) -> Tensor:
+        return torch.einsum("...i,io->...o", x, a[f"{name}/kernel"]) + a[f"{name}/bias"]
+
+    def mlp(name: str, x: Tensor) -> Tensor:
+        return dense(f"{name}/Dense_1", torch.nn.functional.gelu(dense(f"{name}/Dense_0", x)))
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        deviation = (x.var(dim=-1, unbiased=False, keepdim=True) + 1e-6).sqrt()
+        return (x - x.mean(dim=-1, keepdim=True)) / deviation * a[f"{name}/scale"] + a[f"{name}/bias"]
+
+    patch = a["stem/kernel"].shape[0]
+    B, C, H, W = images_BCHW.shape
+    cells = images_BCHW.reshape(B, C, H // patch, patch, W // patch, patch)
+    x_BNC = torch.einsum("bchpwq,pqco->bhwo", cells, a["stem/kernel"]).flatten(1, 2) + a["stem/bias"]
+    for block in (f"MixerBlock_{i}" for i in range(depth)):
+        x_BNC = x_BNC + mlp(f"{block}/token_mixing", norm(f"{block}/LayerNorm_0", x_BNC).mT).mT
+        x_BNC = x_BNC + mlp(f"{block}/channel_mixing", norm(f"{block}/LayerNorm_1", x_BNC))
+    return dense("head", norm("pre_head_layer_norm", x_BNC).mean(dim=1))
+
+
+def test_googles_arrays_give_timms_logits(tmp_path: Path) -> None:
+    system, architecture = TINY["mixer"]
+    model = randomised(original(system, architecture))
+    arrays = as_google(model.state_dict())
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2)).double()
+    with torch.no_grad():
+        torch.testing.assert_close(google_mixer(arrays, images, depth=3), copy.deepcopy(model).double()(images))  # they are in flax's order
+    np.savez(tmp_path / "Mixer-B_16.npz", **arrays)
+    converted = convert(system, architecture, read_checkpoint(tmp_path / "Mixer-B_16.npz"), "Mixer-B_16.npz")
+    assert_equal_logits(model, architecture, converted, 1e-10)
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
@@ -278,12 +333,38 @@ def refused_mixer(state: dict[str, Tensor], *words: str) -> str:
 def test_a_missing_key_is_named() -> None:
     state = mixer_state()
     del state["blocks.1.mlp_tokens.fc2.bias"]
-    assert "left over" not in refused_mixer(state, "missing: blocks.1.mlp_tokens.fc2.bias.", "another network", "name the preset")
+    assert "left over" not in refused_mixer(
+        state, "missing: blocks.1.mlp_tokens.fc2.bias.", f"The other {len(state)} fit", "as it was published"
+    )
 
 
 def test_a_key_too_many_is_named() -> None:
-    message = refused_mixer(mixer_state() | {"pos_embed": torch.zeros(1, 16, 24)}, "left over: pos_embed.", "another network")
+    message = refused_mixer(mixer_state() | {"pos_embed": torch.zeros(1, 16, 24)}, "left over: pos_embed.", "The other 42 fit")
     assert "missing" not in message
+
+
+DIALECTS = {
+    "MLP-Mixer of timm": ("mixer", lambda state: state, ["stem.proj.weight", "blocks.1.mlp_tokens.fc1.bias"]),
+    "MLP-Mixer of Google": (
+        "mixer",
+        lambda state: dict(zip(as_google(state), state.values(), strict=True)),
+        ["stem/kernel", "MixerBlock_1/token_mixing/Dense_0/bias"],
+    ),
+    "ResMLP of timm": ("resmlp", lambda state: state, ["stem.proj.weight", "blocks.2.ls1", "blocks.0.linear_tokens.weight"]),
+    "ResMLP of deit": ("resmlp", lambda state: as_deit(state), ["patch_embed.proj.weight", "blocks.2.gamma_1", "blocks.0.attn.weight"]),
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_one_renamed_key_is_named_and_no_other(dialect: str) -> None:
+    """Whichever it is: the dialect is the one that most names belong to."""
+    name, change, keys = DIALECTS[dialect]
+    system, architecture = TINY[name]
+    for key in keys:
+        state = change(dict(randomised(original(system, architecture)).state_dict()))
+        state["renamed"] = state.pop(key)
+        with refused(f"file: not this network's weights, by their names in {dialect}: missing: {key}; left over: renamed. The other"):
+            convert(system, architecture, state, "file")
 
 
 def test_a_deeper_network_is_told_by_the_first_keys_and_their_number() -> None:
@@ -325,6 +406,20 @@ def test_copies_of_a_shared_mixer_that_differ_are_refused() -> None:
         convert(system, architecture, state, "file")
 
 
+@pytest.mark.parametrize(("value", "dtype"), [(float("nan"), "float32"), (float("-inf"), "bfloat16"), (1e300, "float64")])
+@pytest.mark.parametrize("name", ["mixer", "spach shared"])
+def test_numbers_that_are_none_are_told_by_their_tensor(name: str, value: float, dtype: str) -> None:
+    """1e300 is infinite in float32. Of a shared mixer it would be unequal to itself."""
+    system, architecture = TINY[name]
+    state = dict(randomised(original(system, architecture)).state_dict())
+    key = "blocks.1.spatial_func.fc1.weight" if system == "SPACH" else "blocks.1.mlp_tokens.fc1.weight"
+    state[key] = state[key].to(getattr(torch, dtype), copy=True)
+    state[key][3, 2] = value
+    with refused(f"file: NaN or infinite values: got them in {key}; accepted: finite numbers") as raised:
+        convert(system, architecture, state, "file")
+    assert "first block" not in str(raised.value)
+
+
 def test_other_precisions_become_float32() -> None:
     state = {name: value.to(torch.bfloat16) for name, value in mixer_state().items()}
     converted = convert(*TINY["mixer"], state, "file")
@@ -337,176 +432,90 @@ def test_vip_of_unknown_depths_is_refused() -> None:
         convert("ViP", vip(16, 3, 5), {}, "file")
 
 
-# --------------------------------------------------------------------------------------------------------- files
-
-STATE = {"head.weight": torch.arange(6.0).reshape(2, 3), "head.bias": torch.tensor([1.0, 2.0])}
-
-
-def assert_read(path: Path, expected: dict[str, Tensor] = STATE) -> None:
-    got = read_checkpoint(path)
-    assert list(got) == list(expected) and all(torch.equal(got[name], value) for name, value in expected.items())
-
-
-def saved(path: Path, content: object, **options: Any) -> Path:
-    torch.save(content, path, **options)
-    return path
-
-
-def test_files_are_read_by_their_content(tmp_path: Path) -> None:
-    safetensors.torch.save_file(STATE, tmp_path / "named.pth")
-    assert set(read_checkpoint(tmp_path / "named.pth")) == set(STATE)
-    assert_read(saved(tmp_path / "named.safetensors", STATE))
-    assert_read(saved(tmp_path / "old.pt", STATE, _use_new_zipfile_serialization=False))
-
-
-class CfgNode(dict):  # type: ignore[type-arg]
-    """As yacs's, it keeps something beside its items."""
-
-    def __init__(self, *items: Any) -> None:
-        super().__init__(*items)
-        self.__dict__["__immutable__"] = True
-
-
-def test_what_trainers_save_beside_the_weights_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ordered, other = OrderedDict(STATE), {name: value + 1 for name, value in STATE.items()}
-    arguments = argparse.Namespace(model="spach", lr=1e-3, betas=None)
-    assert_read(saved(tmp_path / "deit.pth", {"model": ordered, "model_ema": other, "epoch": 3, "args": arguments}))
-    assert_read(
-        saved(tmp_path / "timm.pth", {"arch": "vip", "state_dict": STATE, "state_dict_ema": other, "args": arguments, "metric": 8.1})
-    )
-    assert_read(saved(tmp_path / "ema.pth", {"epoch": 3, "state_dict_ema": other}), other)
-    assert_read(saved(tmp_path / "named.pth", {"model": "spach", "state_dict": STATE}))
-    assert_read(saved(tmp_path / "parallel.pth", {"state_dict": {f"module.{name}": value for name, value in STATE.items()}}))
-    # AS-MLP's trainer saves yacs's configuration, which need not be installed to read the file
-    yacs = types.ModuleType("yacs.config")
-    yacs.CfgNode = CfgNode  # type: ignore[attr-defined]
-    monkeypatch.setattr(CfgNode, "__module__", "yacs.config")
-    monkeypatch.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
-    monkeypatch.setitem(sys.modules, "yacs.config", yacs)
-    saved(tmp_path / "as_mlp.pth", {"model": STATE, "config": CfgNode({"MODEL": CfgNode({"TYPE": "AS_MLP"})}), "max_accuracy": 81.3})
-    monkeypatch.undo()
-    assert "yacs" not in sys.modules
-    assert_read(tmp_path / "as_mlp.pth")
-
-
-class Foreign:
-    """Not to be opened."""
-
-
-class Evil:
-    """Would write a file, if it was opened."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.write_text, (self.path, "ran")
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_with_anything_else_is_not_opened(tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, Foreign.__module__, types.SimpleNamespace(Foreign=Foreign))
-    path = saved(tmp_path / "model.pth", {"model": STATE, "net": Foreign()}, _use_new_zipfile_serialization=zipped)
-    with refused(f"{path}: ", f"{Foreign.__module__}.Foreign", "torch.save(model.state_dict()"):
-        read_checkpoint(path)
-    evil = saved(tmp_path / "evil.pth", {"model": Evil(tmp_path / "written")}, _use_new_zipfile_serialization=zipped)
-    with refused(f"{evil}: ", "could run code", "torch.save(model.state_dict()"):
-        read_checkpoint(evil)
-    assert not (tmp_path / "written").exists()
-
-
-def cut(content: bytes) -> list[bytes]:
-    return [content[:size] for size in (1, 2, 5, 9, 20, 60, len(content) // 2, len(content) - 70, len(content) - 1)]
-
-
-def test_files_that_were_cut_short_are_refused(tmp_path: Path) -> None:
-    weights = {"blocks.0.weight": torch.randn(40, 40), "blocks.1.weight": torch.randn(40, 40)}
-    safetensors.torch.save_file(weights, tmp_path / "whole.safetensors")
-    saved(tmp_path / "whole.pth", weights)
-    saved(tmp_path / "old.pth", weights, _use_new_zipfile_serialization=False)
-    for whole in sorted(tmp_path.iterdir()):
-        for number, part in enumerate(cut(whole.read_bytes())):
-            path = tmp_path / f"{number}{whole.suffix}"
-            path.write_bytes(part)
-            with refused(f"{path}: damaged"):
-                read_checkpoint(path)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_damaged_pickles_are_refused_or_read(tmp_path: Path, zipped: bool) -> None:
-    """In an old file, without checksums, a wrong byte may hit a number or a name, which nothing can tell."""
-    path = tmp_path / "model.pth"
-    whole = saved(path, STATE, _use_new_zipfile_serialization=zipped).read_bytes()
-    num_refused = 0
-    for position in range(0, len(whole), 23):
-        path.write_bytes(whole[:position] + b"\xff" + whole[position + 1 :])
-        try:
-            state = read_checkpoint(path)
-            assert all(isinstance(value, Tensor) for value in state.values())
-            assert not zipped or all(torch.equal(state[name], value) for name, value in STATE.items())
-        except ValueError as error:
-            num_refused += 1
-            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
-    assert num_refused > 10
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"<!DOCTYPE html>\n<html><body>Not found</body></html>",
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
-        "{'model': 'größer'}".encode(),
-        b"eight by{ and more text",  # a brace where safetensors have one
-        b"\x00\x01\x02\x03 not a checkpoint \x00",
-        b"\x93NUMPY\x01\x00v\x00{'descr': '<f4'}",
-        b"PK\x03\x04 another zip",
-        pickle.dumps([1, 2, 3], protocol=4),
-    ],
-)
-def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "resmlp_12.pth"
-    path.write_bytes(content)
-    with refused(f"{path}: damaged"):
-        read_checkpoint(path)
-
-
-def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
-    saved(tmp_path / "resmlp_12.pth", STATE)
-    with refused(f"{tmp_path / 'resmlp12.pth'}: no such file", "'resmlp_12.pth'"):
-        read_checkpoint(tmp_path / "resmlp12.pth")
-    with refused(f"{tmp_path / 'no' / 'file.pth'}: no such file", "Check the path"):
-        read_checkpoint(tmp_path / "no" / "file.pth")
-    with refused(f"{tmp_path}: a folder"):
-        read_checkpoint(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ({}, "got: nothing"),
-        ({"model": {}}, "got: nothing"),
-        ({"net": STATE, "epoch": 3}, "got: net is dict, epoch is int"),
-        ([STATE], "list"),
-        (STATE["head.bias"], "Tensor"),
-        ({"model": {**STATE, "epoch": 3}}, "got: epoch is int"),
-        ({**STATE, "optimizer": {}}, "got: optimizer is dict"),
-    ],
-)
-def test_checkpoints_without_a_state_dict_are_refused(tmp_path: Path, content: object, words: str) -> None:
-    path = saved(tmp_path / "model.pth", content)
-    with refused(f"{path}: ", words, "torch.save(model.state_dict()"):
-        read_checkpoint(path)
-
-
-def test_a_safetensors_file_without_tensors_is_refused(tmp_path: Path) -> None:
-    safetensors.torch.save_file({}, tmp_path / "none.safetensors")
-    with refused(str(tmp_path), "got: nothing"):
-        read_checkpoint(tmp_path / "none.safetensors")
-
-
 def test_from_a_file_to_a_network(tmp_path: Path) -> None:
     system, architecture = TINY["spach ms conv4"]
     model = randomised(original(system, architecture))
-    path = saved(tmp_path / "spach.pth", {"model": model.state_dict(), "epoch": 300})
+    path = tmp_path / "spach.pth"
+    torch.save({"model": model.state_dict(), "epoch": 300}, path)
     assert_equal_logits(model, architecture, convert(system, architecture, read_checkpoint(path), str(path)), 1e-9)
+
+
+# ------------------------------------------------------------------------------------------------ images and classes
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    """Oblong and with fine structure, so that another crop or interpolation shows; all sizes that it is scaled to are whole pixels."""
+    draw = np.random.default_rng(0)
+    coarse = Image.fromarray(draw.integers(0, 256, (40, 50, 3), np.uint8)).resize((500, 400), Image.Resampling.BICUBIC)
+    pixels = np.asarray(coarse).astype(np.int64) + draw.integers(-20, 21, (400, 500, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def assert_alike(ours: Tensor, theirs: Tensor, std: tuple[float, ...]) -> None:
+    """To a mean of a hundredth of the 256 levels: theirs scale the whole image, then crop; ours scale the crop."""
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    levels = (ours - theirs).abs().mean(dim=(1, 2)) * torch.tensor(std) * 255
+    assert levels.max() < 0.01, levels
+
+
+def files_names(dialect: str, preset: Preset) -> set[str]:
+    return set(wanted(dialect, preset.architecture))
+
+
+@pytest.mark.parametrize(
+    ("tag", "preset", "file"),
+    [
+        ("mixer_b16_224.goog_in21k_ft_in1k", "mixer_b_16", "jx_mixer_b16_224-76587d61.pth"),
+        ("mixer_l16_224.goog_in21k_ft_in1k", "mixer_l_16", "model.safetensors"),
+        ("mixer_b16_224.miil_in21k_ft_in1k", "mixer_b_16", "mixer_b16_224_miil-9229a591.pth"),
+        ("mixer_b16_224.miil_in21k_ft_in1k", "mixer_b_16", "models--timm--mixer_b16_224.miil_in21k_ft_in1k/model.safetensors"),
+        ("resmlp_12_224.fb_in1k", "resmlp_s12", "model.safetensors"),
+        ("resmlp_big_24_224.fb_in22k_ft_in1k", "resmlp_b24_8", "model.safetensors"),
+    ],
+)
+def test_images_are_made_as_timm_makes_them(tag: str, preset: str, file: str, picture: Image.Image) -> None:
+    how = timm.data.resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(tag).to_dict())
+    network = read_preset(preset)
+    ours = preprocessing(network, files_names(f"{network.published.system} of timm", network), file)
+    assert_alike(ours(picture), timm.data.create_transform(**how)(picture), how["std"])
+
+
+@pytest.mark.parametrize(
+    ("preset", "dialect", "scaled_to"),
+    [
+        ("resmlp_s12", "ResMLP of deit", int(224 / 0.9)),
+        ("spach_hybrid_ms_s", "SPACH", 256),
+        ("as_mlp_t", "AS-MLP", 256),
+        ("vip_small_7", "ViP", int(224 / 0.9)),
+        ("vip_medium_7", "ViP", int(224 / 0.9)),
+        ("vip_large_7", "ViP", int(224 / 0.875)),
+    ],
+)
+def test_images_are_made_as_the_authors_make_them(preset: str, dialect: str, scaled_to: int, picture: Image.Image) -> None:
+    """Written out from their test transforms."""
+    network = read_preset(preset)
+    std = (0.229, 0.224, 0.225)
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(scaled_to, transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), std),
+        ]
+    )
+    assert_alike(preprocessing(network, files_names(dialect, network), "file")(picture), theirs(picture), std)
+
+
+def test_googles_images_are_those_of_timms_file_of_the_same_weights() -> None:
+    network = read_preset("mixer_b_16")
+    google, of_timm = (preprocessing(network, files_names(f"MLP-Mixer of {whose}", network), "file") for whose in ("Google", "timm"))
+    assert google == of_timm and google.mean == google.std == (0.5, 0.5, 0.5)
+
+
+def test_classes_are_those_of_imagenet_each_once() -> None:
+    names = class_names(1000)
+    assert len(set(names)) == 1000
+    assert (names[0], names[207], names[999]) == ("tench, Tinca tinca", "golden retriever", "toilet tissue, toilet paper, bathroom tissue")
+    assert names[134].startswith("crane: ") and "bird" in names[134] and names[517].startswith("crane: ")
+    assert class_names(10) == []
