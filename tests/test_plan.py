@@ -14,6 +14,7 @@ from recording import SIDE, recording, write_images
 from torch import Tensor, nn
 
 from nas.data import Augmentation
+from nas.networks.weight_files import load_weights
 from nas.quantities import parse_budgets
 from nas.runs.folder import Run
 from nas.searching.supernet_run import usual_space
@@ -37,6 +38,10 @@ supernet: {steps: 4, batch_size: 8, lr: 1.0e-3, augmentation: {flip: true}}
 search: {trials: 3, population: 2, batch_size: 12}
 retrain: {steps: 4, batch_size: 8, lr: 1.0e-3, augmentation: {flip: true}}
 """
+NETWORK = """
+format: architecture 1
+architecture: {frame: {resolution: 32, channels: 3, classes: 10}, patch: 4, stages: [{width: 16, mixers: [conv], mlp_ratio: 1, kernel: 3}]}
+"""
 WITH = "--device cpu --data images --space tiny.yaml --recipe plain.yaml"
 
 
@@ -53,10 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("command", [f"train {WITH}", f"search {WITH} --budget 600kMACs", f"retrain net.yaml {WITH}"])
 def test_a_dry_run_tells_the_images_and_the_steps_and_leaves_nothing(command: str, folder: Path) -> None:
-    (folder / "net.yaml").write_text(
-        "format: architecture 1\narchitecture: {frame: {resolution: 32, channels: 3, classes: 10}, patch: 4,"
-        " stages: [{width: 16, mixers: [conv], mlp_ratio: 1, kernel: 3}]}\n"
-    )
+    (folder / "net.yaml").write_text(NETWORK)
     command = command.replace("--space tiny.yaml ", "") if command.startswith("retrain") else command
     before = sorted(folder.rglob("*"))
     with recording() as seen:
@@ -239,6 +241,25 @@ def test_advice_after_memory_ran_out_leads_to_the_end(folder: Path, monkeypatch:
         assert "out of memory" in told and "--batch-size 4" in told, told
         succeed(f"train {WITH} --batch-size 4", folder)
     assert [len(step.numbers) for step in seen.steps] == [4] * 4
+
+
+def test_fine_tuning_begins_with_the_given_weights_at_a_tenth_of_the_rate(folder: Path) -> None:
+    (folder / "net.yaml").write_text(NETWORK)
+    succeed("retrain net.yaml --device cpu --data images --recipe plain.yaml --run first", folder)
+    weights = load_weights(folder / "runs/first/weights.safetensors")[0]
+    coloured(folder / "others", ["a", "b", "c"], "L", SIDE)
+    command = "retrain net.yaml --device cpu --data others --recipe plain.yaml --init runs/first/weights.safetensors"
+    with recording() as seen:
+        said = succeed(command, folder)
+    assert "but for the head, for 3 classes instead of 4" in said and "a tenth of the recipe's" in said
+    assert seen.initial.keys() == weights.keys() and max(step.lr for step in seen.steps) == pytest.approx(1e-4)
+    same = {name for name, tensor in seen.initial.items() if tensor.shape == weights[name].shape and torch.equal(tensor, weights[name])}
+    assert weights.keys() - same == {"head.fc.weight", "head.fc.bias"}
+    (run,) = (each for each in (folder / "runs").iterdir() if "from" in each.name)
+    with recording() as again:
+        succeed(command, folder)
+        assert "begun with other weights" in refused(command.partition(" --init")[0] + f" --run {run.name}", folder)
+    assert not again.steps
 
 
 # ---- what no network can meet -----------------------------------------------------------------------------------------
