@@ -216,6 +216,16 @@ def test_batch_rate_and_mirroring_are_kept_by_a_run_and_its_winner(folder: Path)
     assert not any(any(each.passes[0].mirrored) for each in retrained.steps)
     with recording() as again:
         succeed("retrain runs/best.yaml --device cpu --run r", folder)
+        succeed("retrain runs/best.yaml --device cpu --run r --no-flip --lr 0.005", folder)
+        for other in ("--batch-size 6", "--lr 0.02", "--flip"):
+            assert "begun with another value" in refused(f"retrain runs/best.yaml --device cpu --run r {other}", folder)
+    assert not again.steps
+
+
+def test_what_the_recipe_has_may_be_said_again(folder: Path) -> None:
+    succeed(f"train {WITH} --run a", folder)
+    with recording() as again:
+        succeed(f"train {WITH} --run a --flip --batch-size 8 --lr 0.001", folder)
     assert not again.steps
 
 
