@@ -26,14 +26,21 @@ class Progress:
         unit: its name in the singular.
         stream: where to; stderr, so that stdout stays for results.
         clock: seconds, for tests.
+        quiet: nothing is shown of work that takes less than so many seconds.
     """
 
     def __init__(
-        self, title: str, total: int, unit: str = "step", stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        title: str,
+        total: int,
+        unit: str = "step",
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        quiet: float = 0.0,
     ) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, 0
         self._stream, self._clock, self._begun = stream or sys.stderr, clock, clock()
-        self._done_before, self._text = 0, ""
+        self._done_before, self._text, self._quiet = 0, "", quiet
         self._shown: tuple[float, int] | None = None  # when a line was last printed, and how many were done
         self._terminal = self._stream.isatty()
 
@@ -57,6 +64,8 @@ class Progress:
         self.done += count
         self._text = self._text if text is None else text
         now = self._clock()
+        if now - self._begun < self._quiet:
+            return
         if self._shown is None or now - self._shown[0] >= (ON_TERMINAL if self._terminal else EVERY_SECONDS):
             self._show(now)
 
