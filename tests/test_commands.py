@@ -181,6 +181,9 @@ def test_the_four_commands_on_real_images(
     assert result["data_fingerprint"] == best["data_fingerprint"]
     assert f"Test accuracy: {result['result']['test_accuracy']:.2%} of {result['result']['test_images']} images" in said
     assert result["result"]["test_images"] == (359 if data == "digits" else 40)
+    (pasted,) = re.findall(r"^Next: +python launch.py (.*) IMAGE$", said, re.M)
+    (folder / "image.png").write_bytes(digit_images(1)[0][0])
+    assert "image.png" in succeed(f"{pasted} image.png", folder)
     tensors, metadata = load_weights(result_file.with_name("weights.safetensors"))
     assert sum(tensor.numel() for tensor in tensors.values()) > 0 and len(json.loads(metadata["classes"])) == 10
 
