@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,18 @@ def test_the_table_says_what_the_object_says(folder: Path) -> None:
         assert all(each["class"][:20] in line for each in best)
 
 
+def test_a_network_answers_in_the_arithmetic_of_its_test(folder: Path) -> None:
+    for bf16 in ("always", "gpu"):
+        save_network(folder / f"{bf16}.safetensors", network().state_dict(), ARCHITECTURE, CLASSES, HOW, bf16)
+    always, gpu = (
+        json.loads(succeed(f"predict {name}.safetensors images --json --device cpu", folder))["images"] for name in ("always", "gpu")
+    )
+    assert_right(folder, gpu, WHOLE)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_right(folder, always, WHOLE)
+    assert always != gpu
+
+
 def test_more_classes_than_there_are_are_all(folder: Path) -> None:
     (best,) = json.loads(succeed("predict trained images/0.png --top 100 --json", folder))["images"].values()
     assert {each["class"] for each in best} == set(CLASSES) and sum(each["probability"] for each in best) == pytest.approx(1, abs=1e-4)
@@ -166,6 +179,7 @@ def test_a_large_folder_is_not_decoded_before_it_is_answered(tmp_path: Path, mon
     monkeypatch.setattr(type(images), "open", lambda self, index: (opened.append(index), real(self, index))[1])
     batches: Iterator[list[Any]] = decoded(images, np.arange(40), HOW, 2, 1)
     next(batches)
+    time.sleep(0.5)  # for the threads to do whatever they were asked to
     assert 2 <= len(opened) <= 2 * (AHEAD + 1)
     assert len([each for batch in batches for each in batch]) == 38 and sorted(opened) == list(range(40))
 
