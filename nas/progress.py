@@ -27,14 +27,21 @@ class Progress:
         unit: its name in the singular.
         stream: where to; stderr, so that stdout stays for results.
         clock: seconds, for tests.
+        quiet: nothing is shown of work that takes less than so many seconds.
     """
 
     def __init__(
-        self, title: str, total: int, unit: str = "step", stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        title: str,
+        total: int,
+        unit: str = "step",
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        quiet: float = 0.0,
     ) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, 0
         self._stream, self._clock, self._begun = stream or sys.stderr, clock, clock()
-        self._text = ""
+        self._text, self._quiet = "", quiet
         self._first: tuple[float, int] | None = None  # when the first unit of this process was done, and how many were done then
         self._shown: tuple[float, int] | None = None  # when a line was last printed, and how many were done
         self._terminal = self._stream.isatty()
@@ -60,6 +67,8 @@ class Progress:
         now = self._clock()
         if self._first is None and count:
             self._first = now, self.done
+        if now - self._begun < self._quiet:
+            return
         if self._shown is None or now - self._shown[0] >= (ON_TERMINAL if self._terminal else EVERY_SECONDS):
             self._show(now)
 

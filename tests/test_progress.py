@@ -110,3 +110,13 @@ def test_progress_is_on_stderr() -> None:
 
 def test_durations() -> None:
     assert [duration(seconds) for seconds in (0.4, 43, 59.6, 725, 12000)] == ["0:00", "0:43", "1:00", "12:05", "3:20:00"]
+
+
+def test_short_work_is_not_shown_at_all() -> None:
+    for seconds, shown in ((4, ""), (11, "decode: 2/3 images")):
+        stream, clock = io.StringIO(), Clock()
+        with Progress("decode", total=3, unit="image", stream=stream, clock=clock, quiet=10) as progress:
+            for _ in range(2):
+                clock.seconds += seconds / 2
+                progress.advance()
+        assert stream.getvalue().startswith(shown) and bool(stream.getvalue()) == bool(shown)

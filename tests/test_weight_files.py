@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from errors import refused
 
@@ -21,6 +26,35 @@ def test_weights_come_back_with_their_metadata_shared_and_strided_ones_too(tmp_p
     assert set(read) == set(tensors)
     assert all(torch.equal(read[name], tensors[name]) and read[name].dtype == tensors[name].dtype for name in tensors)
     assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+WRITES = """
+import sys, torch
+from pathlib import Path
+from nas.networks.weight_files import save_weights
+tensors = {f"block.{n}": torch.full((n,), n / 7, dtype=(torch.float32, torch.bfloat16, torch.uint8)[n % 3]) for n in range(1, 9)}
+save_weights(Path(sys.argv[1]), tensors, {f"{n} Bär": "ü" * n for n in range(9)})
+"""
+
+
+def test_the_same_weights_are_the_same_file_in_every_process(tmp_path: Path) -> None:
+    """As safetensors itself reads them, and numpy by the format's own page: 8 bytes of length, a header, the data at a multiple of 8."""
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for seed, file in enumerate(files):
+        there = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        subprocess.run([sys.executable, "-c", WRITES, file], cwd=Path(__file__).parents[1], env=there, check=True, timeout=120)
+    content = files[0].read_bytes()
+    assert content == files[1].read_bytes()
+
+    begins = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begins])
+    assert begins % 8 == 0 and header.pop("__metadata__") == {f"{n} Bär": "ü" * n for n in range(9)}
+    read = safetensors.torch.load_file(files[0])
+    assert read.keys() == header.keys() == {f"block.{n}" for n in range(1, 9)}
+    for n in (3, 6):  # float32
+        first, last = header[f"block.{n}"]["data_offsets"]
+        assert np.array_equal(np.frombuffer(content[begins + first : begins + last], np.float32), read[f"block.{n}"].numpy())
+        assert torch.equal(read[f"block.{n}"], torch.full((n,), n / 7))
 
 
 @pytest.mark.parametrize("keep", [0, 4, 30, -1])

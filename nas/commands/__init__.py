@@ -2,15 +2,17 @@
 
 from nas.commands.command_line import run
 from nas.commands.compare import compare
+from nas.commands.evaluate import evaluate
 from nas.commands.fidelity import fidelity
 from nas.commands.import_weights import import_weights
+from nas.commands.predict import predict
 from nas.commands.presets import presets
 from nas.commands.profile import profile
 from nas.commands.retrain import retrain
 from nas.commands.search import search
 from nas.commands.train import train
 
-COMMANDS = (search, train, retrain, fidelity, compare, profile, presets, import_weights)
+COMMANDS = (search, train, retrain, predict, evaluate, fidelity, compare, profile, presets, import_weights)
 
 
 def main() -> int:

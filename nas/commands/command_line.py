@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ are scikit-learn's digits: that shows the machine working; --data gives a rankin
 def run(commands: Iterable[click.Command]) -> int:
     """Runs the command that `sys.argv` names; the exit status."""
     let_threads_sleep()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file or a class may be bytes that are no text
     known = {str(command.name): command for command in commands}
     group = click.Group("hybrid-nas", known, help=HELP.format(program=program()), no_args_is_help=False)
     version = click.version_option(__version__, "--version", message=f"hybrid-nas {__version__}")
@@ -38,7 +41,8 @@ def run(commands: Iterable[click.Command]) -> int:
     except click.ClickException as error:
         _fail(_finished(error))
     except Stopped as stop:
-        print(f"{str(stop)[0].upper()}{str(stop)[1:]}; the same command continues.", flush=True)
+        then, stream = ("continues", sys.stdout) if stop.continues else ("begins again", sys.stderr)  # on stdout are answers
+        print(f"{str(stop)[0].upper()}{str(stop)[1:]}; the same command {then}.", file=stream, flush=True)
         return stop.exit_status
     except (KeyboardInterrupt, click.Abort):
         print(f"{_name()}: stopped; the same command continues.", file=sys.stderr)

@@ -15,21 +15,25 @@ def option(name: str, metavar: str, help: str, **more: Any) -> Callable[[Command
     return click.option(name, metavar=metavar, help=help, **more)
 
 
-DATA = """digits (default); a folder with train and val or test, each a folder of images per class, Parquet files or a tar file;
-hfds/OWNER/NAME; with --data-root a torchvision data set's name."""
+DATA_SETS = """a folder with train and val or test, each a folder of images per class, Parquet files or a tar file; hfds/OWNER/NAME; with
+--data-root a torchvision data set's name."""
 RESOLUTION = """Side of the images in training (default: the recipe's, else the images' own, rounded up to the space's stride, at most the
 space's)."""
+
+
+data_root_option = option("--data-root", "FOLDER", "Where torchvision's data set is; nothing is downloaded.")
+device_option = option("--device", "DEVICE", "auto, cpu, cuda or cuda:N (default: auto).", default="auto")
 
 
 def training_options(length_of: str) -> Callable[[Command], Command]:
     """The options of all commands that train; `length_of` is what --epochs and --steps are the length of."""
     options: list[Callable[[Command], Command]] = [
-        option("--data", "DATA", DATA),
-        option("--data-root", "FOLDER", "Where torchvision's data set is; nothing is downloaded."),
+        option("--data", "DATA", f"digits (default); {DATA_SETS}"),
+        data_root_option,
         option("--recipe", "RECIPE", "A name in recipes/ or a YAML file (default: digits for digits, cifar up to 64 px, else imagenet)."),
         option("--resolution", "PX", RESOLUTION, type=COUNT),
         option("--run", "NAME", "A folder under runs/ (default: named after what is run)."),
-        option("--device", "DEVICE", "auto, cpu, cuda or cuda:N (default: auto).", default="auto"),
+        device_option,
         option("--loaders", "N", "Processes or threads that decode images (default: the cores).", type=click.IntRange(0, 1024)),
         option("--seed", "N", "Of everything random (default: 0).", type=click.IntRange(0)),
         click.option(
@@ -51,6 +55,7 @@ def training_options(length_of: str) -> Callable[[Command], Command]:
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done and how long it takes, and do nothing.")
+batch_size_option = option("--batch-size", "N", "Images at a time (default: 64).", type=COUNT, default=64)
 space_option = option("--space", "SPACE", "Search space: a name in search_spaces/ or a YAML file (default: hybrid).")
 
 

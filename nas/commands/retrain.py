@@ -30,6 +30,7 @@ def retrain(file: str, init: str | None, dry_run: bool, **options: Any) -> int:
     """
     import torch
 
+    from nas.machine import pasted
     from nas.networks.architecture import read_architecture
     from nas.networks.network import Network
     from nas.networks.trained import begin_with, load_network
@@ -75,7 +76,9 @@ def retrain(file: str, init: str | None, dry_run: bool, **options: Any) -> int:
         f"Test accuracy: {result.test_accuracy:.2%} of {result.test_images} images "
         f"({setting.source.name} at {setting.resolution} px, {result.steps} steps)"
     )
-    print(f"Weights: {run.folder / 'weights.safetensors'}")
+    weights = run.folder / "weights.safetensors"
+    print(f"Weights: {weights}")
+    print(f"Next:    {pasted('predict', weights, 'IMAGE')}")
     return 0
 
 

@@ -16,10 +16,9 @@ from nas.data.augmentation import BOX_NUMBERS, RESIZED_RATIO, Augmentation, augm
 from nas.data.decoding import Samples, decode, stream
 from nas.data.images import Images
 from nas.data.seeding import BOX, DRAW, MIX, ORDER, generator, permutation
-from nas.data.splits import Found, stratified
+from nas.data.splits import Found, split_indices
 from nas.networks.preprocessing import Preprocessing, normalised
 
-MAX_HELD_OUT = 5000  # a fifth of the training images is held out for selection, but no more
 MEASURED = 2000  # training images, the same in every run, that mean and standard deviation are taken from
 
 Batch = tuple[Tensor, Tensor]
@@ -29,8 +28,7 @@ Chosen = tuple[NDArray[np.int64], Tensor | None]  # which images, and the random
 class Data:
     """Batches of a data set.
 
-    Splits: `held_out`, training images kept for selection, the same in every run; `fit`, the other training images;
-    `train`, both together; `test`, not decoded before it is asked for.
+    Its splits are those of `split_indices`; `test` is not decoded before it is asked for.
 
     Attributes:
         classes: Name of each class, in the order of the labels.
@@ -44,16 +42,7 @@ class Data:
         self.name, self.classes, self.resolution = found.name, found.classes, resolution
         self.channels = found.survey[0]
         self._found, self._device, self._loaders, self._memory_limit = found, device, loaders, memory_limit
-        labels = found.train.labels
-        train = np.arange(len(labels))
-        count = min(MAX_HELD_OUT, len(labels) // 5)
-        fit, held_out = stratified(labels, count) if found.num_fit is None else np.split(train, [found.num_fit])
-        if not len(held_out):
-            raise ValueError(
-                f"data {self.name}: too few training images to hold any out: got {len(labels)} in "
-                f"{len(self.classes)} classes; accepted: 5 or more, and two of some class. Add images."
-            )
-        self._indices = {"fit": fit, "held_out": held_out, "train": train, "test": np.arange(len(found.test.labels))}
+        self._indices = split_indices(found)
         # uint8 pixels of splits, on the device, and whether none of the originals had to be scaled for them.
         self._decoded: dict[str, tuple[Tensor, bool]] = {}
         self.mean, self.std = channel_statistics(self._decode(found.train, found.train.sample(MEASURED))[0])

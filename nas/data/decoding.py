@@ -3,10 +3,9 @@
 Nothing is drawn at random here: what is wanted of each image comes with its index, so the number of threads or processes changes no batch.
 """
 
-import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from nas.data.augmentation import RESIZED_RATIO, random_boxes
 from nas.data.images import Images, picture
-from nas.networks.preprocessing import centre_square, scaled
+from nas.networks.preprocessing import Preprocessing, centre_square, scaled
 from nas.progress import Progress
 
 CHUNK = 256  # images a thread decodes between two reports
-QUIET_SECONDS = 10  # before the progress is shown
+QUIET_SECONDS = 10  # before progress is shown
 PREFETCHED = 4  # batches that each process prepares ahead
+AHEAD = 2  # batches that threads decode ahead of a network
 Wanted = tuple[int, list[float] | None]  # an image's index, and the random numbers of a box of it; None for its centre square
 
 
@@ -49,19 +49,44 @@ def decode(images: Images, indices: NDArray[np.int64], shape: tuple[int, int], t
             unscaled &= size == (side, side)
         return stop, unscaled
 
-    begun, unscaled, progress = time.monotonic(), True, None
-    with ExitStack() as shown:
+    unscaled = True
+    with Progress(f"decode {name}", len(rows), "image", quiet=QUIET_SECONDS) as progress:
         pool = ThreadPoolExecutor(threads)
         try:
             for done, these in pool.map(decode_chunk, range(0, len(rows), CHUNK)):
                 unscaled &= these
-                if progress is None and time.monotonic() - begun > QUIET_SECONDS:
-                    progress = shown.enter_context(Progress(f"decode {name}", len(rows), "image"))
-                if progress is not None:
-                    progress.reach(done)
+                progress.advance(done - progress.done)
         finally:
             pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, without the rest of the set
     return decoded, unscaled
+
+
+def decoded(
+    images: Images, indices: NDArray[np.int64], how: Preprocessing, batch_size: int, threads: int
+) -> Iterator[list[Tensor | ValueError]]:
+    """Yields batch by batch, in order, uint8 pixels [C, R, R] of each image as a network takes them, or the error of a broken one.
+
+    Threads decode a little ahead of whoever asks, so that any number of images can be gone through.
+    """
+
+    def one(index: int) -> Tensor | ValueError:
+        try:
+            image, _ = picture(images, int(index), how.channels, draft=how.enough)
+            return torch.from_numpy(how.pixels(image).copy())
+        except ValueError as error:
+            return error
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        ahead: deque[Iterator[Tensor | ValueError]] = deque()
+        for start in range(0, len(indices), batch_size):
+            ahead.append(pool.map(one, indices[start : start + batch_size]))
+            if len(ahead) > AHEAD:
+                yield list(ahead.popleft())
+        while ahead:
+            yield list(ahead.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Image sets as files: `train/<class>/...` beside `val/<class>/...`, `test/<class>/...` or both."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from nas.data.images import Images, Labels, check_classes, error_text, one_line
 from nas.data.splits import Found, assemble, split_of
+from nas.yaml_files import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,61 @@ def open_folder(folder: Path) -> Found:
     return assemble(str(folder.resolve()), classes, [(split, _images(folder, entry, theirs)) for split, entry, theirs in splits])
 
 
+def list_images(paths: Iterable[str]) -> tuple[FileImages, int]:
+    """Finds images of no known class: files as they are named, and in folders and below them what has an image's extension.
+
+    Nothing hidden, no path twice, and below a folder no folder twice: links may lead in a circle.
+
+    Returns:
+        The images, with labels and sizes of 0, and how many files in folders were left out.
+
+    Raises:
+        ValueError: No such file or folder, a folder that cannot be read, or no image in one.
+    """
+    names: list[str] = []
+    left_out = 0
+    for path in paths:
+        if os.path.isfile(path):
+            names.append(path)
+            continue
+        if not os.path.isdir(path):
+            there = os.path.exists(path)  # a pipe or a device
+            near = "" if there else did_you_mean(Path(path).name, (each.name for each in Path(path).parent.glob("*")))
+            what = "neither a file nor a folder" if there else "no such file or folder"
+            raise ValueError(f"{path}: {what}; accepted: images, and folders of images.{near or ' Check the path.'}")
+        files = list(_files_below(path, set()))
+        images = [name for name in files if _is_image(name)]
+        if not images:
+            raise ValueError(
+                f"{path}: no image in it: got {len(files)} other files; accepted: {', '.join(_extensions())}. Name other files one by one."
+            )
+        names, left_out = names + images, left_out + len(files) - len(images)
+    unique = np.array([os.fsencode(name) for name in dict.fromkeys(names)])
+    return FileImages("", unique, *np.zeros((2, len(unique)), np.int64)), left_out
+
+
+def _files_below(folder: str, been: set[str]) -> Iterator[str]:
+    if (real := os.path.realpath(folder)) not in been:
+        been.add(real)
+        for entry in scan(folder):
+            if not entry.is_dir():
+                yield entry.path
+            elif not entry.name.startswith("."):
+                yield from _files_below(entry.path, been)
+
+
+def _is_image(path: str) -> bool:
+    """By its name; a pipe would be waited for, and a link to nothing is an image that is missing."""
+    plain = os.path.isfile(path) or not os.path.exists(path)
+    return plain and not os.path.basename(path).startswith(".") and path.lower().endswith(_extensions())
+
+
+def _extensions() -> tuple[str, ...]:
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    return IMG_EXTENSIONS
+
+
 def scan(folder: str | Path) -> list[os.DirEntry[str]]:
     """Returns what is in a folder, sorted by name.
 
@@ -71,11 +127,11 @@ def _classes(split: os.DirEntry[str]) -> tuple[str, ...]:
 
 
 def _images(folder: Path, split: os.DirEntry[str], classes: tuple[str, ...]) -> FileImages:
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+    from torchvision.datasets.folder import make_dataset
 
     try:
         # What ImageFolder lists by, so that a set has the same images under both; it reads every folder once.
-        files = make_dataset(split.path, {name: label for label, name in enumerate(classes)}, IMG_EXTENSIONS)
+        files = make_dataset(split.path, {name: label for label, name in enumerate(classes)}, _extensions())
         sizes = np.array([os.stat(path).st_size for path, _ in files], np.int64)
     except OSError as error:
         raise ValueError(

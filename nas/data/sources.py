@@ -5,13 +5,16 @@ import re
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nas.data.batches import Data
 from nas.data.folder import open_folder, scan
 from nas.data.huggingface import HUB, open_hub, open_parquet, parquet_files
+from nas.data.images import Images
 from nas.data.libraries import SETS, open_digits, open_tar, open_torchvision
-from nas.data.splits import Found, split_of
+from nas.data.splits import Found, split_indices, split_of
 from nas.machine import cores
 from nas.yaml_files import did_you_mean
 
@@ -57,6 +60,10 @@ class DataSource:
                 told.update(len(part).to_bytes(8, "little"))
                 told.update(part)
         return told.hexdigest()[:12]
+
+    def split(self, name: str) -> tuple[Images, NDArray[np.int64]]:
+        """Returns undecoded images, and which of them a split has: `train`, `fit`, `held_out` or `test`."""
+        return self._found.test if name == "test" else self._found.train, split_indices(self._found)[name]
 
     def load(self, resolution: int, device: torch.device, loaders: int | None = None, memory_limit: int = 2 * 2**30) -> Data:
         """Makes the data ready for batches: takes mean and deviation from 2,000 images, decodes the others when used.

@@ -11,6 +11,7 @@ from PIL import Image
 from nas.data.images import Images, Labels, check_labels, survey
 from nas.data.seeding import SPLIT, permutation
 
+MAX_HELD_OUT = 5000  # a fifth of the training images is held out for selection, but no more
 NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # what people write -> the split
 
 
@@ -80,6 +81,24 @@ def assemble(place: str, classes: tuple[str, ...], splits: Sequence[tuple[str, I
         )
     name = place.rstrip("/").rpartition("/")[2]
     return Found(name, classes, train, images.get("test") or images["val"], survey(train), num_fit)
+
+
+def split_indices(found: Found) -> dict[str, NDArray[np.int64]]:
+    """Which images each split has: `held_out`, training images kept for selection, the same in every run; `fit`, the other training images;
+    `train`, both together; and `test`.
+
+    Raises:
+        ValueError: Too few images to hold any out.
+    """
+    labels = found.train.labels
+    train = np.arange(len(labels))
+    fit, held_out = stratified(labels, min(MAX_HELD_OUT, len(labels) // 5)) if found.num_fit is None else np.split(train, [found.num_fit])
+    if not len(held_out):
+        raise ValueError(
+            f"data {found.name}: too few training images to hold any out: got {len(labels)} in "
+            f"{len(found.classes)} classes; accepted: 5 or more, and two of some class. Add images."
+        )
+    return {"fit": fit, "held_out": held_out, "train": train, "test": np.arange(len(found.test.labels))}
 
 
 def stratified(labels: Labels, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -38,7 +38,8 @@ class Network(nn.Module):
 
     Attributes:
         classes: their names in order; empty where nobody said.
-        preprocess: makes a Pillow image into what the network takes; None where nobody said how. `load_network` sets both.
+        preprocess: makes a Pillow image into what the network takes; None where nobody said how.
+        bf16: where it was trained in bfloat16: "gpu", "always" or "never". `load_network` sets all three.
 
     Raises:
         ValueError: a mixer cannot take its width or grid; the message names the place.
@@ -49,6 +50,7 @@ class Network(nn.Module):
         self.architecture = architecture
         self.classes: tuple[str, ...] = ()
         self.preprocess: Preprocessing | None = None
+        self.bf16 = "never"
         self.outline = outline(architecture)
         built: set[str] = set()
         for spec in layer_specs(architecture):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +38,28 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> Tensor:
         """A Pillow image to float32 [channels, resolution, resolution]; stack several for a batch.
 
+        In the test the decoder of a large JPEG skipped detail. It does so here, for the very same pixels, after
+        `image.draft(None, (how.enough, how.enough))`, which makes `image` a small one for good.
+
         Raises:
             ValueError: pixels of more than 8 bits.
         """
-        x = torch.from_numpy(self.pixels(in_channels(image, self.channels)).copy())
-        return normalised(x, *(torch.tensor(values).mul_(255).view(-1, 1, 1) for values in (self.mean, self.std)))
+        return self.normalise(torch.from_numpy(self.pixels(in_channels(image, self.channels)).copy()))
+
+    @property
+    def enough(self) -> int:
+        """Shorter side in pixels from which on an image is not enlarged: what a decoder that can leave out detail has to give."""
+        return math.ceil(self.resolution / self.crop)
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """The same before it is normalised, of an image in the right channels: uint8 [channels, resolution, resolution]."""
         return scaled(image, centre_square(image, self.crop), self.resolution, self.interpolation)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """What `pixels` gives, one image or a batch on any device, to float32."""
+        return normalised(
+            pixels, *(torch.tensor(values, device=pixels.device).mul_(255).view(-1, 1, 1) for values in (self.mean, self.std))
+        )
 
     def recorded(self) -> dict[str, Any]:
         """All but resolution and channels, which a network has already, as plain values."""

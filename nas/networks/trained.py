@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,14 +17,19 @@ from nas.networks.network import Network
 from nas.networks.preprocessing import INTERPOLATIONS, Preprocessing
 from nas.networks.weight_files import load_weights, save_weights
 
+BF16 = ("gpu", "always", "never")  # where a network runs in bfloat16
 
-def save_network(path: Path, weights: Mapping[str, Tensor], architecture: Architecture, classes: Sequence[str], how: Preprocessing) -> None:
-    """Writes a network's weights with its architecture, the names of its classes in their order, and how its images are made.
+
+def save_network(
+    path: Path, weights: Mapping[str, Tensor], architecture: Architecture, classes: Sequence[str], how: Preprocessing, bf16: str = "never"
+) -> None:
+    """Writes a network's weights with its architecture, the names of its classes in their order, how its images are made, and where it was
+    trained in bfloat16 (`BF16`).
 
     Raises:
         ValueError: one line, when there is no room or no permission.
     """
-    described = {"architecture": architecture.to_dict(), "classes": list(classes), **how.recorded()}
+    described = {"architecture": architecture.to_dict(), "classes": list(classes), "bf16": bf16, **how.recorded()}
     save_weights(path, weights, {name: json.dumps(value) for name, value in described.items()})
 
 
@@ -29,7 +37,8 @@ def load_network(path: Path | str) -> Network:
     """The network of a weights file that `retrain`, `search` or `import-weights` wrote, in evaluation mode.
 
     It takes images [B, channels, resolution, resolution] to logits [B, classes]. `network.preprocess(image)` makes such an image of a
-    Pillow one, as it was made for the test, and `network.classes` has the names of the classes.
+    Pillow one, as it was made for the test, and `network.classes` has the names of the classes. In files of earlier versions either may be
+    missing.
 
     Raises:
         ValueError: one line: no such file, damaged, or not of a network of this project.
@@ -44,6 +53,9 @@ def load_network(path: Path | str) -> Network:
             network = Network(architecture)
         network.load_state_dict(weights, assign=True)
         network.classes, network.preprocess = tuple(map(str, told.get("classes", ()))), _preprocessing(architecture, told)
+        network.bf16 = told.get("bf16", "never")
+        if len(network.classes) not in (0, architecture.frame.classes) or network.bf16 not in BF16:
+            raise ValueError(f"got {len(network.classes)} classes for {architecture.frame.classes} outputs, and bf16 {network.bf16!r}")
     except (ValueError, RuntimeError, TypeError) as error:  # RuntimeError: names or shapes that do not fit
         what = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: not the weights of the network that its metadata name: {what}. Restore it, or train again.") from None
@@ -96,6 +108,13 @@ def _preprocessing(architecture: Architecture, told: Mapping[str, object]) -> Pr
     frame = architecture.frame
     given = {name: told[name] for name in ("crop", "interpolation") if name in told}
     how = Preprocessing(frame.resolution, frame.channels, tuple(map(float, told["mean"])), tuple(map(float, told["std"])), **given)  # type: ignore[call-overload,arg-type]
-    if {len(how.mean), len(how.std)} != {how.channels} or how.interpolation not in INTERPOLATIONS:
+    numbers = all(map(math.isfinite, how.mean)) and all(0 < each < math.inf for each in how.std) and 0 < how.crop <= 1
+    if not numbers or {len(how.mean), len(how.std)} != {how.channels} or how.interpolation not in INTERPOLATIONS:
         raise ValueError(f"images are made in a way that is not known: got {how}")
     return how
+
+
+def autocast(bf16: str, device: torch.device) -> AbstractContextManager[Any]:
+    """bfloat16 autocast where `bf16`, one of `BF16`, wants it on this device; a new context at each call."""
+    wanted = bf16 == "always" or (bf16 == "gpu" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from nas.yaml_files import one_line_error, open_file, write_atomically
 
 
 def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes tensors as safetensors, atomically. Names that share a tensor each get a copy of it.
+    """Writes tensors as safetensors, atomically: the same ones as the same bytes. Names that share a tensor each get a copy of it.
 
     Raises:
         ValueError: one line, when there is no room or no permission.
@@ -20,7 +21,15 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
 
     plain = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     content = safetensors.torch.save(plain, dict(metadata))
-    write_atomically(path, content)
+    begins = 8 + int.from_bytes(content[:8], "little")  # the data, behind the length of the header and the header
+    write_atomically(path, _in_order(content[8:begins]), memoryview(content)[begins:])
+
+
+def _in_order(header: bytes) -> bytes:
+    """A header and its length with the keys in alphabetical order: the library's own order of the metadata is another in every process."""
+    ordered = json.dumps(json.loads(header), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    ordered += b" " * (-len(ordered) % 8)  # the format's padding: the data begin at a multiple of 8
+    return len(ordered).to_bytes(8, "little") + ordered
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

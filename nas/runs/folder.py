@@ -29,7 +29,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from nas.machine import cores
-from nas.yaml_files import one_line_error, read_yaml, write_yaml
+from nas.yaml_files import did_you_mean, one_line_error, read_yaml, write_yaml
 
 FORMAT = "run 1"
 RUNS = Path("runs")  # where runs are, from where a command is started
@@ -142,6 +142,26 @@ def default_name(*parts: str | int) -> str:
     safe = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_" for letter in name).lstrip("._-")
     # Cut, a name would lose its recipe and seed, and two runs would become one.
     return safe if len(safe) <= 64 else f"{safe[:55]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def weights_file(given: str) -> Path:
+    """The file of weights that is meant: by its path, or `weights.safetensors` of a run, by the run's folder or name.
+
+    Raises:
+        ValueError: no such file or run, or a run that has none; names the weights that a search left there.
+    """
+    if Path(given).is_file():
+        return Path(given)
+    folders = [folder for folder in (Path(given), RUNS / given) if folder.is_dir()]
+    if not folders:
+        near = did_you_mean(given, (*map(str, Path(given).parent.glob("*.safetensors")), *(run.name for run in RUNS.glob("*/"))))
+        raise one_line_error(f"{given}: no such file; accepted: weights, or the name or folder of a run.{near or ' Check the path.'}")
+    path = min((folder / "weights.safetensors" for folder in folders), key=lambda each: not each.exists())
+    if not path.exists():
+        others = sorted(map(str, path.parent.glob("*.safetensors")))
+        advice = f"Name {others[0]}, the winner with the supernet's weights, or retrain it." if others else "Retrain a network first."
+        raise one_line_error(f"{path}: no such file; accepted: weights, or a run that trained a network to its end. {advice}")
+    return path
 
 
 def now() -> str:

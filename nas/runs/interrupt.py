@@ -11,9 +11,13 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """A command was interrupted and has left everything in order: the same command continues."""
+    """A command was interrupted and has left everything in order: the same command continues, or begins again."""
 
     exit_status = 130  # what a shell expects; the `Interrupt` around it knows better
+
+    def __init__(self, where: str, continues: bool = True) -> None:
+        super().__init__(where)
+        self.continues = continues
 
 
 class Interrupt:

@@ -325,7 +325,7 @@ class Finals:
             network, accuracy = supernet.subnet(architecture).eval(), winner.supernet
         else:  # it fails to be fine-tuned, and nobody knows what it is worth before
             return None
-        save_network(path, network.state_dict(), architecture, setting.images.classes, setting.images.preprocessing)
+        save_network(path, network.state_dict(), architecture, setting.images.classes, setting.images.preprocessing, setting.recipe.bf16)
         return accuracy
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
 
 from nas.data import Augmentation
+from nas.networks.trained import autocast
 from nas.yaml_files import read_yaml, validate
 
 FORMAT = "recipe 1"
@@ -152,8 +153,7 @@ class Recipe(BaseModel):
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """bfloat16 autocast where the recipe wants it; a new context at each call."""
-        wanted = self.bf16 == "always" or (self.bf16 == "gpu" and device.type == "cuda")
-        return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
+        return autocast(self.bf16, device)
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -93,6 +93,7 @@ def train_network(
     if evaluate_on:
         batches_shown = report.evaluated(evaluate_on, images.size(evaluate_on), images.evaluation_batches(evaluate_on, batch_size))
         accuracy = evaluate(model, batches_shown, setting.autocast)
-    save_network(folder.folder / "weights.safetensors", model.state_dict(), trained, images.classes, images.preprocessing)
+    target = folder.folder / "weights.safetensors"
+    save_network(target, model.state_dict(), trained, images.classes, images.preprocessing, setting.recipe.bf16)
     size = images.size(evaluate_on) if evaluate_on else 0
     return TrainingResult(accuracy, size, steps, steps / per_epoch, tuple(report.rungs()))
