@@ -55,9 +55,9 @@ def retrain(file: str, init: str | None, dry_run: bool, **options: Any) -> int:
     name = default_name("retrain", architecture.key, setting.source.name, setting.recipe_name, setting.seed, *unusual)
     run = Run(name if options["run"] is None else options["run"])
     begun = read_record(run).retrain
-    setting = setting.fine_tuning() if weights and given.lr is None else setting
+    setting = setting.beginning_with(weights, given.lr) if weights else setting
     setting = setting.as_begun(begun, given, options["epochs"], options["steps"])
-    wanted = setting.network_record(architecture, path, weights)
+    wanted = setting.network_record(architecture, path)
     same_as_begun(run, begun, wanted)
     if dry_run or begun is None:
         show_plan(network_plan(architecture, setting), dry_run)
@@ -70,7 +70,7 @@ def retrain(file: str, init: str | None, dry_run: bool, **options: Any) -> int:
         if (run.folder / "result.yaml").exists() and (run.folder / "weights.safetensors").exists():
             print(f"This retraining is done ({run.folder / 'result.yaml'}); its result again:")
         else:
-            _train(architecture, setting, run, wanted, weights, lambda: interrupt.requested)
+            _train(architecture, setting, run, wanted, lambda: interrupt.requested)
         result = read_training(run.folder / "result.yaml").result
     print(
         f"Test accuracy: {result.test_accuracy:.2%} of {result.test_images} images "
@@ -82,9 +82,7 @@ def retrain(file: str, init: str | None, dry_run: bool, **options: Any) -> int:
     return 0
 
 
-def _train(
-    architecture: Architecture, setting: Setting, run: Run, wanted: NetworkRecord, init: Path | None, stop: Callable[[], bool]
-) -> None:
+def _train(architecture: Architecture, setting: Setting, run: Run, wanted: NetworkRecord, stop: Callable[[], bool]) -> None:
     from nas.cost import cost
     from nas.networks.architecture import describe
     from nas.runs.folder import now
@@ -94,11 +92,11 @@ def _train(
 
     setting.images.steps_per_epoch("train", setting.recipe.retrain.batch_size)  # data that cannot be used is refused before a run begins
     run.record(retrain=wanted.model_dump(mode="json", exclude_none=True), architecture=architecture.to_dict())
-    print(f"Training {architecture.key} {'on from given weights' if init else 'from scratch'}, on {setting.device}:", flush=True)
+    print(f"Training {architecture.key} {'on from given weights' if setting.init else 'from scratch'}, on {setting.device}:", flush=True)
     for line in describe(architecture):
         print(f"  {line}")
     report = Report(run, "retrain", stop)
-    trained = train_network(architecture, setting, fit="train", evaluate_on="test", seed=setting.seed, folder=run, report=report, init=init)
+    trained = train_network(architecture, setting, fit="train", evaluate_on="test", seed=setting.seed, folder=run, report=report)
     assert trained.accuracy is not None
     result = {
         "test_accuracy": round(trained.accuracy, 4), "test_images": trained.images,
@@ -109,7 +107,7 @@ def _train(
         "costs": dict(cost(architecture)._asdict()),
         "result": result,
         "from": wanted.found_at,
-        **({"init": str(init)} if init else {}),
+        **({"init": str(setting.init)} if setting.init else {}),
         **setting.record(),
     }
     entries |= {"run": run.name, "device": str(setting.device)}

@@ -78,6 +78,7 @@ class Setting:
     seed: int
     loaders: int | None = None
     flip: bool | None = None  # where the user decided it
+    init: Path | None = None  # a weights file that a retraining begins with
     notes: tuple[str, ...] = ()  # what was chosen by the data, and why, a sentence each
 
     @property
@@ -115,19 +116,21 @@ class Setting:
             epochs, steps = begun.phase.get("epochs"), begun.phase.get("steps")
         return replace(self, recipe=recipe.model_copy(update={"retrain": recipe.retrain.with_length(epochs, steps)}))
 
-    def network_record(self, architecture: Architecture, found_at: Path, init: Path | None = None) -> NetworkRecord:
-        """With what the retraining of a network begins; `init` is a file of weights."""
+    def network_record(self, architecture: Architecture, found_at: Path) -> NetworkRecord:
+        """With what the retraining of a network begins."""
         phase = self.recipe.retrain.model_dump(mode="json", exclude_none=True)
         begun = {"architecture": architecture.key, "bf16": self.recipe.bf16, "found_at": str(found_at), "phase": phase, **self.record()}
-        return NetworkRecord(init=digest(init) if init else None, **begun)
+        return NetworkRecord(init=digest(self.init) if self.init else None, **begun)
 
-    def fine_tuning(self) -> Setting:
-        """With a tenth of the retraining's rate, for weights that are good already."""
+    def beginning_with(self, init: Path, lr: float | None) -> Setting:
+        """With weights that a retraining begins with, and a tenth of its rate where the user says none."""
+        if lr is not None:
+            return replace(self, init=init)
         phase = self.recipe.retrain.model_copy(update={"lr": self.recipe.retrain.lr * FINE})
         note = (
             f"The rate is {phase.lr:g}, a tenth of the recipe's, since training begins with weights that are trained; --lr gives another."
         )
-        return replace(self, recipe=self.recipe.model_copy(update={"retrain": phase}), notes=(*self.notes, note))
+        return replace(self, init=init, recipe=self.recipe.model_copy(update={"retrain": phase}), notes=(*self.notes, note))
 
 
 def open_setting(
@@ -157,7 +160,7 @@ def open_setting(
         raise ValueError(f"--resolution: too large: got {resolution}; accepted: at most {MAX_RESOLUTION}. Take a smaller one.")
     if given.seed is not None and given.seed >= 2**63:  # what torch takes
         raise ValueError(f"--seed: out of range: got {given.seed}; accepted: whole numbers below 2**63.")
-    return Setting(source, data, root, recipe, name, resolution, device, given.seed or 0, given.loaders, given.flip, notes)
+    return Setting(source, data, root, recipe, name, resolution, device, given.seed or 0, given.loaders, given.flip, notes=notes)
 
 
 def open_source(given: Given) -> DataSource:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -45,10 +44,9 @@ def check_rungs(phase: Phase, evaluate_on: str | None) -> None:
 
 
 def train_network(
-    architecture: Architecture, setting: Setting, *, fit: str, evaluate_on: str | None, seed: int, folder: Run, report: Report,
-    init: Path | None = None,
-) -> TrainingResult:  # fmt: skip
-    """Trains the network of `architecture` with the recipe's `retrain` phase, from fresh weights or those of a file, and evaluates it.
+    architecture: Architecture, setting: Setting, *, fit: str, evaluate_on: str | None, seed: int, folder: Run, report: Report
+) -> TrainingResult:
+    """Trains the network of `architecture` with the recipe's `retrain` phase, from fresh weights or those that the setting names, and evaluates it.
 
     Continues from `checkpoint.pt` in the folder, and leaves `weights.safetensors` there: those that were evaluated.
 
@@ -60,7 +58,6 @@ def train_network(
         seed: of weights, data, augmentation and drop path.
         folder: the run that the checkpoint and the weights belong to.
         report: shows, logs and stops it.
-        init: a weights file that it begins with.
 
     Raises:
         ValueError: the network cannot be built at this resolution, the data cannot be used, or the loss is no longer finite.
@@ -71,8 +68,8 @@ def train_network(
     trained = architecture.at(setting.frame)
     torch.manual_seed(seed)
     network = Network(trained, phase.drop_path)
-    if init:
-        begin_with(network, load_network(init), f"--init {init}")
+    if setting.init:
+        begin_with(network, load_network(setting.init), f"--init {setting.init}")
     network = network.to(setting.device)
     per_epoch = images.steps_per_epoch(fit, phase.batch_size)
     steps = phase.num_steps(per_epoch)
