@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from scipy.stats import kendalltau
 
+from nas.cost import cost
 from nas.networks.architecture import Architecture
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -30,6 +31,20 @@ def percent(accuracy: float | None) -> str:
 
 def test_raw_networks_are_what_their_keys_say() -> None:
     assert all(Architecture.from_dict(each["architecture"], "raw").key == each["key"] for each in ALONE)
+
+
+def test_the_ladder_of_the_search_is_printed_as_it_was_recorded() -> None:
+    raw = json.loads((DOCS / "results/search-cifar10-5MMACs.json").read_text())
+    printed = rows("finalist | from | MACs | supernet | 2 epochs alone | 5 epochs | 15 epochs")
+    assert printed.keys() == {each["key"] for each in raw["finalists"]} and next(iter(printed)) == raw["settings"]["chosen"]
+    for each in raw["finalists"]:
+        architecture = Architecture.from_dict(each["architecture"], "raw")
+        assert (architecture.key, *cost(architecture)[:2]) == (each["key"], each["macs"], each["params"])
+        measured = [each["supernet"], each["rungs"].get("2"), each["rungs"].get("5"), each["accuracy"]]
+        assert printed[each["key"]] == [each["origin"], f"{each['macs'] / 1e6:.2f} MMACs", *map(percent, measured)]
+    best = {each["key"]: each["accuracy"] for each in raw["finalists"] if each["accuracy"]}
+    conv = next(each["accuracy"] for each in raw["finalists"] if each["origin"] == "conv")
+    assert f"leads plain convolution by {100 * (max(best.values()) - conv):.2f} points" in TEXT
 
 
 LADDER = "network | from | MACs | supernet | 2 epochs alone | 5 epochs | 15 epochs"
