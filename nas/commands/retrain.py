@@ -70,11 +70,13 @@ def _train(architecture: Architecture, setting: Setting, run: Run, wanted: Netwo
     from nas.runs.folder import now
     from nas.runs.records import write_architecture
     from nas.training.report import Report
+    from nas.training.setting import look_at_images
     from nas.training.train_network import train_network
 
     phase, costs = setting.recipe.retrain, cost(architecture)
     per_epoch = setting.images.steps_per_epoch("train", phase.batch_size)  # data that cannot be used is refused before a run begins
     steps = phase.num_steps(per_epoch)
+    look_at_images(setting, run, phase.augmentation, stop)
     run.record(retrain=wanted.model_dump(mode="json", exclude_none=True), architecture=architecture.to_dict())
     print(
         f"Training {architecture.key} ({format_quantity('macs', costs.macs)}, {format_quantity('params', costs.params)} at {architecture.frame.resolution} px) "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,15 +13,18 @@ from typing import Any
 import torch
 
 from nas import HOME
-from nas.data import Data, DataSource, open_data
+from nas.data import Augmentation, Data, DataSource, open_data
 from nas.networks.architecture import MAX_RESOLUTION, Architecture, Frame
-from nas.runs.records import Begun, NetworkRecord
+from nas.runs.folder import Run
+from nas.runs.interrupt import Stopped
+from nas.runs.records import Begun, NetworkRecord, read_record
 from nas.training.loop import Autocast
 from nas.training.recipe import Recipe, read_recipe, shortened
 from nas.yaml_files import did_you_mean, validate
 
 SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's
 DIGITS = "digits"
+LONG_LOOK = 30.0  # seconds; what takes longer is not done twice for the same files
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,36 @@ def open_as_found(given: Given, found: Begun, architecture: Architecture) -> Set
     if given.data is None and found.data_fingerprint not in (None, setting.source.fingerprint):
         print(f"The images of {setting.data} are not those that the network was found with: files were changed, added or removed.")
     return setting
+
+
+def look_at_images(setting: Setting, run: Run, training: Augmentation | None, stop: Callable[[], bool]) -> None:
+    """Looks at the files of all splits, the test's among them, before anything is spent; a long look is remembered in the run.
+
+    Args:
+        setting: whose images.
+        run: that is about to begin or to go on.
+        training: how this process will train; None: it will not.
+        stop: asked on the way.
+
+    Raises:
+        ValueError: broken images; one line.
+        Stopped: `stop` became true.
+    """
+    if read_record(run).images_looked_at == setting.source.fingerprint:
+        return
+
+    def heed() -> None:
+        if stop():
+            raise Stopped("the look at the images stopped")
+
+    begun = time.monotonic()
+    if undecoded := setting.images.check(training, heed):
+        print(
+            f"Not decoded before they are used: {undecoded:,} images of {setting.source.name}. Their headers and endings are whole.",
+            flush=True,
+        )
+    if time.monotonic() - begun > LONG_LOOK:
+        run.record(images_looked_at=setting.source.fingerprint)
 
 
 def shipped(folder: str, name: str, option: str) -> Path:
