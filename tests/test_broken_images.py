@@ -117,6 +117,7 @@ CONTENTS = {
     "not filled to its end": (encoded("JPEG")[:-200] + bytes(200), "got "),
     "empty": (b"", "got an empty file"),
     "text": (b"no image, but a readme\n", "got no known image format"),
+    "0 pixels": (b"GIF89a" + bytes(7) + b"," + bytes(9) + b"\2\2L\1\0;", "got no known image format"),
     "16 bits": (of_16_bits(), "more than 8 bits"),
     "200 megapixels": (png_header(20000, 10000), "too large an image: got 200,000,000 pixels; accepted: at most 178,956,970"),
 }
@@ -255,7 +256,8 @@ def test_whole_images_of_every_kind_pass_without_a_warning(tmp_path: Path, kind:
     for split in ("train", "val"):
         replace_image(tmp_path, "folder", split, 2, WHOLE[kind])
     data = load(tmp_path, memory_limit, loaders=0)
-    assert data.check() == (0 if memory_limit else 16)
+    ended = kind not in ("webp", "bmp", "tiff", "an animation") and "behind" not in kind
+    assert data.check() == (0 if memory_limit else 16 if ended else 14)
     for crop in ("none", "resized"):
         take(data, 3, augmentation=Augmentation(crop=crop), batch=4)
     assert sum(len(x) for x, _ in data.evaluation_batches("test", 8)) == 8
@@ -437,6 +439,10 @@ def test_names_that_are_not_utf_8_are_read_where_no_record_needs_them(tmp_path: 
         file.write(b"text")
     assert "caf\udce9.png: broken image" in line(load(folder).check)
     os.unlink(odd)
+    with tarfile.open(write_set(tmp_path / "packed", "tar") / "train.tar", "a") as archive:
+        archive.add(folder / "train/ant/000.png", "./ant/caf\udce9.png")
+    source = open_data(str(tmp_path / "packed"))
+    assert len(source.fingerprint) == 12 and source.load(12, CPU).check() == 0
     for split in ("train", "val"):
         os.rename(os.fsencode(folder / split / "ant"), os.fsencode(folder / split) + b"/caf\xe9")
     assert "not UTF-8: got 'caf\\udce9'" in line(open_data, str(folder))

@@ -89,10 +89,10 @@ class Data:
     def check(self, training: Augmentation | None = None, heed: Heed = never) -> int:
         """Looks at every image of all splits, to be called before anything is spent on them.
 
-        Of the training images and of the test images, those that fit into `memory_limit` at this resolution are decoded: 2,000 to 6,000 small
-        images a second and core. Where there are more, the header and the last bytes of every file are read (8,000 a second), and only what
-        these leave in doubt is decoded: so files that were cut off are found in a set of any size. Damage in the middle of a file then ends
-        a training when its batch is reached. No pixel of the test images is kept.
+        Of the training images and of the test images, those that fit into `memory_limit` at this resolution are decoded. Of a larger set the
+        header and the last bytes of every file are read, and only what these leave in doubt is decoded: so files that were cut off are found
+        in a set of any size. Damage in the middle of such a file ends a training when its batch is reached. No pixel of the test images is
+        kept. On two busy cores 1,400 (tar) to 4,800 (files) images of 128 pixels a second were decoded, and 2,200 to 10,700 headers read.
 
         Args:
             training: How this process will train: where it will do so from memory, the decoded training images stay there. None: it will not.
@@ -110,8 +110,8 @@ class Data:
             if part == "train" and training is not None and fits and self._whole_square(training.crop == "resized"):
                 broken += self._keep(part, heed)
             elif part not in self._decoded:
-                broken += look(images, self.channels, self.resolution if fits else None, threads, self.name, heed)
-                undecoded += 0 if fits else len(images.labels)
+                found, rest = look(images, self.channels, self.resolution if fits else None, threads, self.name, heed)
+                broken, undecoded = broken + found, undecoded + rest
         refuse(broken)
         return undecoded
 

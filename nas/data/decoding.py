@@ -60,22 +60,28 @@ def decode(
     return decoded, bool(unscaled.all()), broken
 
 
-def look(images: Images, channels: int, side: int | None, threads: int, name: str, heed: Heed = never) -> list[Broken]:
-    """Finds the broken ones among all images, in order, and keeps nothing.
+def look(images: Images, channels: int, side: int | None, threads: int, name: str, heed: Heed = never) -> tuple[list[Broken], int]:
+    """Looks at all images and keeps nothing.
 
     Args:
         side: A resolution to decode all of them at; None: headers and endings, and only what these leave in doubt is decoded.
+
+    Returns:
+        The broken images, in order; and how many were not decoded.
     """
+    undecoded = np.zeros(len(images.labels), bool)
 
     def look_at(index: int) -> Broken | None:
         try:
-            if side is not None or not seems_whole(images, index):
+            undecoded[index] = side is None and seems_whole(images, index)
+            if not undecoded[index]:
                 picture(images, index, channels, draft=side or 1)
         except ValueError as error:
             return images.place(index), str(error)
         return None
 
-    return _in_threads(look_at, len(images.labels), threads if side else max(threads, WAITING), f"look at {name}", heed)
+    broken = _in_threads(look_at, len(images.labels), threads if side else max(threads, WAITING), f"look at {name}", heed)
+    return broken, int(undecoded.sum())
 
 
 def _in_threads(work: Callable[[int], Broken | None], count: int, threads: int, title: str, heed: Heed) -> list[Broken]:

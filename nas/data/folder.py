@@ -102,8 +102,8 @@ def _files(split: str, name: str, read: dict[tuple[int, int], str]) -> list[str]
         ValueError: A folder that cannot be read, that is above the class, or that was read before.
     """
     top, found = os.path.join(split, name), []
-    above = {_identity(each): str(each) for each in (*Path(top).absolute().parents, *Path(top).resolve().parents)}
     try:
+        above = {_identity(each): str(each) for each in (*Path(top).absolute().parents, *Path(top).resolve().parents)}
         # os.walk would pass over folders that cannot be read.
         for folder, folders, files in os.walk(top, onerror=_raise, followlinks=True):
             folders.sort()  # so that of two links the first is read, and the second named

@@ -106,7 +106,7 @@ class TarImages(Images):
 
     def content(self) -> Iterator[bytes | memoryview]:
         for member, file, _ in self.reader.samples:
-            yield f"{file}/{member.name}/{member.size}".encode()
+            yield os.fsencode(f"{file}/{member.name}/{member.size}")
 
 
 def open_tar(folder: Path, files: list[Path]) -> Found:
