@@ -289,7 +289,7 @@ def test_headers_and_endings_are_enough_for_whole_jpeg_and_png_files(tmp_path: P
 
 def test_decoded_training_images_stay_for_the_training_and_test_images_do_not(tmp_path: Path) -> None:
     plain = Augmentation(crop="pad", flip=True)
-    apart = load(write_folder(tmp_path))
+    apart = load(write_folder(tmp_path), 0)  # streamed: nothing of its is in memory
     expected, held_out = take(apart, 4, augmentation=plain), list(apart.evaluation_batches("held_out", 3))
     data = load(tmp_path)
     data.check(plain)
@@ -298,6 +298,19 @@ def test_decoded_training_images_stay_for_the_training_and_test_images_do_not(tm
     assert equal(take(data, 4, augmentation=plain), expected) and equal(list(data.evaluation_batches("held_out", 3)), held_out)
     assert (data.mean, data.std) == (apart.mean, apart.std)
     assert "No such file" in line(next, data.evaluation_batches("test", 4))
+
+
+@BOTH
+def test_pixels_of_test_images_change_nothing_of_a_training(tmp_path: Path, memory_limit: int) -> None:
+    handed_out = []
+    write_folder(tmp_path)
+    for blank in (False, True):
+        for path in tmp_path.glob("val/*/*.png") if blank else ():
+            Image.new("RGB", (12, 12)).save(path)
+        data = load(tmp_path, memory_limit)
+        data.check(EVERYTHING)
+        handed_out.append([*take(data, 4), *data.evaluation_batches("held_out", 4)])
+    assert equal(*handed_out)
 
 
 def test_without_a_training_nothing_stays(tmp_path: Path) -> None:

@@ -134,11 +134,8 @@ def _ends_well(image: Image.Image) -> bool:
     ending, file = ENDINGS.get(str(image.format)), getattr(image, "fp", None)
     if ending is None or file is None:
         return False
-    position = file.tell()
-    file.seek(-len(ending), os.SEEK_END)
-    found = file.read(len(ending))
-    file.seek(position)
-    return bool(found == ending)
+    file.seek(-len(ending), os.SEEK_END)  # decoding begins with a seek of its own
+    return bool(file.read(len(ending)) == ending)
 
 
 def picture(images: Images, index: int, channels: int, draft: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
