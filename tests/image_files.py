@@ -3,7 +3,9 @@
 import io
 import itertools
 import json
+import shutil
 import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,17 @@ def write_parquet_set(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_parquet(folder / "train.parquet", [0, 1] * 10, ["ant", "bee"])
     write_parquet(folder / "test.parquet", [0, 1, 1], ["ant", "bee"])
+    return folder
+
+
+def write_set(folder: Path, layout: str) -> Path:
+    if layout == "parquet":
+        return write_parquet_set(folder)
+    write_folder(folder)
+    for split in ("train", "val") if layout == "tar" else ():
+        with tarfile.open(folder / f"{split}.tar", "w") as archive:
+            archive.add(folder / split, arcname=".")
+        shutil.rmtree(folder / split)
     return folder
 
 

@@ -135,7 +135,7 @@ def test_evaluation_sees_the_centre_of_the_image_scaled_by_its_shorter_side(tmp_
     image = Image.fromarray((across + down).astype(np.uint8)).convert("RGB")
     image.save(folder / "train" / "ant" / "000.png")
     data = open_data(str(folder)).load(12, CPU)
-    x = next(data.evaluation_batches("train", 1))[0][0].mul(data._scale).add(data._shift)
+    x = next(data.evaluation_batches("train", 1))[0][0].mul(data._shift_scale[1]).add(data._shift_scale[0])
     resized = v2.functional.resize(v2.functional.pil_to_tensor(image), [12], antialias=True)
     centre = v2.functional.center_crop(resized, [12, 12])
     assert (x - centre).abs().max() <= 6  # theirs crops at a whole pixel: half a step of the slope, and rounding

@@ -23,6 +23,7 @@ from image_files import (
     write_image,
     write_parquet,
     write_parquet_set,
+    write_set,
 )
 from PIL import Image
 from torchvision.datasets import ImageFolder
@@ -39,17 +40,6 @@ PLAIN = Augmentation()
 def shown(data: Data, split: str) -> list[tuple[bytes, int]]:
     """Pixels and label of each image of a split, in order."""
     return [(x.numpy().tobytes(), int(target)) for x, target in data.evaluation_batches(split, 1)]
-
-
-def write_set(folder: Path, layout: str) -> Path:
-    if layout == "parquet":
-        return write_parquet_set(folder)
-    write_folder(folder)
-    for split in ("train", "val") if layout == "tar" else ():
-        with tarfile.open(folder / f"{split}.tar", "w") as archive:
-            archive.add(folder / split, arcname=".")
-        shutil.rmtree(folder / split)
-    return folder
 
 
 # Sources
@@ -225,7 +215,7 @@ def test_a_broken_row_is_counted_through_the_files_of_its_split(tmp_path: Path) 
     rows = table.column("img").to_pylist()
     rows[4]["bytes"] = b"nothing"
     pq.write_table(table.set_column(0, "img", pa.array(rows, table.schema.field("img").type)), path)
-    assert line(lambda: open_data(str(hub)).load(12, CPU)).startswith(f"{hub}: train: row 11: broken image")
+    assert line(lambda: open_data(str(hub)).load(12, CPU).check()).startswith(f"{hub}: train: row 11: broken image")
 
 
 # Libraries
@@ -481,7 +471,7 @@ def test_a_transparent_palette_is_decoded_without_a_warning(tmp_path: Path) -> N
 def test_images_of_16_bits_are_refused_rather_than_clipped(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     Image.fromarray(np.full((12, 12), 4000, np.uint16)).save(folder / "train" / "ant" / "000.png")
-    assert "more than 8 bits" in line(open_data(str(folder)).load, 12, CPU)
+    assert "more than 8 bits" in line(open_data(str(folder)).load(12, CPU).check)
 
 
 def test_damaged_parquet_is_named(tmp_path: Path) -> None:
@@ -533,7 +523,7 @@ def test_a_broken_parquet_row_is_named(tmp_path: Path) -> None:
         rows[17]["bytes"] = value
         images = pa.array(rows, table.schema.field("img").type)
         pq.write_table(table.set_column(0, "img", images), train)
-        message = line(lambda: open_data(str(tmp_path)).load(12, CPU))
+        message = line(open_data(str(tmp_path)).load(12, CPU).check)
         assert message.startswith(f"{tmp_path}: train: row 17: broken image: got {reason}")
 
 

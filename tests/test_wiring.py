@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import statistics
 from collections import Counter
@@ -85,11 +86,12 @@ def write_inputs(folder: Path) -> Path:
     return folder
 
 
-def spoil_test_images(folder: Path) -> dict[Path, bytes]:
-    """Makes the test images unreadable, at the same size; gives what they were."""
+def blank_test_images(folder: Path) -> dict[Path, bytes]:
+    """Makes the test images show nothing, at the same size in bytes; gives what they were."""
     images = {path: path.read_bytes() for path in (folder / "images/test").rglob("*.png")}
     for path, content in images.items():
-        path.write_bytes(bytes(len(content)))
+        Image.new("L", (SIDE, SIDE)).save(path)
+        path.write_bytes(path.read_bytes().ljust(len(content), b"\0"))
     return images
 
 
@@ -107,7 +109,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def searched(inputs: Path) -> Searched:
-    clock, test_images = Clock(), spoil_test_images(inputs)
+    clock, test_images = Clock(), blank_test_images(inputs)
     with pytest.MonkeyPatch.context() as patch, pretended_threads(patch, 7), recording(before_pass=clock.before_pass) as seen:
         patch.setattr("time.perf_counter", clock)
         patch.setattr(SearchRun, "check_measured", lambda self: None)  # by this clock no pass is short
@@ -248,7 +250,7 @@ def read_files(folder: Path, split: str) -> dict[int, tuple[Tensor, int]]:
 
 
 def test_the_test_split_is_not_opened_before_a_retraining_ends(searched: Searched, retrained: Recording) -> None:
-    """Its files were broken while the search ran."""
+    """Its images showed nothing while the search ran."""
     assert "test" not in searched.seen.evaluated_splits + [split for split, *_ in searched.seen.batches]
     assert retrained.evaluated_splits == ["test"]
     assert {split for split, *_ in retrained.batches} == {"train"}
@@ -526,6 +528,42 @@ def test_the_device_of_the_command_line_is_the_runs(option: str, kind: str, sear
     for line in (f"train {WITH} --run device", "retrain winner.yaml --run device"):
         assert "stopped by the test" in refused(line.replace("--device cpu", "") + f" {option}", searched.folder)
     assert [device.type for device in asked] == [kind, kind]
+
+
+# ---- before anything is spent ------------------------------------------------------------------------------------------
+
+COMMANDS = {
+    "train": f"train {WITH}",
+    "search": f"search {WITH} {BUDGETS}",
+    "search without a supernet": f"search {WITH} --budget 600kMACs --trials 0 --finalists 2",
+    "search of a trained supernet": f"search {WITH} --budget 500kMACs --trials 3 --seed 3",
+    "fidelity": f"fidelity {WITH} --budget 600kMACs --networks 10",
+    "retrain": "retrain winner.yaml --data images --recipe plain.yaml --device cpu",
+    "compare": "compare winner.yaml --data images --recipe plain.yaml --device cpu --seeds 1 --random 0",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_broken_image_of_any_split_is_named_before_a_step_is_trained(
+    command: str, split: str, searched: Searched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off, so that its header is whole; at its size, so that a trained supernet's images are still these."""
+    monkeypatch.setattr("nas.data.batches.MEASURED", 4)  # mean and deviation do not meet it
+    broken = max((searched.folder / "images" / split).rglob("*.png"))
+    content, name = broken.read_bytes(), f"{command.replace(' ', '-')}-{split}"
+    if command == "search of a trained supernet":
+        shutil.copytree(searched.folder / "runs/found", searched.folder / "runs" / name)
+    broken.write_bytes(content[:-60] + bytes(60))
+    try:
+        with recording() as seen:
+            said = refused(f"{COMMANDS[command]} --run {name}", searched.folder)
+    finally:
+        broken.write_bytes(content)
+    assert said.startswith(f"launch.py: {broken.relative_to(searched.folder)}: broken image: got ")
+    assert not seen.steps and not seen.passes and not seen.evaluations and not seen.timed
+    left = {path.name for path in (searched.folder / "runs" / name).iterdir()}
+    assert left == {".lock"} or command == "search of a trained supernet", "no run has begun"
 
 
 # ---- what follows ------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: flo
     from nas.runs.records import read_record, same_as_begun
     from nas.searching.comparison import contestants, open_comparison, read_found, space_of
     from nas.searching.ray_workers import check_workers
-    from nas.training.setting import Given, open_as_found
+    from nas.training.setting import Given, look_at_images, open_as_found
 
     path, given = Path(file), Given.of(options, trains="retrain")
     check_workers(workers, least=1)
@@ -60,6 +60,8 @@ def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: flo
         wanted = setting.network_record(winner.architecture, path)
         same_as_begun(run, begun, wanted)
         comparison = open_comparison(setting, run, networks, num_seeds)
+        if comparison.left():
+            look_at_images(setting, run, None, lambda: interrupt.requested)
         run.record(compare=(begun or wanted).model_dump(mode="json", exclude_none=True))
         about = {
             "space": options["space"] or winner.space, "space_fingerprint": space.fingerprint,

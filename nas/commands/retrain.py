@@ -39,7 +39,7 @@ def retrain(file: str, init: str | None, dry_run: bool, **options: Any) -> int:
     from nas.runs.interrupt import Interrupt
     from nas.runs.records import Begun, digest, read_record, read_training, same_as_begun
     from nas.training.plan import network_plan
-    from nas.training.setting import Given, open_as_found
+    from nas.training.setting import Given, look_at_images, open_as_found
     from nas.yaml_files import validate
 
     path = architecture_file(Path(file))
@@ -60,6 +60,7 @@ def retrain(file: str, init: str | None, dry_run: bool, **options: Any) -> int:
     wanted = setting.network_record(architecture, path)
     same_as_begun(run, begun, wanted)
     if dry_run or begun is None:
+        look_at_images(setting, run, setting.recipe.retrain.augmentation, remember=False)
         show_plan(network_plan(architecture, setting), dry_run)
         if weights:
             print(f"It begins with {weights}{', but for ' + fresh[0] if fresh else ''}.")
@@ -88,9 +89,11 @@ def _train(architecture: Architecture, setting: Setting, run: Run, wanted: Netwo
     from nas.runs.folder import now
     from nas.runs.records import write_architecture
     from nas.training.report import Report
+    from nas.training.setting import look_at_images
     from nas.training.train_network import train_network
 
     setting.images.steps_per_epoch("train", setting.recipe.retrain.batch_size)  # data that cannot be used is refused before a run begins
+    look_at_images(setting, run, setting.recipe.retrain.augmentation, stop)
     run.record(retrain=wanted.model_dump(mode="json", exclude_none=True), architecture=architecture.to_dict())
     print(f"Training {architecture.key} {'on from given weights' if setting.init else 'from scratch'}, on {setting.device}:", flush=True)
     for line in describe(architecture):

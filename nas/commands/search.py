@@ -53,7 +53,7 @@ def search(
     from nas.searching.search import SearchRequest
     from nas.searching.search_run import SearchRun
     from nas.searching.supernet_run import open_supernet_run
-    from nas.training.setting import Given
+    from nas.training.setting import Given, look_at_images
 
     budgets = parse_budgets(budget)
     if not 0 <= floor < 1:
@@ -76,10 +76,13 @@ def search(
         raise ValueError("--trials: nobody would choose: got 0 with no finalists; accepted: 1 or more, or --finalists. Give one of them.")
     found = SearchRun(opened, request, budgets, start, options["latency_batch"], workers, finalists)
     opened.check_begun()
+    fresh = opened.recorded().supernet is None
+    if options["dry_run"] or fresh:
+        look_at_images(opened.setting, opened.run, opened.setting.recipe.supernet.augmentation if request.trials else None, remember=False)
     found.check_measured()
     if request.trials <= request.population and sampler != SAMPLERS[0]:
         print(f"--sampler {sampler} has no part in this: the first {request.population} networks are drawn. Give more --trials.")
-    if options["dry_run"] or opened.recorded().supernet is None:
+    if options["dry_run"] or fresh:
         show_plan(search_plan(found), options["dry_run"])
     if options["dry_run"]:
         return 0

@@ -23,12 +23,13 @@ def train(budget: tuple[str, ...], dry_run: bool, **options: Any) -> int:
     from nas.runs.interrupt import Interrupt
     from nas.searching.plan import supernet_plan
     from nas.searching.supernet_run import open_supernet_run
-    from nas.training.setting import Given
+    from nas.training.setting import Given, look_at_images
 
     budgets = [parse_budget(text) for text in budget]
     opened = open_supernet_run(Given.of(options), options["space"], options["run"], (options["epochs"], options["steps"]), budgets)
     opened.check_begun()
     if dry_run or opened.recorded().supernet is None:
+        look_at_images(opened.setting, opened.run, opened.setting.recipe.supernet.augmentation, remember=False)
         show_plan(supernet_plan(opened), dry_run)
     if dry_run:
         return 0

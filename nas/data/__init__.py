@@ -1,7 +1,7 @@
 """Data: image sets by name or folder, their splits, and batches that are a function of seed and step.
 
-`open_data` finds the set and reads its metadata, `DataSource.load` fixes resolution and device, and `Data` hands out batches: from one
-uint8 tensor where the set is small, through worker processes where it is not.
+`open_data` finds the set and reads its metadata, `DataSource.load` fixes resolution and device, `Data.check` looks at every image of every
+split, and `Data` hands out batches: from one uint8 tensor where the set is small, through worker processes where it is not.
 """
 
 from nas.data.augmentation import Augmentation

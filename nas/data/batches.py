@@ -5,7 +5,9 @@ runs along. To go on at step k is to ask for step k. A recipe means the same wha
 in memory, to the bit, or to rounding where boxes are scaled.
 """
 
+import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.data.augmentation import BOX_NUMBERS, RESIZED_RATIO, Augmentation, augment, erase, mix, random_boxes, resized_crop
-from nas.data.decoding import Samples, decode, stream
-from nas.data.images import Images
+from nas.data.decoding import Heed, Samples, decode, look, never, stream
+from nas.data.images import Broken, Images, refuse
 from nas.data.seeding import BOX, DRAW, MIX, ORDER, generator, permutation
 from nas.data.splits import Found, split_indices
 from nas.networks.preprocessing import Preprocessing, normalised
@@ -34,7 +36,6 @@ class Data:
         classes: Name of each class, in the order of the labels.
         channels: 1 or 3.
         resolution: Side of the images in pixels.
-        mean: Per channel, in 0..1, of the training images (of a fixed sample of 2,000 where there are more); `std` likewise.
     """
 
     def __init__(self, found: Found, resolution: int, device: torch.device, loaders: int, memory_limit: int) -> None:
@@ -45,8 +46,17 @@ class Data:
         self._indices = split_indices(found)
         # uint8 pixels of splits, on the device, and whether none of the originals had to be scaled for them.
         self._decoded: dict[str, tuple[Tensor, bool]] = {}
-        self.mean, self.std = channel_statistics(self._decode(found.train, found.train.sample(MEASURED))[0])
-        self._shift, self._scale = (torch.tensor(values, device=device).mul_(255).view(-1, 1, 1) for values in (self.mean, self.std))
+        self.looked: tuple[int, float] | None = None  # what `check` gave, and its seconds
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, in 0..1, of the training images (of a fixed sample of 2,000 where there are more)."""
+        return self._statistics[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The standard deviation likewise."""
+        return self._statistics[1]
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -66,6 +76,38 @@ class Data:
                 f"accepted 1 to {images}. Choose a smaller batch, or add images."
             )
         return images // batch_size
+
+    def check(self, training: Augmentation | None = None, heed: Heed = never) -> int:
+        """Looks at every image of all splits, once; to be called before anything is spent on them.
+
+        Of the training images and of the test images, those that fit into `memory_limit` at this resolution are decoded. Of a larger set the
+        header and the last bytes of every file are read, and only what these leave in doubt is decoded: so files that were cut off are found
+        in a set of any size. Damage in the middle of such a file ends a training when its batch is reached. No pixel of the test images is
+        kept. On two busy cores 1,400 (tar) to 4,800 (files) images of 128 pixels a second were decoded, and 2,200 to 10,700 headers read.
+
+        Args:
+            training: How this process will train: where it will do so from memory, the decoded training images stay there. None: it will not.
+            heed: Asked five times a second; what it raises ends the look.
+
+        Returns:
+            The number of images that were not decoded.
+
+        Raises:
+            ValueError: Broken images: the first by name and reason, the others counted.
+        """
+        if self.looked is not None:
+            return self.looked[0]
+        begun, broken, undecoded, threads = time.monotonic(), list[Broken](), 0, max(1, self._loaders)
+        for part, images in (("train", self._found.train), ("test", self._found.test)):
+            fits = self._fits(part)
+            if part == "train" and training is not None and fits and self._whole_square(training.crop == "resized"):
+                broken += self._keep(part, heed)
+            elif part not in self._decoded:
+                found, rest = look(images, self.channels, self.resolution if fits else None, threads, self.name, heed)
+                broken, undecoded = broken + found, undecoded + rest
+        refuse(broken)
+        self.looked = undecoded, time.monotonic() - begun
+        return undecoded
 
     def batches(self, split: str, batch_size: int, seed: int, augmentation: Augmentation) -> Callable[[int], Iterator[Batch]]:
         """Returns a function from a first step to training batches that never end.
@@ -147,29 +189,57 @@ class Data:
 
         Boxes are boxes of the original image, so they need originals that are squares of the wanted side themselves.
         """
-        if boxed and self._found.survey[1] != self.resolution:
+        if not self._whole_square(boxed):
             return None
         part = "test" if split == "test" else "train"
         # A search reads the held-out images once per candidate and the others never: it decodes those alone, and keeps them even where the
         # whole set would not fit.
         if split == "held_out" and part not in self._decoded:
             part = split
-        index = self._indices[part]
-        if part not in self._decoded and len(index) * self.channels * self.resolution**2 <= self._memory_limit:
-            pixels, unscaled = self._decode(self._images(split), index)
-            self._decoded[part] = pixels.to(self._device), unscaled
+        if self._fits(part):
+            refuse(self._keep(part))
         if part not in self._decoded or (boxed and not self._decoded[part][1]):
             return None
-        return self._decoded[part][0], index
+        return self._decoded[part][0], self._indices[part]
+
+    def _whole_square(self, boxed: bool) -> bool:
+        """Whether what is in memory might do, by the survey: boxes are cut from it only where it is the original."""
+        return not boxed or self._found.survey[1] == self.resolution
+
+    def _fits(self, part: str) -> bool:
+        return len(self._indices[part]) * self.channels * self.resolution**2 <= self._memory_limit
+
+    def _keep(self, part: str, heed: Heed = never) -> list[Broken]:
+        """Decodes a part of the images into memory, if it is not there; returns the broken ones, with which nothing is kept."""
+        if part in self._decoded:
+            return []
+        pixels, unscaled, broken = self._decode(self._images(part), self._indices[part], heed)
+        if not broken:
+            self._decoded[part] = pixels.to(self._device), unscaled
+        return broken
 
     def _images(self, split: str) -> Images:
         return self._found.test if split == "test" else self._found.train
 
-    def _decode(self, images: Images, index: NDArray[np.int64]) -> tuple[Tensor, bool]:
-        return decode(images, index, (self.channels, self.resolution), max(1, self._loaders), self.name)
+    def _decode(self, images: Images, index: NDArray[np.int64], heed: Heed = never) -> tuple[Tensor, bool, list[Broken]]:
+        return decode(images, index, (self.channels, self.resolution), max(1, self._loaders), self.name, heed)
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        sample = self._found.train.sample(MEASURED)
+        if "train" in self._decoded:
+            return channel_statistics(self._decoded["train"][0][sample].cpu())
+        pixels, _, broken = self._decode(self._found.train, sample)
+        refuse(broken)
+        return channel_statistics(pixels)
+
+    @cached_property
+    def _shift_scale(self) -> tuple[Tensor, Tensor]:
+        shift, scale = (torch.tensor(values, device=self._device).mul_(255).view(-1, 1, 1) for values in self._statistics)
+        return shift, scale
 
     def _normalised(self, x: Tensor) -> Tensor:
-        return normalised(x, self._shift, self._scale)
+        return normalised(x, *self._shift_scale)
 
 
 def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -3,9 +3,10 @@
 Nothing is drawn at random here: what is wanted of each image comes with its index, so the number of threads or processes changes no batch.
 """
 
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,49 +17,96 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nas.data.augmentation import RESIZED_RATIO, random_boxes
-from nas.data.images import Images, picture
+from nas.data.images import Broken, Images, picture, quiet, seems_whole
 from nas.networks.preprocessing import Preprocessing, centre_square, scaled
 from nas.progress import Progress
 
-CHUNK = 256  # images a thread decodes between two reports
+CHUNK = 256  # images a thread works on between two reports
+POLL = 0.2  # seconds between two questions whether to stop
 QUIET_SECONDS = 10  # before progress is shown
+WAITING = 16  # threads that read headers, at least: these wait for a disk or a network
 PREFETCHED = 4  # batches that each process prepares ahead
 AHEAD = 2  # batches that threads decode ahead of a network
 Wanted = tuple[int, list[float] | None]  # an image's index, and the random numbers of a box of it; None for its centre square
+Heed = Callable[[], None]  # asked again and again; raises what is to end the work
 
 
-def decode(images: Images, indices: NDArray[np.int64], shape: tuple[int, int], threads: int, name: str) -> tuple[Tensor, bool]:
+def never() -> None:
+    """Lets work go on to its end."""
+
+
+def decode(
+    images: Images, indices: NDArray[np.int64], shape: tuple[int, int], threads: int, name: str, heed: Heed = never
+) -> tuple[Tensor, bool, list[Broken]]:
     """Decodes images in a pool of threads (Pillow releases the interpreter while it decodes), with progress where it takes long.
 
     Returns:
-        The images' centre squares, uint8, [len(indices), channels, side, side] for a shape of (channels, side), on the CPU; and whether
-        every image had these sides by itself.
-
-    Raises:
-        ValueError: A broken image, named: the first one in order.
+        The images' centre squares, uint8, [len(indices), channels, side, side] for a shape of (channels, side), on the CPU; whether every
+        image had these sides by itself; and the broken images, in order, whose pixels are anything.
     """
     channels, side = shape
     decoded = torch.empty(len(indices), channels, side, side, dtype=torch.uint8)
-    rows = decoded.numpy()
+    rows, unscaled = decoded.numpy(), np.ones(len(indices), bool)
 
-    def decode_chunk(start: int) -> tuple[int, bool]:
-        stop, unscaled = min(start + CHUNK, len(rows)), True
-        for row in range(start, stop):
+    def decode_row(row: int) -> Broken | None:
+        try:
             image, size = picture(images, int(indices[row]), channels, draft=side)
-            rows[row] = scaled(image, centre_square(image), side)
-            unscaled &= size == (side, side)
-        return stop, unscaled
+        except ValueError as error:
+            return images.place(int(indices[row])), str(error)
+        rows[row] = scaled(image, centre_square(image), side)
+        unscaled[row] = size == (side, side)
+        return None
 
-    unscaled = True
-    with Progress(f"decode {name}", len(rows), "image", quiet=QUIET_SECONDS) as progress:
+    broken = _in_threads(decode_row, len(indices), threads, f"decode {name}", heed)
+    return decoded, bool(unscaled.all()), broken
+
+
+def look(images: Images, channels: int, side: int | None, threads: int, name: str, heed: Heed = never) -> tuple[list[Broken], int]:
+    """Looks at all images and keeps nothing.
+
+    Args:
+        side: A resolution to decode all of them at; None: headers and endings, and only what these leave in doubt is decoded.
+
+    Returns:
+        The broken images, in order; and how many were not decoded.
+    """
+    undecoded = np.zeros(len(images.labels), bool)
+
+    def look_at(index: int) -> Broken | None:
+        try:
+            undecoded[index] = side is None and seems_whole(images, index)
+            if not undecoded[index]:
+                picture(images, index, channels, draft=side or 1)
+        except ValueError as error:
+            return images.place(index), str(error)
+        return None
+
+    broken = _in_threads(look_at, len(images.labels), threads if side else max(threads, WAITING), f"look at {name}", heed)
+    return broken, int(undecoded.sum())
+
+
+def _in_threads(work: Callable[[int], Broken | None], count: int, threads: int, title: str, heed: Heed) -> list[Broken]:
+    """Does `work` for 0 to count - 1 in a pool of threads; returns what it returned, in order, without the Nones."""
+    found, ended = list[Broken](), threading.Event()
+
+    def some(start: int) -> list[Broken]:
+        results = (work(each) for each in range(start, min(start + CHUNK, count)) if not ended.is_set())
+        return [each for each in results if each is not None]
+
+    with quiet(), Progress(title, count, "image", quiet=QUIET_SECONDS) as progress:
         pool = ThreadPoolExecutor(threads)
         try:
-            for done, these in pool.map(decode_chunk, range(0, len(rows), CHUNK)):
-                unscaled &= these
-                progress.advance(done - progress.done)
+            futures = [pool.submit(some, start) for start in range(0, count, CHUNK)]
+            for number, future in enumerate(futures, start=1):
+                heed()
+                while not wait([future], POLL).done:
+                    heed()
+                found += future.result()
+                progress.advance(min(number * CHUNK, count) - progress.done)
         finally:
-            pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, without the rest of the set
-    return decoded, unscaled
+            ended.set()  # after an error or Ctrl-C, without the rest of the set
+            pool.shutdown(cancel_futures=True)
+    return found
 
 
 def decoded(
@@ -102,11 +150,11 @@ class Samples(Dataset[Any]):
         """Returns pixels and label, or a broken image's error: raised, the DataLoader would wrap it in the worker's long traceback."""
         index, numbers = wanted
         try:
+            with quiet():
+                image, (width, height) = picture(self.images, index, self.channels, draft=self.resolution if numbers is None else None)
             if numbers is None:
-                image, _ = picture(self.images, index, self.channels, draft=self.resolution)
                 box = centre_square(image)
             else:
-                image, (width, height) = picture(self.images, index, self.channels)
                 drawn = random_boxes(torch.tensor([numbers]), self.scale, RESIZED_RATIO, width / height)
                 top, left, tall, wide = drawn[0].tolist()
                 # float32 may exceed the image by its last bit, which Pillow would refuse.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas.data.images import Images, Labels, check_classes, error_text, one_line
+from nas.data.images import Images, Labels, check_classes, error_text, open_file
 from nas.data.splits import Found, assemble, split_of
 from nas.yaml_files import did_you_mean
 
@@ -28,7 +28,7 @@ class FileImages(Images):
     sizes: NDArray[np.int64]
 
     def open(self, index: int) -> Image.Image:
-        return Image.open(self.place(index))
+        return open_file(self.place(index))
 
     def place(self, index: int) -> str:
         return os.path.join(self.folder, os.fsdecode(self.names[index]))
@@ -127,17 +127,68 @@ def _classes(split: os.DirEntry[str]) -> tuple[str, ...]:
 
 
 def _images(folder: Path, split: os.DirEntry[str], classes: tuple[str, ...]) -> FileImages:
-    from torchvision.datasets.folder import make_dataset
+    # What ImageFolder lists by, so that a set has the same images under both.
+    extensions = _extensions()
 
+    read: dict[tuple[int, int], str] = {}
+    by_class = [[path for path in _files(split.path, name, read) if path.lower().endswith(extensions)] for name in classes]
+    if empty := [name for name, paths in zip(classes, by_class, strict=True) if not paths]:
+        raise ValueError(
+            f"{split.path}: not one folder of images per class: got none for the classes {', '.join(empty)}; accepted: at least one file in each "
+            f"that ends in {', '.join(extensions)}. Add images, or remove the folder from every split."
+        )
+    paths = [path for those in by_class for path in those]
+    below = len(os.path.join(folder, ""))
+    names = np.array([os.fsencode(path[below:]) for path in paths])
+    labels = np.repeat(np.arange(len(classes)), [len(those) for those in by_class])
+    return FileImages(str(folder), names, labels, np.array([_size(path) for path in paths], np.int64))
+
+
+def _files(split: str, name: str, read: dict[tuple[int, int], str]) -> list[str]:
+    """Lists the files of a class in ImageFolder's order, by way of links too.
+
+    A link to a folder above would bring in all other classes, and itself again: 24 images were 344.
+
+    Args:
+        split: Folder of the split.
+        name: The class.
+        read: By device and inode, the folders of the split that were read; these are added.
+
+    Raises:
+        ValueError: A folder that cannot be read, that is above the class, or that was read before.
+    """
+    top, found = os.path.join(split, name), []
     try:
-        # What ImageFolder lists by, so that a set has the same images under both; it reads every folder once.
-        files = make_dataset(split.path, {name: label for label, name in enumerate(classes)}, _extensions())
-        sizes = np.array([os.stat(path).st_size for path, _ in files], np.int64)
+        above = {_identity(each): str(each) for each in (*Path(top).absolute().parents, *Path(top).resolve().parents)}
+        # os.walk would pass over folders that cannot be read.
+        for folder, folders, files in os.walk(top, onerror=_raise, followlinks=True):
+            folders.sort()  # so that of two links the first is read, and the second named
+            if first := above.get(_identity(folder)) or read.get(_identity(folder)):
+                raise ValueError(
+                    f"{folder}: a folder that is reached twice: got the same as {first}; accepted: links to files, and to folders elsewhere. "
+                    "Remove the link."
+                )
+            read[_identity(folder)] = folder
+            found.append((folder, sorted(files)))
     except OSError as error:
         raise ValueError(
-            f"{split.path}: not one folder of images per class: got {one_line(error)}; accepted: at least one image that can be read in "
-            "each. Add images, remove the folder from every split, or check the permissions."
+            f"{error.filename}: unreadable: got {error_text(error)}; accepted: folders you may read. Check permissions."
         ) from error
-    below = len(os.path.join(folder, ""))
-    names = np.array([os.fsencode(path[below:]) for path, _ in files])
-    return FileImages(str(folder), names, np.array([label for _, label in files], np.int64), sizes)
+    return [os.path.join(folder, file) for folder, files in sorted(found) for file in files]
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _size(path: str) -> int:
+    """Returns a file's bytes; -1 where a link leads nowhere, which is said when all images are looked at."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1

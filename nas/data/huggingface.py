@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nas.data.images import Images, Labels, one_line
+from nas.data.images import Images, Labels, one_line, open_file
 from nas.data.splits import Found, assemble, split_of
 
 HUB = "hfds/"  # timm's word for the hub's data sets
@@ -41,7 +41,7 @@ class LibraryImages(Images):
             return Image.open(io.BytesIO(entry["bytes"]))
         if entry.get("path") is None:
             raise ValueError("no bytes in the row")
-        return Image.open(entry["path"])  # a file of the hub, in the cache
+        return open_file(entry["path"])  # a file of the hub, in the cache
 
     def place(self, index: int) -> str:
         return f"{self.name}: row {index}"

@@ -6,6 +6,7 @@ and no list of a million paths is copied into worker processes.
 
 import io
 import os
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,15 @@ def _from_torchvision(split: Any, place: str) -> ArrayImages | FileImages:
     return FileImages(str(split.root), names, labels, np.array([os.stat(path).st_size for path in paths], np.int64))
 
 
+def _member_that_is_no_file(path: Path) -> str | None:
+    """Returns the name of the first image in a tar file that is a link, a FIFO or a device: timm passes over these without a word."""
+    from timm.data.readers.img_extensions import get_img_extensions
+
+    with tarfile.open(path, "r:") as archive:
+        odd = (member.name for member in archive if not (member.isfile() or member.isdir()))
+        return next((name for name in odd if os.path.splitext(name)[1].lower() in get_img_extensions(as_set=True)), None)
+
+
 @dataclass(frozen=True)
 class TarImages(Images):
     """Images that timm finds in a tar file. (Its `wds/` reads from front to back: no image could be held out, no batch be of a seed and step.)"""
@@ -96,7 +106,7 @@ class TarImages(Images):
 
     def content(self) -> Iterator[bytes | memoryview]:
         for member, file, _ in self.reader.samples:
-            yield f"{file}/{member.name}/{member.size}".encode()
+            yield os.fsencode(f"{file}/{member.name}/{member.size}")
 
 
 def open_tar(folder: Path, files: list[Path]) -> Found:
@@ -112,11 +122,17 @@ def open_tar(folder: Path, files: list[Path]) -> Found:
         try:
             # No cache of open files, which threads and forked processes would share; none of the listing in the user's folder.
             reader = create_reader("", str(path), cache_tarfiles=False, cache_tarinfo=False)
+            odd = _member_that_is_no_file(path)
         except Exception as error:  # what tarfile raises, OSError, ValueError where there is no image
             raise ValueError(
                 f"{path}: unreadable: got {one_line(error)}; accepted: a tar file without compression, of images in class folders. "
                 "Write or copy it again."
             ) from error
+        if odd:
+            raise ValueError(
+                f"{path}: {odd}: no file: got a link, a FIFO or a device; accepted: files alone. Leave it out, or pack with "
+                "tar --dereference --hard-dereference."
+            )
         # timm sorts by the numbers in names; here classes and images are in the order that they have in folders.
         names = tuple(sorted(reader.class_name_to_idx))
         labels = np.array([names.index(name) for name in reader.class_name_to_idx], np.int64)[reader.targets]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nas.data.batches import Data
 from nas.data.folder import open_folder, scan
 from nas.data.huggingface import HUB, open_hub, open_parquet, parquet_files
-from nas.data.images import Images
+from nas.data.images import Images, check_names, error_text, regular_file
 from nas.data.libraries import SETS, open_digits, open_tar, open_torchvision
 from nas.data.splits import Found, split_indices, split_of
 from nas.machine import cores
@@ -66,7 +66,7 @@ class DataSource:
         return self._found.test if name == "test" else self._found.train, split_indices(self._found)[name]
 
     def load(self, resolution: int, device: torch.device, loaders: int | None = None, memory_limit: int = 2 * 2**30) -> Data:
-        """Makes the data ready for batches: takes mean and deviation from 2,000 images, decodes the others when used.
+        """Gives the data at one resolution; nothing is decoded before it is used, or looked at by `Data.check`.
 
         Args:
             resolution: Side of the square images in pixels.
@@ -75,7 +75,7 @@ class DataSource:
             memory_limit: Bytes of decoded uint8 pixels up to which a set is kept on `device`.
 
         Raises:
-            ValueError: Too few images to hold any out, or a broken one among those decoded, named.
+            ValueError: Too few images to hold any out.
         """
         return Data(self._found, resolution, device, cores() if loaders is None else loaders, memory_limit)
 
@@ -94,6 +94,7 @@ def open_data(data: str, root: Path | None = None) -> DataSource:
     if data == "digits":
         return DataSource(open_digits())
     folder = Path(data).expanduser()
+    check_names("--data", [str(path.resolve()) for path in (folder, root) if path is not None])
     # A torchvision name may happen to be a folder's name too; then --data-root says which is meant.
     if folder.exists() and not (data in SETS and root is not None):
         return DataSource(_open_layout(folder, root))
@@ -115,10 +116,20 @@ def open_data(data: str, root: Path | None = None) -> DataSource:
 def _open_layout(folder: Path, cache: Path | None) -> Found:
     names = [entry.name for entry in scan(folder)]
     if files := parquet_files(folder):
-        return open_parquet(folder, files, cache)
+        return open_parquet(folder, _regular(files), cache)
     if files := [folder / name for name in names if name.endswith(".tar") and split_of(name)]:
-        return open_tar(folder, files)
+        return open_tar(folder, _regular(files))
     if any(map(split_of, names)):
         return open_folder(folder)
     got = ", ".join(names[:5]) or "an empty folder"
     raise ValueError(f"{folder}: no data set in it: got {got}; accepted: {LAYOUTS}. Add the files or correct the path.")
+
+
+def _regular(files: list[Path]) -> list[Path]:
+    """Returns the same files; a ValueError where one is none, such as a FIFO, which would be waited for."""
+    for path in files:
+        try:
+            regular_file(path)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path}: unreadable: got {error_text(error)}; accepted: a file. Replace or remove it.") from error
+    return files

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas.data.images import Images, Labels, check_labels, survey
+from nas.data.images import Images, Labels, check_labels, check_names, survey
 from nas.data.seeding import SPLIT, permutation
 
 MAX_HELD_OUT = 5000  # a fifth of the training images is held out for selection, but no more
@@ -62,11 +62,14 @@ def assemble(place: str, classes: tuple[str, ...], splits: Sequence[tuple[str, I
     the images to hold out are chosen from `train`.
 
     Raises:
-        ValueError: No `train`, nothing beside it, one of them twice, labels that are no classes, or a class without images.
+        ValueError: No `train`, nothing beside it, one of them twice, one class alone, names that are not UTF-8, labels that are no classes, or a class without images.
     """
     names, images = sorted(name for name, _ in splits), dict(splits)
     if "train" not in names or len(images) == 1 or len(images) < len(names):
         raise ValueError(f"{place}: missing split, or one twice: got {', '.join(names) or 'none'}; accepted: train with val or test.")
+    check_names(place, classes)
+    if len(classes) == 1:
+        raise ValueError(f"{place}: one class alone: got {classes[0]!r}; accepted: two or more, to be told from each other. Add a class.")
     for name, those in splits:
         check_labels(f"{place}: {name}", those.labels, classes)
     train, num_fit = images["train"], None

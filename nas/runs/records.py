@@ -95,6 +95,7 @@ class RunRecord(_Entries):
     retrain: NetworkRecord | None = None
     compare: NetworkRecord | None = None  # the winner's, and how all networks of the comparison are trained
     imported: Annotated[ImportRecord | None, Field(alias="import")] = None
+    images_looked_at: StrictStr | None = None  # the fingerprint of images that were all found whole, where that took long
     finished: StrictStr | None = None
 
 

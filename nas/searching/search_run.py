@@ -30,7 +30,7 @@ from nas.searching.winner import Winner, choose_winner, standard_error
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.schema import Values
 from nas.spaces.supernet import Supernet
-from nas.training.setting import DIGITS
+from nas.training.setting import DIGITS, look_at_images
 
 STUDY_FILE = "study.db"
 LONG_PASS = 10.0  # seconds of a timed pass that nobody waits for, since a network is timed by 35
@@ -135,6 +135,8 @@ class SearchRun:
         if self.supernet.setting.data == DIGITS:
             print("The data are scikit-learn's digits: this shows the machine working; a ranking means little. --data gives a real one.")
         setting, space = self.supernet.setting, self.supernet.space
+        if not request.trials:  # all trainings are other processes'
+            look_at_images(setting, run, None, stop)
         supernet = self.supernet.trained(stop) if request.trials else None
         held_out = setting.images.size("held_out")
         latency = self.measure

@@ -25,7 +25,7 @@ from nas.spaces.schema import Values
 from nas.spaces.supernet import Supernet
 from nas.training.paths import drawn, path_of_step
 from nas.training.report import Report
-from nas.training.setting import SMALL_IMAGES, Given, Setting, open_device, open_setting, open_source, shipped
+from nas.training.setting import SMALL_IMAGES, Given, Setting, look_at_images, open_device, open_setting, open_source, shipped
 from nas.training.train_supernet import CHECKPOINT, load_supernet, supernet_steps, train_supernet
 
 SPACE = "hybrid"
@@ -108,10 +108,12 @@ class SupernetRun:
         """The trained supernet, trained now as far as it is not.
 
         Raises:
+            ValueError: images that cannot be used; no run has begun.
             Stopped: interrupted; a checkpoint is there.
         """
         setting, phase = self.setting, self.setting.recipe.supernet
-        steps = supernet_steps(setting)  # with data that cannot be used no run has begun
+        steps = supernet_steps(setting)
+        look_at_images(setting, self.run, phase.augmentation, stop)
         torch.manual_seed(setting.seed)
         supernet = Supernet(self.trained_space).to(setting.device)
         if not (self.finished() and load_supernet(supernet, setting, self.identity, self.run)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any, Literal
 import torch
 
 from nas import HOME
-from nas.data import Data, DataSource, open_data
+from nas.data import Augmentation, Data, DataSource, open_data
 from nas.networks.architecture import MAX_RESOLUTION, Architecture, Frame
-from nas.runs.records import Begun, NetworkRecord, digest
+from nas.runs.folder import Run
+from nas.runs.interrupt import Stopped
+from nas.runs.records import Begun, NetworkRecord, digest, read_record
 from nas.training.loop import Autocast
 from nas.training.recipe import Phase, Recipe, read_recipe, shortened
 from nas.yaml_files import did_you_mean, validate
@@ -22,6 +25,7 @@ from nas.yaml_files import did_you_mean, validate
 SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's
 DIGITS = "digits"
 FINE = 0.1  # of the rate, where a training begins with trained weights
+LONG_LOOK = 30.0  # seconds; what takes longer is not done twice for the same files
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,41 @@ def open_as_found(given: Given, found: Begun, architecture: Architecture) -> Set
     if given.data is None and found.data_fingerprint not in (None, setting.source.fingerprint):
         print(f"The images of {setting.data} are not those that the network was found with: files were changed, added or removed.")
     return setting
+
+
+def look_at_images(
+    setting: Setting, run: Run, training: Augmentation | None, stop: Callable[[], bool] = lambda: False, remember: bool = True
+) -> None:
+    """Looks at the files of all splits, the test's among them, before anything is spent; a long look is remembered in the run.
+
+    Args:
+        setting: whose images.
+        run: that is about to begin or to go on.
+        training: how this process will train; None: it will not.
+        stop: asked on the way.
+        remember: whether this process holds the run.
+
+    Raises:
+        ValueError: broken images; one line.
+        Stopped: `stop` became true.
+    """
+    if read_record(run).images_looked_at == setting.source.fingerprint:
+        return
+
+    def heed() -> None:
+        if stop():
+            raise Stopped("the look at the images stopped")
+
+    new = setting.images.looked is None
+    undecoded = setting.images.check(training, heed)
+    if undecoded and new:
+        print(
+            f"Not decoded before they are used: {undecoded:,} images of {setting.source.name}. Their headers and endings are whole.",
+            flush=True,
+        )
+    assert setting.images.looked is not None
+    if remember and setting.images.looked[1] > LONG_LOOK:
+        run.record(images_looked_at=setting.source.fingerprint)
 
 
 def shipped(folder: str, name: str, option: str) -> Path:
