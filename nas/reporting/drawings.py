@@ -1,0 +1,188 @@
+"""Architectures as pictures: stages from left to right, a block as a box whose colour and letters are its mixer's, its height by the width of the stage."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nas.cost import cost, stage_costs
+from nas.networks.architecture import Architecture, Stage
+from nas.networks.mixers import NO_MIXER, mixer_names
+from nas.quantities import format_quantity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, which colour-blind readers tell apart (https://jfly.uni-koeln.de/color/), a brown and a grey; the letters in a box say
+# the same. A mixer of one's own gets one of `SPARE`.
+COLORS = {
+    "conv": "#0072B2", "attention": "#D55E00", "token_mlp": "#009E73", "token_linear": "#56B4E9", "s2_shift": "#E69F00",
+    "s2_shift_v2": "#F0E442", "as_shift": "#CC79A7", "permute": "#8C564B", NO_MIXER: "#BBBBBB",
+}  # fmt: skip
+SPARE = ("#7F7FFF", "#7FBF7F", "#BF7FBF", "#7F7F7F")
+LETTERS = {
+    "conv": "conv", "attention": "attn", "token_mlp": "mlp", "token_linear": "lin", "s2_shift": "S2", "s2_shift_v2": "S2v2", "as_shift": "AS",
+    "permute": "perm", NO_MIXER: "",
+}  # fmt: skip
+INK = "#767676"  # of what stands on the page: it can be read on white and on black
+Form = Literal["svg", "png"]
+BLOCK, GAP, BETWEEN = 0.5, 0.08, 0.42  # width of a box, and what is between boxes and between stages, in inches
+TALLEST, LOWEST = 0.95, 0.22  # of a box
+WIDEST = 11.0  # of a picture; deeper networks have narrower boxes
+LETTERED = 0.3  # width of a box that has room for letters; of narrower ones the middle one of a run has them
+ROW, MIDDLE = 1.95, 0.95  # height of one architecture with what is written about it, and of the middle of its boxes in it
+
+
+def color(mixer: str) -> str:
+    """Of a mixer, in every picture."""
+    if mixer in COLORS:
+        return COLORS[mixer]
+    others = [name for name in mixer_names() if name not in COLORS]
+    return SPARE[others.index(mixer) % len(SPARE)] if mixer in others else SPARE[-1]
+
+
+def letters(mixer: str) -> str:
+    """Its abbreviation, for the inside of a box."""
+    return LETTERS.get(mixer, mixer[:4])
+
+
+def ink_on(fill: str) -> str:
+    """Black or white, whichever can be read on a colour."""
+    red, green, blue = (int(fill[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "#FFFFFF"
+
+
+def draw(networks: Mapping[str, Architecture], form: Form) -> bytes:
+    """The picture of one network or of several, one below the other and to one scale, each under its name; a file's content.
+
+    The background is transparent. An SVG of the same networks is the same file.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    stages = [stage for each in networks.values() for stage in each.stages]
+    longest = max(map(_length, networks.values()))
+    scale = min(1.0, WIDEST / longest)
+    across, high = max(5.0, scale * longest), ROW * len(networks) + 0.55
+    figure = Figure(figsize=(across, high), dpi=150)
+    for row, (name, architecture) in enumerate(networks.items(), start=1):
+        axes = figure.add_axes((0, 1 - row * ROW / high, 1, ROW / high), gid=f"network {architecture.key}")
+        axes.set_xlim(0, across)
+        axes.set_ylim(0, ROW)
+        axes.axis("off")
+        _draw_one(axes, name, architecture, max(stage.width for stage in stages), scale)
+    used = [mixer for mixer in mixer_names() if any(mixer in stage.mixers for stage in stages)]
+    _legend(figure, used, any(stage.cpe for stage in stages), any(stage.sharing for stage in stages))
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format=form, transparent=True, metadata={"Date": None} if form == "svg" else None)
+    return buffer.getvalue()
+
+
+def _length(architecture: Architecture) -> float:
+    return sum(stage.depth * (BLOCK + GAP) + BETWEEN for stage in architecture.stages) + 0.35
+
+
+def _draw_one(axes: Axes, name: str, architecture: Architecture, widest: int, scale: float) -> None:
+    total, parts, frame = cost(architecture), stage_costs(architecture), architecture.frame
+    said = f"{format_quantity('macs', total.macs)}, {format_quantity('params', total.params)} at {frame.resolution} px"
+    axes.text(0.15, ROW - 0.2, name, color=INK, fontsize=9, fontweight="bold", va="center", parse_math=False)
+    axes.text(0.15, ROW - 0.38, said, color=INK, fontsize=7, va="center")
+    x, side = 0.2, frame.resolution // architecture.patch
+    for number, stage in enumerate(architecture.stages):
+        end = _draw_stage(axes, x, stage, LOWEST + (TALLEST - LOWEST) * stage.width / widest, scale)
+        about = [
+            f"{side >> number}x{side >> number}, {stage.width}",
+            f"mlp x{stage.mlp_ratio:g}",
+            f"{parts[f'stages.{number}'].macs / total.macs:.0%} of MACs",
+        ]
+        for line, text in enumerate(about):
+            axes.text((x + end) / 2, 0.34 - 0.14 * line, text, color=INK, fontsize=6.5, ha="center", va="center")
+        x = end + BETWEEN * max(scale, 0.6)
+        if number + 1 < len(architecture.stages):
+            arrow = {"arrowstyle": "->", "color": INK, "lw": 1.0, "shrinkA": 2, "shrinkB": 2}
+            axes.annotate("", (x, MIDDLE), (end, MIDDLE), arrowprops=arrow)
+
+
+def _draw_stage(axes: Axes, x: float, stage: Stage, height: float, scale: float) -> float:
+    """Its boxes from `x` on; where they end."""
+    from matplotlib.patches import FancyBboxPatch
+
+    begin, width = x, scale * BLOCK
+    for mixer, run in itertools.groupby(stage.mixers):
+        count = len(list(run))
+        for k in range(count):
+            fill, left = color(mixer), x + k * scale * (BLOCK + GAP)
+            box = FancyBboxPatch(
+                (left, MIDDLE - height / 2),
+                width,
+                height,
+                boxstyle="round,pad=0,rounding_size=0.04",
+                fc=fill,
+                ec=INK,
+                lw=0.6,
+                gid=f"block {mixer}",
+            )
+            axes.add_patch(box)
+            if width >= LETTERED or k == count // 2:
+                axes.text(left + width / 2, MIDDLE, letters(mixer), color=ink_on(fill), fontsize=7, ha="center", va="center")
+            if stage.cpe:
+                axes.plot([left + width / 2], [MIDDLE + height / 2], marker="o", ms=4, mfc="#FFFFFF", mec=INK, mew=1.0, gid="cpe")
+        x += count * scale * (BLOCK + GAP)
+    end = x - scale * GAP
+    if stage.sharing:
+        axes.plot([begin, end], [MIDDLE - height / 2 - 0.06] * 2, color=INK, lw=2.0, solid_capstyle="butt", gid="shared")
+    return end
+
+
+def _legend(figure: Any, used: Sequence[str], cpe: bool, sharing: bool) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    shown: list[Any] = [Patch(fc=color(mixer), ec=INK, lw=0.6, label="no mixer" if mixer == NO_MIXER else mixer) for mixer in used]
+    if cpe:
+        shown.append(Line2D([], [], marker="o", ls="", ms=4, mfc="#FFFFFF", mec=INK, label="position encoding"))
+    if sharing:
+        shown.append(Line2D([], [], color=INK, lw=2.0, label="one shared mixer"))
+    figure.legend(
+        handles=shown, loc="lower left", ncols=5, frameon=False, fontsize=7, labelcolor=INK, bbox_to_anchor=(0.0, 0.0), columnspacing=1.2,
+        handlelength=1.2,
+    )  # fmt: skip
+
+
+def as_text(architecture: Architecture, colored: bool) -> list[str]:
+    """A line for each stage, for a terminal; with the colours of the picture where it shows colours."""
+    lines, side = [], architecture.frame.resolution // architecture.patch
+    for number, stage in enumerate(architecture.stages):
+        blocks = " ".join(_painted(mixer, colored) for mixer in stage.mixers)
+        extras = [f"mlp x{stage.mlp_ratio:g}", *(f"{name} {value}" for name, value in stage.options)]
+        extras += ["cpe"] * stage.cpe + ["shared"] * stage.sharing
+        lines.append(f"{side >> number:4}x{side >> number:<4} {stage.width:5}  {blocks}  {', '.join(extras)}")
+    return lines
+
+
+def _painted(mixer: str, colored: bool) -> str:
+    text = f" {letters(mixer) or '-'} "
+    if not colored:
+        return f"[{text.strip()}]"
+    fill, ink = color(mixer), ink_on(color(mixer))
+    codes = (";".join(str(int(each[i : i + 2], 16)) for i in (1, 3, 5)) for each in (fill, ink))
+    back, front = codes
+    return f"\x1b[48;2;{back};38;2;{front}m{text}\x1b[0m"
+
+
+def form_of(path: Path) -> Form:
+    """Of a picture by the ending of its name.
+
+    Raises:
+        ValueError: another ending than .svg and .png.
+    """
+    form = path.suffix.lower().removeprefix(".")
+    if form not in ("svg", "png"):
+        raise ValueError(
+            f"--out {path}: not the name of a picture: got {path.suffix or 'no ending'}; accepted: .svg, .png. Change the ending."
+        )
+    return form  # type: ignore[return-value]
