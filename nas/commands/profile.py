@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_format
-from pathlib import Path
 
 import click
 
@@ -15,18 +14,17 @@ import click
 def profile(file: str, json: bool) -> int:
     """Count parameters, multiply-adds and activations of a network.
 
-    FILE is an architecture file, a published network's name, or the name or folder of a run, whose winner is counted.
+    FILE is an architecture file, a published network's name, or the name or folder of a run, whose winner (or trained network) is counted.
     """
     import torch
 
     from nas.cost import cost, stage_costs
     from nas.networks.architecture import describe, read_architecture
     from nas.networks.network import Network
-    from nas.published.presets import architecture_file
+    from nas.published.presets import network_file
     from nas.runs.folder import RUNS
 
-    folders = [folder for folder in (Path(file), RUNS / file) if (folder / "best.yaml").exists() or folder.is_dir()]
-    path = folders[0] / "best.yaml" if folders else architecture_file(Path(file))
+    path = network_file(file, RUNS)
     architecture, _ = read_architecture(path)
     with torch.device("meta"):
         Network(architecture)  # counts of a network that cannot be built would be worth nothing

@@ -128,6 +128,23 @@ def architecture_file(given: Path) -> Path:
     return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
 
 
+def network_file(given: str, runs: Path) -> Path:
+    """The same, or a run by its name or folder: the winner of its last search, or else the network that it trained.
+
+    Raises:
+        ValueError: a run that has neither, or as `architecture_file`.
+    """
+    for folder in (Path(given), runs / given):
+        if folder.is_dir():
+            found = next((path for path in (folder / "best.yaml", folder / "result.yaml") if path.exists()), None)
+            if found is None:
+                raise one_line_error(
+                    f"{folder}: no network in it yet: got no best.yaml and no result.yaml; accepted: a run that ended. Wait for it."
+                )
+            return found
+    return architecture_file(Path(given))
+
+
 def read_preset(name: str) -> Preset:
     """A published network by its name, `as_mlp_t`; a ValueError of one line when there is none, or its file has an error."""
     path = preset_path(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,8 +51,8 @@ def letters(mixer: str) -> str:
 
 def ink_on(fill: str) -> str:
     """Black or white, whichever can be read on a colour."""
-    red, green, blue = (int(fill[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "#FFFFFF"
+    red, green, blue = ((int(fill[i : i + 2], 16) / 255) ** 2.2 for i in (1, 3, 5))
+    return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#FFFFFF"  # where both contrasts are equal
 
 
 def draw(networks: Mapping[str, Architecture], form: Form) -> bytes:
@@ -157,11 +157,19 @@ def as_text(architecture: Architecture, colored: bool) -> list[str]:
     """A line for each stage, for a terminal; with the colours of the picture where it shows colours."""
     lines, side = [], architecture.frame.resolution // architecture.patch
     for number, stage in enumerate(architecture.stages):
-        blocks = " ".join(_painted(mixer, colored) for mixer in stage.mixers)
+        blocks = ("" if colored else " ").join(_painted(mixer, colored) for mixer in stage.mixers)
         extras = [f"mlp x{stage.mlp_ratio:g}", *(f"{name} {value}" for name, value in stage.options)]
         extras += ["cpe"] * stage.cpe + ["shared"] * stage.sharing
         lines.append(f"{side >> number:4}x{side >> number:<4} {stage.width:5}  {blocks}  {', '.join(extras)}")
     return lines
+
+
+def key_of(networks: Iterable[Architecture], colored: bool) -> str:
+    """What the letters of `as_text` mean."""
+    there = {mixer for each in networks for stage in each.stages for mixer in stage.mixers}
+    return ", ".join(
+        f"{_painted(mixer, colored)} {'no mixer' if mixer == NO_MIXER else mixer}" for mixer in mixer_names() if mixer in there
+    )
 
 
 def _painted(mixer: str, colored: bool) -> str:

@@ -1,0 +1,109 @@
+"""Drawings of networks: a box for each block, readable in any light and by any eye."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from command_line import refused, succeed
+from PIL import Image
+
+from nas.networks.architecture import Architecture, Frame, Stage, read_architecture
+from nas.networks.mixers import mixer_names
+from nas.published.presets import read_preset
+from nas.reporting.drawings import INK, as_text, color, draw, ink_on, letters
+
+MIXED = Architecture(
+    Frame(32, 3, 10),
+    4,
+    (Stage(32, ("conv", "token_mlp", "conv"), 2.0, cpe=True, kernel=3), Stage(64, ("s2_shift", "s2_shift"), 1.0, sharing=True)),
+)
+
+
+def boxes(svg: bytes, name: str) -> list[tuple[str, float]]:
+    """Mixer and height in points of each box of a network, from left to right."""
+    root, found = ElementTree.fromstring(svg), []
+    for group in root.iter("{http://www.w3.org/2000/svg}g"):
+        if group.get("id") == name:
+            for each in group.iter("{http://www.w3.org/2000/svg}g"):
+                if (gid := each.get("id", "")).startswith("block "):
+                    numbers = [float(number) for path in each for number in re.findall(r"-?\d+\.?\d*", path.get("d", ""))]
+                    found.append((min(numbers[::2]), gid.removeprefix("block "), max(numbers[1::2]) - min(numbers[1::2])))
+    return [(mixer, height) for _, mixer, height in sorted(found)]
+
+
+def test_a_box_for_each_block_as_high_as_its_stage_is_wide() -> None:
+    other = read_preset("as_mlp_t").architecture
+    svg = draw({"mixed": MIXED, "other": other}, "svg")
+    for architecture in (MIXED, other):
+        drawn = boxes(svg, f"network {architecture.key}")
+        wanted = [(mixer, stage.width) for stage in architecture.stages for mixer in stage.mixers]
+        assert [mixer for mixer, _ in drawn] == [mixer for mixer, _ in wanted]
+        heights, widths = np.array([height for _, height in drawn]), np.array([width for _, width in wanted])
+        slope, start = np.polyfit(widths, heights, 1)
+        np.testing.assert_allclose(heights, start + slope * widths, rtol=1e-3)
+        assert slope > 0
+    text = svg.decode()
+    assert text.count('id="cpe"') == 3 and text.count('id="shared"') == 1
+    assert svg == draw({"mixed": MIXED, "other": other}, "svg"), "the same networks are the same file"
+
+
+@pytest.mark.parametrize("name", ["s2_mlp_deep", "vip_large_7", "mixer_s_32"])
+def test_a_picture_of_any_depth_has_a_page_s_width(name: str) -> None:
+    with Image.open(io.BytesIO(draw({name: read_preset(name).architecture}, "png"))) as image:
+        assert 5 * 150 <= image.width <= 12 * 150 and image.mode == "RGBA"
+
+
+def luminance(color: str) -> float:
+    """Source: WCAG 2, relative luminance."""
+    channels = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_what_is_written_can_be_read_on_white_and_on_black_and_in_every_box() -> None:
+    assert min(contrast(INK, "#FFFFFF"), contrast(INK, "#000000")) >= 4.5
+    for mixer in mixer_names():
+        assert contrast(color(mixer), ink_on(color(mixer))) >= 4.5, mixer
+
+
+# Source: Machado, Oliveira, Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency", 2009, severity 1.0, on linear RGB.
+SEEN = {
+    "as by most": np.eye(3),
+    "without red": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
+    "without green": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
+}
+
+
+@pytest.mark.parametrize("eye", SEEN)
+def test_colour_blind_readers_tell_mixers_apart(eye: str) -> None:
+    def seen(mixer: str) -> np.ndarray:
+        channels = np.array([int(color(mixer)[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        return np.clip(SEEN[eye] @ channels**2.2, 0, 1) ** (1 / 2.2)
+
+    for one, other in itertools.combinations(mixer_names(), 2):
+        assert np.linalg.norm(seen(one) - seen(other)) > 0.12, (one, other)
+    assert len({letters(mixer) for mixer in mixer_names()}) == len(list(mixer_names())), "and by the letters"
+
+
+def test_the_command_draws_files_presets_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = Path(__file__).parents[1] / "search_spaces/presets/as_mlp_t.yaml"
+    (tmp_path / "runs/mine").mkdir(parents=True)
+    (tmp_path / "runs/mine/best.yaml").write_bytes(preset.read_bytes())
+    (tmp_path / "runs/none").mkdir()
+    said = succeed("show mine s2_mlp_deep --out drawn.svg", tmp_path)
+    assert said.count("[AS]") == sum(stage.depth for stage in read_architecture(preset)[0].stages) + 1 and "[S2] s2_shift" in said
+    assert len(boxes((tmp_path / "drawn.svg").read_bytes(), f"network {read_preset('s2_mlp_deep').architecture.key}")) == 36
+    assert "no network in it yet" in refused("show none", tmp_path)
+    assert ".svg, .png" in refused("show mine --out x.jpg", tmp_path)
+    assert "\x1b[" in "".join(as_text(MIXED, True)) and "\x1b[" not in said
