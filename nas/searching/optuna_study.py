@@ -14,6 +14,7 @@ import json
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.quantities import QUANTITIES
 from nas.searching.evolution import PROPOSERS
 from nas.searching.proposals import Proposal
 from nas.searching.search import DIRECTIONS, Evaluation, SearchRequest, Stored, Trial
@@ -213,6 +215,45 @@ class OptunaStudy:
         made.system_attrs["constraints"] = [0.0] * sum(not each.quantity.measured for each in self._request.budgets)
         with _readable_errors(self._place):
             self._written.add_trial(made)
+
+
+@dataclass(frozen=True)
+class StudyTrial:
+    """A trial of a search as a study holds it; `values` are options by decision."""
+
+    number: int
+    values: Mapping[str, Value]
+    accuracy: float | None
+    failure: str | None
+    origin: str
+    repeat_of: int | None
+    measured: Mapping[str, float]
+
+
+def read_studies(path: Path) -> dict[str, tuple[dict[str, Any], list[StudyTrial]]]:
+    """The studies of a file by name, in the order in which they were begun: their facts, and the trials of their searches; none without a file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if not path.exists():
+        return {}
+    with _readable_errors(path):
+        storage = _connect(path)
+        try:
+            names = optuna.get_all_study_names(storage)
+            studies = {name: optuna.load_study(study_name=name, storage=storage) for name in names}
+            return {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in studies.items()}
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _as_read(trial: FrozenTrial) -> StudyTrial:
+    told = trial.user_attrs
+    measured = {name: told[name] for name, quantity in QUANTITIES.items() if quantity.measured and name in told}
+    accuracy = trial.values[0] if trial.state == TrialState.COMPLETE else None
+    return StudyTrial(trial.number, trial.params, accuracy, told.get("failure"), told.get("origin", ""), told.get("repeat_of"), measured)
 
 
 def _searched(study: optuna.Study) -> list[FrozenTrial]:

@@ -111,16 +111,11 @@ class Alone:
 
     def place(self, architecture: Architecture, seed: int, remedied: bool = False) -> Run:
         """Where the training of a network lies."""
-        return Run(f"{architecture.key}-{self.digest}-{seed}{'-remedied' * remedied}", self.folder)
+        return _place(self.folder, architecture, self.digest, seed, remedied)
 
     def known(self, architecture: Architecture, seed: int) -> Trained:
         """What its training has given so far."""
-        first = _read(self.place(architecture, seed))
-        if first.ended is None or first.ended.failure not in REMEDIES:
-            return first
-        second, twice = _read(self.place(architecture, seed, remedied=True)), REMEDIES[first.ended.failure]
-        rungs = tuple((step // twice, accuracy) for step, accuracy in second.rungs)
-        return Trained(second.ended, rungs, first.seconds + second.seconds, remedied=True)
+        return read_training_alone(self.folder, architecture, self.digest, seed)
 
     def accuracy(self, architecture: Architecture, seed: int, steps: int) -> float | None:
         """After so many steps; None where the training has not come so far, or has failed."""
@@ -217,6 +212,20 @@ class _UpTo(Report):
 
     def stop(self) -> bool:
         return self._reached or super().stop()
+
+
+def _place(folder: Path, architecture: Architecture, schedule: str, seed: int, remedied: bool) -> Run:
+    return Run(f"{architecture.key}-{schedule}-{seed}{'-remedied' * remedied}", folder)
+
+
+def read_training_alone(folder: Path, architecture: Architecture, schedule: str, seed: int) -> Trained:
+    """What the training of a network by a schedule (`Alone.digest`) has given so far, as a folder of trainings holds it."""
+    first = _read(_place(folder, architecture, schedule, seed, remedied=False))
+    if first.ended is None or first.ended.failure not in REMEDIES:
+        return first
+    second, twice = _read(_place(folder, architecture, schedule, seed, remedied=True)), REMEDIES[first.ended.failure]
+    rungs = tuple((step // twice, accuracy) for step, accuracy in second.rungs)
+    return Trained(second.ended, rungs, first.seconds + second.seconds, remedied=True)
 
 
 def _read(place: Run) -> Trained:

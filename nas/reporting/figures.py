@@ -1,0 +1,231 @@
+"""Pictures of a search: what it looked at, its ladder, which mixers it found where, what mattered, and how its supernet learnt.
+
+Every function gives a matplotlib figure on a transparent background, in colours that can be read on white and on black (`drawings.INK`).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.networks.architecture import Architecture
+from nas.networks.mixers import mixer_names
+from nas.quantities import QUANTITIES, format_quantity
+from nas.reporting.drawings import INK, Form, color
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from nas.searching.story import Climber, Search
+
+WINNER, BY_HAND, CHOSEN = "#D55E00", "#009E73", "#0072B2"  # the winner; networks drawn by hand; other finalists
+BEST = 0.1  # share of the evaluated networks that count as the best
+LABELLED = 9  # most names beside points
+
+
+def save(figure: Figure, form: Form) -> bytes:
+    """A figure as a file's content; the same figure is the same SVG."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format=form, transparent=True, metadata={"Date": None} if form == "svg" else None)
+    return buffer.getvalue()
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return figure, _plain(figure.add_subplot())
+
+
+def _plain(axes: Axes) -> Axes:
+    axes.spines[["top", "right"]].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_color(INK)
+    axes.tick_params(colors=INK, labelsize=8)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.title.set_color(INK)
+    return axes
+
+
+def front(search: Search) -> Figure:
+    """Accuracy with the supernet's weights against the first limited cost: all that was evaluated, the front, the budget and its band, the finalists."""
+    name = search.budgets[0].quantity.name if search.budgets and not search.budgets[0].quantity.measured else "macs"
+    figure, axes = _figure(8, 4.6)
+    seen = [(getattr(each.cost, name), 100 * each.accuracy) for each in search.candidates if each.accuracy is not None]
+    costs, accuracies = np.array(seen).T if seen else (np.array([]), np.array([]))
+    axes.plot(costs, accuracies, "o", ms=4, mec="none", color=INK, alpha=0.5, label=f"{len(seen)} networks evaluated", gid="evaluated")
+    if seen:
+        order = np.argsort(costs)
+        best = np.maximum.accumulate(accuracies[order])
+        axes.step(costs[order], best, where="post", color=INK, lw=1.0, label="front", gid="front")
+    _limits(axes, search, name)
+    for kind, tint, marker in (("finalists", CHOSEN, "s"), ("drawn by hand", BY_HAND, "^"), ("winner", WINNER, "*")):
+        group = [each for each in search.ladder if each.supernet is not None and _kind(each, search) == kind]
+        points = [(_cost(each.architecture, name), 100 * float(each.supernet or 0), each.origin) for each in group]
+        if points:
+            xs, ys, _ = zip(*points, strict=True)
+            axes.plot(xs, ys, marker, ms=13 if kind == "winner" else 6, color=tint, mec="#FFFFFF", mew=0.6, ls="", label=kind, gid=kind)
+            if kind == "drawn by hand":
+                for x, y, text in points[:LABELLED]:
+                    axes.annotate(text, (x, y), xytext=(5, -3), textcoords="offset points", fontsize=6.5, color=BY_HAND)
+    axes.set_xlabel(QUANTITIES[name].unit if name != "macs" else "multiply-adds")
+    axes.xaxis.set_major_formatter(lambda value, _: format_quantity(name, value) if value > 0 else "")
+    axes.set_ylabel("accuracy with the supernet's weights, %")
+    axes.legend(loc="lower left", frameon=False, fontsize=7.5, labelcolor=INK)
+    return figure
+
+
+def _limits(axes: Axes, search: Search, name: str) -> None:
+    """The budget as a line, what is over it shaded, and the band in which a winner lies."""
+    for budget in search.budgets:
+        if budget.quantity.name == name:
+            axes.margins(x=0.08)
+            right = max(axes.get_xlim()[1], 1.05 * budget.limit)
+            axes.axvspan(budget.limit, right, color=INK, alpha=0.18, lw=0, gid="over budget")
+            axes.axvline(budget.limit, color=INK, lw=1.0)
+            axes.axvline(search.floor * budget.limit, color=INK, lw=0.8, ls=":")
+            axes.annotate(
+                f"budget {budget.text}", (budget.limit, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -9), textcoords="offset points",
+                fontsize=7.5, color=INK,
+            )  # fmt: skip
+            axes.set_xlim(right=right)
+
+
+def _cost(architecture: Architecture, name: str) -> float:
+    from nas.cost import cost
+
+    return float(getattr(cost(architecture), name))
+
+
+def _kind(climber: Climber, search: Search) -> str:
+    if search.winner and climber.architecture.key == search.winner.architecture.key:
+        return "winner"
+    return "drawn by hand" if climber.by_hand else "finalists"
+
+
+def ladder(search: Search) -> Figure:
+    """The finalists' accuracies on the held-out images while they were trained alone, by the share of the whole training."""
+    figure, axes = _figure(8, 4.6)
+    ends = max((each.trained.rungs[-1][0] for each in search.ladder if each.trained.ended and each.trained.rungs), default=0)
+    tints = {"finalists": CHOSEN, "drawn by hand": BY_HAND, "winner": WINNER}
+    last: list[tuple[float, float, str, str]] = []
+    for each in sorted(search.ladder, key=lambda each: _kind(each, search) == "winner"):
+        kind, steps = _kind(each, search), list(each.trained.rungs)
+        if each.trained.ended and each.trained.ended.accuracy is not None and len(steps) > 1:
+            steps.append((steps[-1][0] + steps[-1][0] - steps[-2][0], each.trained.ended.accuracy))
+        if steps:
+            xs, ys = zip(*((step, 100 * accuracy) for step, accuracy in steps), strict=True)
+            axes.plot(
+                xs,
+                ys,
+                "-",
+                marker="o",
+                ms=2.5,
+                lw=2.2 if kind == "winner" else 1.0,
+                color=tints[kind],
+                alpha=1.0 if kind == "winner" else 0.6,
+                gid=kind,
+            )
+            last.append((xs[-1], ys[-1], each.origin if each.by_hand else each.architecture.key[:6], tints[kind]))
+    _beside(axes, last)
+    axes.set_xlabel("training steps alone")
+    axes.set_ylabel("held-out accuracy, %")
+    axes.margins(x=0.14)
+    for kind, tint in tints.items():
+        axes.plot([], [], "-", color=tint, label=kind)
+    axes.legend(loc="lower right", frameon=False, fontsize=7.5, labelcolor=INK)
+    assert ends >= 0
+    return figure
+
+
+def _beside(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names to the right of points, moved apart where they would lie on each other."""
+    low, high = axes.get_ylim()
+    room = 0.032 * (high - low)
+    for x in sorted({x for x, *_ in points}):
+        y_before = -np.inf
+        for _, y, text, tint in sorted(point for point in points if point[0] == x):
+            y_text = max(y, y_before + room)
+            axes.annotate(text, (x, y_text), xytext=(5, 0), textcoords="offset points", fontsize=6.5, color=tint, va="center")
+            y_before = y_text
+
+
+def mixers(search: Search) -> Figure:
+    """Which mixers stand where: of all networks evaluated, and of the best tenth of them that use the budget."""
+    figure, axes = _figure(8, 3.4)
+    best = search.in_band[: max(1, round(BEST * len(search.in_band)))]
+    groups = {
+        f"all {len(search.candidates)}": [each.architecture for each in search.candidates],
+        f"best {len(best)}": [each.architecture for each in best],
+    }
+    places = sorted({place for group in groups.values() for each in group for place in _places(each)})
+    used: set[str] = set()
+    for number, group in enumerate(groups.values()):
+        for x, place in enumerate(places):
+            there = [mixer for each in group if (mixer := _places(each).get(place))]
+            bottom = 0.0
+            for mixer in mixer_names():
+                share = there.count(mixer) / max(1, len(group))
+                if share:
+                    used.add(mixer)
+                    axes.bar(
+                        x + (number - 0.5) * 0.42,
+                        100 * share,
+                        0.38,
+                        bottom,
+                        color=color(mixer),
+                        ec=INK,
+                        lw=0.4,
+                        gid=f"{'best' if number else 'all'} {place} {mixer}",
+                    )
+                bottom += 100 * share
+    axes.set_xticks(range(len(places)), [f"stage {i}\nblock {j}" for i, j in places])
+    axes.set_ylabel("% of networks")
+    axes.set_title(
+        f"left: {next(iter(groups))} networks evaluated; right: the {list(groups)[1]} of them that use the budget", fontsize=8, loc="left"
+    )
+    _mixer_legend(figure, used)
+    return figure
+
+
+def _places(architecture: Architecture) -> dict[tuple[int, int], str]:
+    return {(i, j): mixer for i, stage in enumerate(architecture.stages) for j, mixer in enumerate(stage.mixers)}
+
+
+def _mixer_legend(figure: Figure, used: set[str]) -> None:
+    from matplotlib.patches import Patch
+
+    shown = [Patch(fc=color(mixer), ec=INK, lw=0.4, label=mixer) for mixer in mixer_names() if mixer in used]
+    figure.legend(handles=shown, loc="outside right upper", frameon=False, fontsize=7.5, labelcolor=INK)
+
+
+def importance(effects: Mapping[str, float], title: str) -> Figure:
+    """What each decision is worth, the most important above; `effects` are shares by name."""
+    shown = sorted(effects.items(), key=lambda each: -each[1])[:14]
+    figure, axes = _figure(6, 0.6 + 0.24 * max(1, len(shown)))
+    axes.barh(range(len(shown)), [100 * share for _, share in shown], color=CHOSEN, height=0.65, gid="importance")
+    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel(title)
+    return figure
+
+
+def curves(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """How the supernet's smallest, median and largest network learn."""
+    figure, axes = _figure(6, 3.4)
+    for name, tint in (("smallest", "#56B4E9"), ("median", CHOSEN), ("largest", WINNER)):
+        points = [(line["step"], 100 * line[name]) for line in lines if name in line]
+        if points:
+            axes.plot(*zip(*points, strict=True), "-o", ms=3, color=tint, label=name, gid=name)
+    axes.set_xlabel("supernet steps")
+    axes.set_ylabel("held-out accuracy, %")
+    axes.legend(loc="lower right", frameon=False, fontsize=7.5, labelcolor=INK)
+    return figure

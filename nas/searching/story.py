@@ -1,0 +1,138 @@
+"""All that a run found out, read back for whoever draws or tells it: what a search looked at, its ladder, its curves, its ranking's quality."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nas.cost import cost
+from nas.networks.architecture import Architecture
+from nas.quantities import Budget, Cost, parse_budgets
+from nas.runs.folder import Run
+from nas.runs.records import RunStory, SearchRecord, read_run
+from nas.searching.optuna_study import StudyTrial, read_studies
+from nas.searching.proposals import usage
+from nas.searching.search_run import STUDY_FILE
+from nas.searching.trained_alone import Trained, read_training_alone
+from nas.spaces.decisions import SearchSpace
+from nas.training.setting import shipped
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that a search looked at.
+
+    Attributes:
+        number: of its trial, as the dashboard counts.
+        accuracy: of the held-out images with the supernet's weights; None where it was over budget or failed.
+        usage: share of the tightest budget on exact quantities.
+        origin: what proposed it.
+        failure: why it could not be evaluated.
+        measured: measured quantities, such as its latency.
+    """
+
+    number: int
+    architecture: Architecture
+    accuracy: float | None
+    cost: Cost
+    usage: float
+    origin: str
+    failure: str | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Climber:
+    """A network of the ladder, with what its training alone has given so far."""
+
+    architecture: Architecture
+    origin: str
+    by_hand: bool
+    supernet: float | None
+    fine_tuned: float | None
+    trained: Trained
+
+    @property
+    def last(self) -> float | None:
+        """Its accuracy at the last rung that it came to."""
+        if self.trained.ended:
+            return self.trained.ended.accuracy
+        return self.trained.rungs[-1][1] if self.trained.rungs else None
+
+
+@dataclass(frozen=True)
+class Search:
+    """One study: `winner` is None while it has not ended."""
+
+    name: str
+    budgets: tuple[Budget, ...]
+    floor: float
+    candidates: tuple[Candidate, ...]
+    ladder: tuple[Climber, ...]
+    winner: SearchRecord | None
+
+    @property
+    def in_band(self) -> list[Candidate]:
+        """Those evaluated that use as much of the tightest budget as a winner does, the most accurate first."""
+        low = self.floor if self.budgets else 0.0
+        there = [each for each in self.candidates if each.accuracy is not None and low <= each.usage <= 1]
+        return sorted(there, key=lambda each: (-(each.accuracy or 0.0), each.number))
+
+
+@dataclass(frozen=True)
+class Story:
+    """A run."""
+
+    run: Run
+    told: RunStory
+    space: SearchSpace | None
+    searches: Mapping[str, Search]
+    rankings: Mapping[str, Mapping[str, Any]]  # by file, what `fidelity` wrote
+
+    @property
+    def curve(self) -> list[dict[str, Any]]:
+        """The supernet's smallest, median and largest network on the way."""
+        return [line for line in self.told.metrics if line.get("kind") == "supernet rung"]
+
+
+def read_story(folder: Path) -> Story:
+    """Reads a run's folder; what is not there yet is empty.
+
+    Raises:
+        ValueError: a file in it is damaged, or its space is gone; one line.
+    """
+    told = read_run(folder)
+    run, record = Run(folder.name, folder.parent), told.record.supernet
+    space = SearchSpace.read(shipped("search_spaces", record.space, "--space")).fixing(record.fixed) if record else None
+    studies = read_studies(run.folder / STUDY_FILE) if space else {}
+    searches = {name: _search(run, told, space, name, facts, trials) for name, (facts, trials) in studies.items() if space}
+    rankings = {path.stem: json.loads(path.read_text()) for path in sorted(run.folder.glob("fidelity-*.json"))}
+    return Story(run, told, space, searches, rankings)
+
+
+def _search(run: Run, told: RunStory, space: SearchSpace, name: str, facts: Mapping[str, Any], trials: Sequence[StudyTrial]) -> Search:
+    budgets = parse_budgets(facts.get("budgets", []), f"study {name}: budgets")
+    exact = [each for each in budgets if not each.quantity.measured]
+    candidates = []
+    for each in trials:
+        if each.repeat_of is None and set(each.values) == set(space.decisions):
+            architecture = space.decode(each.values)
+            counted = cost(architecture)
+            candidates.append(
+                Candidate(
+                    each.number, architecture, each.accuracy, counted, usage(counted, exact), each.origin, each.failure, each.measured
+                )
+            )
+    lines = [line for line in told.metrics if line.get("kind") == "finalist" and line.get("study") == name]
+    schedule, seed = (lines[-1]["schedule"] if lines else ""), (told.record.supernet.seed if told.record.supernet else 0) or 0
+    ladder = [_climber(run, line, seed) for line in lines if line["schedule"] == schedule]
+    return Search(name, budgets, facts.get("floor", 0.0), tuple(candidates), tuple(ladder), told.searches.get(name))
+
+
+def _climber(run: Run, line: Mapping[str, Any], seed: int) -> Climber:
+    architecture = Architecture.from_dict(line["architecture"], f"{run.folder}/metrics.jsonl: a finalist")
+    trained = read_training_alone(run.folder / "alone", architecture, line["schedule"], seed)
+    return Climber(architecture, line["origin"], line["by_hand"], line["supernet"], line["fine_tuned"], trained)
