@@ -58,9 +58,9 @@ def test_what_was_stopped_ends_with_the_status_of_its_signal(number: int, status
 @pytest.mark.parametrize("seconds", [0.1, 0.3, 0.6, 1.2])
 def test_ctrl_c_while_a_command_starts_ends_it_quietly(seconds: float, tmp_path: Path) -> None:
     launch = Path(__file__).parents[1] / "launch.py"
-    with subprocess.Popen(
-        [sys.executable, launch, "train"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as started:
+    as_from_a_terminal = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a shell's background job ignores it
+    command, pipe = [sys.executable, launch, "train"], subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, preexec_fn=as_from_a_terminal) as started:
         time.sleep(seconds)
         started.send_signal(signal.SIGINT)
         out, err = started.communicate(timeout=60)
