@@ -8,13 +8,14 @@ from nas.commands.import_weights import import_weights
 from nas.commands.predict import predict
 from nas.commands.presets import presets
 from nas.commands.profile import profile
+from nas.commands.report import report
 from nas.commands.retrain import retrain
 from nas.commands.runs import runs
 from nas.commands.search import search
 from nas.commands.show import show
 from nas.commands.train import train
 
-COMMANDS = (search, train, retrain, predict, evaluate, fidelity, compare, profile, show, runs, presets, import_weights)
+COMMANDS = (search, train, retrain, predict, evaluate, fidelity, compare, profile, show, report, runs, presets, import_weights)
 
 
 def main() -> int:

@@ -77,7 +77,7 @@ def draw(networks: Mapping[str, Architecture], form: Form) -> bytes:
     used = [mixer for mixer in mixer_names() if any(mixer in stage.mixers for stage in stages)]
     _legend(figure, used, any(stage.cpe for stage in stages), any(stage.sharing for stage in stages))
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "none"}):
+    with matplotlib.rc_context({"svg.hashsalt": "nas"}):
         figure.savefig(buffer, format=form, transparent=True, metadata={"Date": None} if form == "svg" else None)
     return buffer.getvalue()
 

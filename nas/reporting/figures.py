@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WINNER, BY_HAND, CHOSEN = "#D55E00", "#009E73", "#0072B2"  # the winner; networks drawn by hand; other finalists
 BEST = 0.1  # share of the evaluated networks that count as the best
-LABELLED = 9  # most names beside points
+NEAR = 0.95  # of the least that a winner uses: cheaper networks are left out of the picture of the front
 
 
 def save(figure: Figure, form: Form) -> bytes:
@@ -32,7 +32,7 @@ def save(figure: Figure, form: Form) -> bytes:
     import matplotlib
 
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "none"}):
+    with matplotlib.rc_context({"svg.hashsalt": "nas"}):
         figure.savefig(buffer, format=form, transparent=True, metadata={"Date": None} if form == "svg" else None)
     return buffer.getvalue()
 
@@ -67,6 +67,7 @@ def front(search: Search) -> Figure:
         best = np.maximum.accumulate(accuracies[order])
         axes.step(costs[order], best, where="post", color=INK, lw=1.0, label="front", gid="front")
     _limits(axes, search, name)
+    labels: list[tuple[float, float, str, str]] = []
     for kind, tint, marker in (("finalists", CHOSEN, "s"), ("drawn by hand", BY_HAND, "^"), ("winner", WINNER, "*")):
         group = [each for each in search.ladder if each.supernet is not None and _kind(each, search) == kind]
         points = [(_cost(each.architecture, name), 100 * float(each.supernet or 0), each.origin) for each in group]
@@ -74,8 +75,8 @@ def front(search: Search) -> Figure:
             xs, ys, _ = zip(*points, strict=True)
             axes.plot(xs, ys, marker, ms=13 if kind == "winner" else 6, color=tint, mec="#FFFFFF", mew=0.6, ls="", label=kind, gid=kind)
             if kind == "drawn by hand":
-                for x, y, text in points[:LABELLED]:
-                    axes.annotate(text, (x, y), xytext=(5, -3), textcoords="offset points", fontsize=6.5, color=BY_HAND)
+                labels = [(x, y, text, tint) for x, y, text in points]
+    _beside(axes, labels, axes.get_xlim()[1])
     axes.set_xlabel(QUANTITIES[name].unit if name != "macs" else "multiply-adds")
     axes.xaxis.set_major_formatter(lambda value, _: format_quantity(name, value) if value > 0 else "")
     axes.set_ylabel("accuracy with the supernet's weights, %")
@@ -96,7 +97,7 @@ def _limits(axes: Axes, search: Search, name: str) -> None:
                 f"budget {budget.text}", (budget.limit, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -9), textcoords="offset points",
                 fontsize=7.5, color=INK,
             )  # fmt: skip
-            axes.set_xlim(right=right)
+            axes.set_xlim(left=max(axes.get_xlim()[0], NEAR * search.floor * budget.limit), right=right)
 
 
 def _cost(architecture: Architecture, name: str) -> float:
@@ -114,7 +115,6 @@ def _kind(climber: Climber, search: Search) -> str:
 def ladder(search: Search) -> Figure:
     """The finalists' accuracies on the held-out images while they were trained alone, by the share of the whole training."""
     figure, axes = _figure(8, 4.6)
-    ends = max((each.trained.rungs[-1][0] for each in search.ladder if each.trained.ended and each.trained.rungs), default=0)
     tints = {"finalists": CHOSEN, "drawn by hand": BY_HAND, "winner": WINNER}
     last: list[tuple[float, float, str, str]] = []
     for each in sorted(search.ladder, key=lambda each: _kind(each, search) == "winner"):
@@ -134,28 +134,43 @@ def ladder(search: Search) -> Figure:
                 alpha=1.0 if kind == "winner" else 0.6,
                 gid=kind,
             )
-            last.append((xs[-1], ys[-1], each.origin if each.by_hand else each.architecture.key[:6], tints[kind]))
+            name = "winner" if kind == "winner" else each.origin if each.by_hand else each.architecture.key[:6]
+            last.append((xs[-1], ys[-1], name, tints[kind]))
+    axes.margins(x=0.14)
     _beside(axes, last)
     axes.set_xlabel("training steps alone")
     axes.set_ylabel("held-out accuracy, %")
-    axes.margins(x=0.14)
     for kind, tint in tints.items():
         axes.plot([], [], "-", color=tint, label=kind)
     axes.legend(loc="lower right", frameon=False, fontsize=7.5, labelcolor=INK)
-    assert ends >= 0
     return figure
 
 
-def _beside(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
-    """Names to the right of points, moved apart where they would lie on each other."""
+def _beside(axes: Axes, points: Sequence[tuple[float, float, str, str]], at: float | None = None) -> None:
+    """Names to the right of points (or of `at`, for all of them), moved apart where they would lie on each other, with a line to their point."""
     low, high = axes.get_ylim()
     room = 0.032 * (high - low)
-    for x in sorted({x for x, *_ in points}):
-        y_before = -np.inf
-        for _, y, text, tint in sorted(point for point in points if point[0] == x):
-            y_text = max(y, y_before + room)
-            axes.annotate(text, (x, y_text), xytext=(5, 0), textcoords="offset points", fontsize=6.5, color=tint, va="center")
-            y_before = y_text
+    for column in sorted({x if at is None else at for x, *_ in points}):
+        these = sorted((y, x, text, tint) for x, y, text, tint in points if at is not None or x == column)
+        heights = _apart([y for y, *_ in these], room)
+        for (y, x, text, tint), height in zip(these, heights, strict=True):
+            line = {"arrowstyle": "-", "color": tint, "lw": 0.4, "shrinkA": 0, "shrinkB": 2}
+            axes.annotate(
+                text, (x, y), xytext=(column + 0.012 * (axes.get_xlim()[1] - axes.get_xlim()[0]), height), fontsize=6.5, color=tint, va="center",
+                arrowprops=line, annotation_clip=False,
+            )  # fmt: skip
+
+
+def _apart(heights: Sequence[float], room: float) -> list[float]:
+    """Ascending heights, moved as little as it takes to lie `room` apart: neighbours that touch share their middle."""
+    groups: list[list[float]] = []  # each: first height of the group, how many
+    for height in heights:
+        groups.append([height, 1])
+        while len(groups) > 1 and groups[-1][0] - (groups[-2][0] + room * (groups[-2][1] - 1)) < room:
+            (first, count), (then, more) = groups[-2], groups[-1]
+            middle = (first + room * (count - 1) / 2) * count + (then + room * (more - 1) / 2) * more
+            groups[-2:] = [[middle / (count + more) - room * (count + more - 1) / 2, count + more]]
+    return [first + room * k for first, count in groups for k in range(int(count))]
 
 
 def mixers(search: Search) -> Figure:

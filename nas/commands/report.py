@@ -1,0 +1,31 @@
+"""`report`: a run as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nas.commands.options import option
+
+
+@click.command(short_help="Write a run's story as one HTML page.")
+@click.argument("run", metavar="RUN")
+@option("--out", "PAGE", "Where to (default: report.html in the run).", type=click.Path(path_type=Path, dir_okay=False))
+def report(run: str, out: Path | None) -> int:
+    """Write a run's story as one HTML page, with its pictures and their numbers, to be opened anywhere and sent to anybody.
+
+    RUN is the name or folder of a run. Of a run that has not ended the page tells what there is so far.
+    """
+    from nas.reporting.page import page
+    from nas.runs.folder import RUNS
+    from nas.searching.story import read_story
+    from nas.yaml_files import write_atomically
+
+    folder = next((each for each in (Path(run), RUNS / run) if (each / "run.yaml").is_file()), None)
+    if folder is None:
+        raise ValueError(f"{run}: no run: got no run.yaml there; accepted: the name or folder of a run. `runs` lists them.")
+    target = folder / "report.html" if out is None else out
+    write_atomically(target, page(read_story(folder)).encode())
+    print(f"Written to {target}")
+    return 0

@@ -1,0 +1,231 @@
+"""A run as one HTML page that needs nothing else: its story, pictures with their numbers, tables that sort, command lines."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nas import __version__
+from nas.cost import cost
+from nas.machine import pasted
+from nas.networks.architecture import Architecture, describe
+from nas.quantities import format_quantity
+from nas.reporting import figures
+from nas.reporting.drawings import draw
+from nas.runs.folder import now
+from nas.searching.story import Climber, Search, Story
+
+TEMPLATE = Path(__file__).with_name("page.html")
+MOST = 25  # rows of a table of networks
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, and what a table is sorted by."""
+
+    text: str
+    value: float | str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table; `mark` sets it off."""
+
+    cells: list[Cell]
+    mark: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; folded, it stands behind a line that says what it is about."""
+
+    heads: list[str]
+    rows: list[Row]
+    about: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An SVG picture and what it shows."""
+
+    svg: bytes
+    about: str
+
+    @property
+    def data(self) -> str:
+        """As an address that holds the picture itself."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the page."""
+
+    title: str
+    texts: list[str] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+
+def page(story: Story) -> str:
+    """The whole page."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    made = (
+        f"Made {now()} by version {__version__}. Accuracies with the supernet's weights and of networks trained alone are different things."
+    )
+    return template.render(title=f"Run {story.run.name}", lead=list(_lead(story)), parts=list(_parts(story)), made=made)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence at the top."""
+
+    text: str
+    unfinished: bool = False
+
+
+def _lead(story: Story) -> Iterator[Said]:
+    """What was searched, on what, and what came of it, in a few sentences."""
+    record = story.told.record.supernet
+    if record is None:
+        yield Said("No supernet was begun in this run.", unfinished=True)
+        return
+    images = f"images {Path(str(record.data)).name} at {record.resolution} px"
+    yield Said(f"Space {Path(record.space).stem}, {images}, recipe {record.recipe}, seed {record.seed}.")
+    if story.told.record.supernet_finished is None:
+        yield Said("Unfinished: the supernet is still in training.", unfinished=True)
+    for search in story.searches.values():
+        if search.winner is None:
+            yield Said(f"Unfinished: search {search.name} has no winner yet; what follows is what there is so far.", unfinished=True)
+        else:
+            yield Said(_won(search))
+
+
+def _won(search: Search) -> str:
+    assert search.winner
+    found, winner = search.winner.found, search.winner
+    accuracy, how = found.accuracy_alone, f"trained alone for {found.epochs_alone:g} epochs" if found.epochs_alone else ""
+    if accuracy is None:
+        accuracy, how = found.accuracy_supernet or 0.0, "with the supernet's weights"
+    budgets = " and ".join(winner.budgets)
+    return (
+        f"Under {budgets} the winner is {winner.architecture.key}: {accuracy:.2%} of {found.held_out_images:,} held-out images {how} "
+        f"(standard error {found.standard_error:.2%}), chosen as {found.reason}. {'; '.join(describe(winner.architecture))}."
+    )
+
+
+def _parts(story: Story) -> Iterator[Part]:
+    for search in story.searches.values():
+        suffix = f" ({search.name})" if len(story.searches) > 1 else ""
+        if search.winner:
+            yield Part(
+                f"The winner{suffix}",
+                pictures=[Picture(draw(_beside_winner(search), "svg"), "The winner, and the networks drawn by hand that came next.")],
+            )
+        if search.ladder:
+            yield _ladder(search, suffix)
+        if search.candidates:
+            yield _candidates(search, suffix)
+    if story.curve:
+        heads = ["step", "smallest", "median", "largest"]
+        rows = [Row([_number(line["step"]), *(_percent(line.get(name)) for name in heads[1:])]) for line in story.curve]
+        about = "Held-out accuracy of the supernet's smallest, median and largest network while it was trained."
+        yield Part(
+            "The supernet",
+            pictures=[Picture(figures.save(figures.curves(story.curve), "svg"), about)],
+            tables=[Table(heads, rows, "The numbers", True)],
+        )
+    for name, found in story.rankings.items():
+        yield _ranking(name, found)
+    yield Part("How to go on", commands=list(_commands(story)))
+
+
+def _beside_winner(search: Search) -> dict[str, Architecture]:
+    assert search.winner
+    by_hand = sorted((each for each in search.ladder if each.by_hand), key=lambda each: -(each.last or 0.0))
+    others = {each.origin: each.architecture for each in by_hand if each.architecture.key != search.winner.architecture.key}
+    return {"winner": search.winner.architecture, **dict(list(others.items())[:2])}
+
+
+def _ladder(search: Search, suffix: str) -> Part:
+    """Finalists and networks drawn by hand, trained alone."""
+    ranked = sorted(
+        search.ladder,
+        key=lambda each: (each.trained.ended is None, -(each.trained.rungs[-1][0] if each.trained.rungs else 0), -(each.last or 0.0)),
+    )
+    heads = ["network", "from", "MACs", "params", "supernet", "fine-tuned", "steps", "accuracy"]
+    winner = search.winner.architecture.key if search.winner else ""
+    rows = [Row(_climber(each), each.architecture.key == winner) for each in ranked]
+    about = "Held-out accuracy of each finalist while it was trained alone; who ends early was left behind."
+    return Part(f"The ladder{suffix}", pictures=[Picture(figures.save(figures.ladder(search), "svg"), about)], tables=[Table(heads, rows)])
+
+
+def _climber(each: Climber) -> list[Cell]:
+    counted, steps = cost(each.architecture), each.trained.rungs[-1][0] if each.trained.rungs else 0
+    ended = each.trained.ended
+    last = Cell(ended.failure, "") if ended and ended.failure else _percent(each.last)
+    return [
+        Cell(each.architecture.key, each.architecture.key), Cell(each.origin, each.origin), _quantity("macs", counted.macs),
+        _quantity("params", counted.params), _percent(each.supernet), _percent(each.fine_tuned),
+        Cell("to the end" if ended else f"{steps:,}", float("1e18") if ended else steps), last,
+    ]  # fmt: skip
+
+
+def _candidates(search: Search, suffix: str) -> Part:
+    """What the search looked at."""
+    best = search.in_band[:MOST]
+    heads = ["network", "accuracy", "MACs", "params", "share of the budget", "proposed by", "trial"]
+    rows = [
+        Row([
+            Cell(each.architecture.key, each.architecture.key), _percent(each.accuracy), _quantity("macs", each.cost.macs),
+            _quantity("params", each.cost.params), Cell(f"{each.usage:.0%}", each.usage), Cell(each.origin, each.origin), _number(each.number),
+        ])
+        for each in best
+    ]  # fmt: skip
+    failed = sum(each.failure is not None for each in search.candidates)
+    evaluated = sum(each.accuracy is not None for each in search.candidates)
+    text = f"{evaluated} networks were evaluated with the supernet's weights{f', {failed} failed' if failed else ''}."
+    pictures = [
+        Picture(
+            figures.save(figures.front(search), "svg"),
+            "Accuracy with the supernet's weights against cost; shaded is what is over the budget.",
+        ),
+        Picture(figures.save(figures.mixers(search), "svg"), "Which mixers stand where: of all networks evaluated, and of the best tenth."),
+    ]
+    return Part(f"The search{suffix}", [text], pictures, [Table(heads, rows, f"The best {len(best)} that use the budget", True)])
+
+
+def _ranking(name: str, found: Mapping[str, Any]) -> Part:
+    """What `fidelity` said."""
+    from nas.reporting.rankings import as_table
+
+    return Part(f"How well the supernet ranks ({name})", commands=list(as_table(found)))
+
+
+def _commands(story: Story) -> Iterator[str]:
+    for search in story.searches.values():
+        if search.winner:
+            path = story.run.folder / f"{search.name}.yaml"
+            yield pasted("retrain", path)
+            yield pasted("compare", path)
+    yield pasted("dashboard", story.run.name)
+
+
+def _percent(share: float | None) -> Cell:
+    return Cell("", "") if share is None else Cell(f"{share:.2%}", share)
+
+
+def _quantity(name: str, value: float) -> Cell:
+    return Cell(format_quantity(name, value), value)
+
+
+def _number(value: float) -> Cell:
+    return Cell(f"{value:,}", value)
