@@ -37,7 +37,9 @@ FILES = {
 }
 # Package -> the only modules that may import it.
 HEAVY = {
-    "optuna": {"nas.searching.optuna_study"},
+    "optuna": {"nas.searching.optuna_study", "nas.searching.dashboard"},
+    "optuna_dashboard": {"nas.searching.dashboard"},
+    "jinja2": {"nas.reporting.page"},
     "ray": {"nas.searching.ray_workers", "nas.searching.tune"},
     "datasets": {"nas.data.huggingface"},
     "matplotlib": {module for module in FILES if module.startswith("nas.reporting.")},

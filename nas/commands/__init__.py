@@ -2,6 +2,7 @@
 
 from nas.commands.command_line import run
 from nas.commands.compare import compare
+from nas.commands.dashboard import dashboard
 from nas.commands.evaluate import evaluate
 from nas.commands.fidelity import fidelity
 from nas.commands.import_weights import import_weights
@@ -15,7 +16,7 @@ from nas.commands.search import search
 from nas.commands.show import show
 from nas.commands.train import train
 
-COMMANDS = (search, train, retrain, predict, evaluate, fidelity, compare, profile, show, report, runs, presets, import_weights)
+COMMANDS = (search, train, retrain, predict, evaluate, fidelity, compare, profile, show, dashboard, report, runs, presets, import_weights)
 
 
 def main() -> int:

@@ -238,12 +238,22 @@ def read_studies(path: Path) -> dict[str, tuple[dict[str, Any], list[StudyTrial]
     """
     if not path.exists():
         return {}
+    with open_storage(path) as storage:
+        studies = {name: optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)}
+        return {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in studies.items()}
+
+
+@contextlib.contextmanager
+def open_storage(path: Path) -> Iterator[RDBStorage]:
+    """The studies of a file that exists.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     with _readable_errors(path):
         storage = _connect(path)
         try:
-            names = optuna.get_all_study_names(storage)
-            studies = {name: optuna.load_study(study_name=name, storage=storage) for name in names}
-            return {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in studies.items()}
+            yield storage
         finally:
             storage.remove_session()
             storage.engine.dispose()

@@ -1,0 +1,57 @@
+"""`dashboard`: a run in Optuna's dashboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nas.commands.options import option
+
+
+@click.command(short_help="Open a run in Optuna's dashboard.")
+@click.argument("run", metavar="[RUN]", required=False)
+@option("--port", "PORT", "On 127.0.0.1 (default: 8080).", type=click.IntRange(1, 65535), default=8080)
+def dashboard(run: str | None, port: int) -> int:
+    """Open a run in Optuna's dashboard, with a picture and a note for each network worth a look.
+
+    RUN is the name or folder of a run that searched (default: the one of the last winner). The address is on this machine alone: the dashboard
+    has no password.
+    """
+    from nas.reporting.notes import tellings
+    from nas.runs.folder import Run
+    from nas.searching.dashboard import HOST, check_port, serve, tell
+    from nas.searching.search_run import STUDY_FILE
+    from nas.searching.story import read_story
+
+    folder = _folder(run)
+    study, artifacts = folder / STUDY_FILE, folder / "artifacts"
+    if not study.exists():
+        raise ValueError(f"{folder}: no study in it: got no {STUDY_FILE}; accepted: a run that searched. `runs` lists them.")
+    check_port(port)
+    try:
+        with Run(folder.name, folder.parent).lock():
+            tell(study, artifacts, tellings(read_story(folder)))
+    except ValueError as error:
+        if "in use by" not in str(error):
+            raise
+        print("A search is at work here: notes and pictures are as they were.")
+    print(f"Dashboard: http://{HOST}:{port}/dashboard/   (Ctrl-C ends it)")
+    print(f"The same by hand: optuna-dashboard sqlite:///{study.resolve()} --artifact-dir {artifacts.resolve()} --port {port}", flush=True)
+    serve(study, artifacts, port)
+    return 0
+
+
+def _folder(run: str | None) -> Path:
+    from nas.runs.folder import RUNS
+    from nas.runs.records import read_search
+
+    if run is None:
+        best = RUNS / "best.yaml"
+        if not best.exists():
+            raise ValueError(f"dashboard: no search has ended here: got no {best}; accepted: the name of a run. Name one.")
+        return RUNS / read_search(best).run
+    folder = next((each for each in (Path(run), RUNS / run) if each.is_dir()), None)
+    if folder is None:
+        raise ValueError(f"{run}: no such run; accepted: the name or folder of a run. `runs` lists them.")
+    return folder

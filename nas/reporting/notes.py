@@ -1,0 +1,109 @@
+"""What the dashboard shows beside Optuna's own plots: a note for the study and for each network worth a look, with their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import yaml
+
+from nas.cost import cost
+from nas.machine import pasted
+from nas.networks.architecture import Architecture, describe
+from nas.quantities import format_quantity
+from nas.reporting import figures
+from nas.reporting.drawings import draw
+from nas.searching.dashboard import Telling
+from nas.searching.story import Climber, Search, Story
+
+BEST = 10  # networks of the search that get a picture, besides the finalists
+
+
+def tellings(story: Story) -> dict[str, Telling]:
+    """By study."""
+    return {name: _telling(story, search) for name, search in story.searches.items()}
+
+
+def _telling(story: Story, search: Search) -> Telling:
+    networks: dict[str, Architecture] = {each.architecture.key: each.architecture for each in search.in_band[:BEST]}
+    networks |= {each.architecture.key: each.architecture for each in search.ladder}
+    pictures = {f"{key}.svg": draw({_name(search, key): architecture}, "svg") for key, architecture in networks.items()}
+    if search.candidates:
+        pictures |= {"front.svg": figures.save(figures.front(search), "svg"), "mixers.svg": figures.save(figures.mixers(search), "svg")}
+    if search.ladder:
+        pictures["ladder.svg"] = figures.save(figures.ladder(search), "svg")
+    notes = {key: _note(story, search, architecture) for key, architecture in networks.items()}
+    return Telling(_study_note(story, search, pictures), notes, pictures)
+
+
+def _name(search: Search, key: str) -> str:
+    if search.winner and search.winner.architecture.key == key:
+        return f"winner {key}"
+    return next((f"{each.origin} {key}" for each in search.ladder if each.architecture.key == key and each.by_hand), key)
+
+
+def _note(story: Story, search: Search, architecture: Architecture) -> str:
+    """Picture, figures in a line, the file, and the command that trains it."""
+    key, counted = architecture.key, cost(architecture)
+    climber = next((each for each in search.ladder if each.architecture.key == key), None)
+    candidate = next((each for each in search.candidates if each.architecture.key == key), None)
+    said = [format_quantity("macs", counted.macs), format_quantity("params", counted.params)]
+    if candidate and candidate.accuracy is not None:
+        place = [each.architecture.key for each in search.in_band]
+        rank = f" (place {place.index(key) + 1} of {len(place)} that use the budget)" if key in place else ""
+        said.append(f"{candidate.accuracy:.2%} with the supernet's weights{rank}")
+    elif climber and climber.supernet is not None:
+        said.append(f"{climber.supernet:.2%} with the supernet's weights")
+    if climber:
+        said.append(_alone(climber))
+    written = yaml.safe_dump(
+        {"format": "architecture 1", "architecture": architecture.to_dict()}, sort_keys=False, default_flow_style=None, width=120
+    )
+    lines = [
+        f"### {_name(search, key)}",
+        f"![the network]({{{key}.svg}})",
+        "; ".join(said),
+        "\n".join(f"- {line}" for line in describe(architecture)),
+    ]
+    lines += ["Save this as a file to train it, and then:", f"```yaml\n{written}```", f"```\n{pasted('retrain', f'{key}.yaml')}\n```"]
+    return "\n\n".join(lines)
+
+
+def _alone(climber: Climber) -> str:
+    if climber.trained.ended and climber.trained.ended.failure:
+        return f"alone: {climber.trained.ended.failure}"
+    if climber.last is None:
+        return "not yet trained alone"
+    where = "to the end" if climber.trained.ended else f"left behind after {climber.trained.rungs[-1][0]} steps"
+    return f"{climber.last:.2%} trained alone ({where})"
+
+
+def _study_note(story: Story, search: Search, pictures: Mapping[str, bytes]) -> str:
+    budgets = " and ".join(each.text for each in search.budgets) or "no limit"
+    evaluated = sum(each.accuracy is not None for each in search.candidates)
+    lines = [f"## {search.name}", f"{evaluated} networks were evaluated with the supernet's weights, under {budgets}."]
+    if search.winner:
+        found, key = search.winner.found, search.winner.architecture.key
+        accuracy = found.accuracy_alone if found.accuracy_alone is not None else found.accuracy_supernet or 0.0
+        how = "trained alone" if found.accuracy_alone is not None else "with the supernet's weights"
+        lines += [
+            f"**The winner is {key}**: {accuracy:.2%} of {found.held_out_images:,} held-out images {how}, {found.reason}.",
+            f"![the winner]({{{key}.svg}})",
+        ]
+        lines.append(f"```\n{pasted('retrain', story.run.folder / f'{search.name}.yaml')}\n```")
+    else:
+        lines.append("**There is no winner yet.**")
+    about = {"ladder.svg": "Trained alone", "front.svg": "With the supernet's weights", "mixers.svg": "Which mixers stand where"}
+    lines += [f"### {title}\n\n![{title}]({{{name}}})" for name, title in about.items() if name in pictures]
+    if search.ladder:
+        lines.append(_table(search.ladder, search))
+    return "\n\n".join(lines)
+
+
+def _table(ladder: Sequence[Climber], search: Search) -> str:
+    ranked = sorted(ladder, key=lambda each: (each.trained.ended is None, -(each.last or 0.0)))
+    rows = ["| network | from | multiply-adds | supernet | alone |", "|---|---|---|---|---|"]
+    for each in ranked:
+        supernet = "" if each.supernet is None else f"{each.supernet:.2%}"
+        macs = format_quantity("macs", cost(each.architecture).macs)
+        rows.append(f"| {_name(search, each.architecture.key)} | {each.origin} | {macs} | {supernet} | {_alone(each)} |")
+    return "\n".join(rows)

@@ -1,0 +1,102 @@
+"""Optuna's dashboard for a run: notes and pictures put into its studies, and the server on this machine alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+
+from nas.searching.optuna_study import open_storage
+
+HOST = "127.0.0.1"  # the dashboard knows no password, and can delete studies
+TOLD, PICTURES = "nas:told", "nas:pictures"  # attributes of a study that are ours: the digest of what was put there, and which artifacts
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What is put into a study.
+
+    Attributes:
+        note: of the study, in Markdown; `{name}` stands for the address of a picture.
+        notes: of the trials of a network, by its key.
+        pictures: by file name.
+    """
+
+    note: str
+    notes: Mapping[str, str]
+    pictures: Mapping[str, bytes]
+
+    @property
+    def digest(self) -> str:
+        told = hashlib.sha256(json.dumps([self.note, dict(self.notes)], sort_keys=True).encode())
+        for name, content in sorted(self.pictures.items()):
+            told.update(name.encode() + content)
+        return told.hexdigest()[:12]
+
+
+def tell(path: Path, artifacts: Path, tellings: Mapping[str, Telling]) -> None:
+    """Puts notes and pictures into the studies of a file, in place of what was put there before; nothing where they are there already.
+
+    Args:
+        path: of the studies; whoever calls holds the run.
+        artifacts: folder of the pictures, beside it.
+        tellings: by study.
+
+    Raises:
+        ValueError: the file cannot be used.
+    """
+    from optuna_dashboard import save_note
+    from optuna_dashboard.artifact import get_artifact_path
+
+    with open_storage(path) as storage:
+        for name, telling in tellings.items():
+            study = optuna.load_study(study_name=name, storage=storage)
+            attributes = storage.get_study_system_attrs(study._study_id)
+            if attributes.get(TOLD) == telling.digest:
+                continue
+            artifacts.mkdir(exist_ok=True)
+            store = FileSystemArtifactStore(artifacts)
+            for old in attributes.get(PICTURES, []):
+                (artifacts / old).unlink(missing_ok=True)
+                storage.set_study_system_attr(study._study_id, f"artifacts:{old}", json.dumps(None))
+            addresses, made = {}, []
+            with tempfile.TemporaryDirectory() as folder:
+                for file, content in telling.pictures.items():
+                    (Path(folder) / file).write_bytes(content)
+                    made.append(upload_artifact(artifact_store=store, file_path=str(Path(folder) / file), study_or_trial=study))
+                    addresses[file] = get_artifact_path(study, made[-1])
+            save_note(study, _filled(telling.note, addresses))
+            for trial in study.get_trials(deepcopy=False):
+                if note := telling.notes.get(trial.user_attrs.get("arch_key", "")):
+                    save_note(optuna.trial.Trial(study, trial._trial_id), _filled(note, addresses))
+            storage.set_study_system_attr(study._study_id, PICTURES, made)
+            storage.set_study_system_attr(study._study_id, TOLD, telling.digest)
+
+
+def _filled(note: str, addresses: Mapping[str, str]) -> str:
+    for name, address in addresses.items():
+        note = note.replace(f"{{{name}}}", address)
+    return note
+
+
+def check_port(port: int) -> None:
+    """Raises a ValueError where another program listens there."""
+    with socket.socket() as tried:
+        if tried.connect_ex((HOST, port)) == 0:
+            raise ValueError(f"--port: in use: got {port}; accepted: a free one. Give another, such as {port + 1}.")
+
+
+def serve(path: Path, artifacts: Path, port: int) -> None:
+    """Shows the studies of a file at http://127.0.0.1:`port` until the process ends."""
+    import optuna_dashboard
+
+    artifacts.mkdir(exist_ok=True)
+    with open_storage(path) as storage:
+        optuna_dashboard.run_server(storage, host=HOST, port=port, artifact_store=FileSystemArtifactStore(artifacts))
