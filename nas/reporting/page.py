@@ -102,6 +102,8 @@ def _lead(story: Story) -> Iterator[Said]:
     yield Said(f"Space {Path(record.space).stem}, {images}, recipe {record.recipe}, seed {record.seed}.")
     if story.told.record.supernet_finished is None:
         yield Said("Unfinished: the supernet is still in training.", unfinished=True)
+    if story.space is None:
+        yield Said(f"The space {record.space} is not here as it was: what the search looked at cannot be told.", unfinished=True)
     for search in story.searches.values():
         if search.winner is None:
             yield Said(f"Unfinished: search {search.name} has no winner yet; what follows is what there is so far.", unfinished=True)

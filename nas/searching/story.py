@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -101,24 +102,31 @@ class Story:
 def read_story(folder: Path) -> Story:
     """Reads a run's folder; what is not there yet is empty.
 
+    Without the file of its space (a run that was sent to somebody) what a search looked at cannot be told, only its ladder and its winner.
+
     Raises:
-        ValueError: a file in it is damaged, or its space is gone; one line.
+        ValueError: a file in it is damaged; one line.
     """
     told = read_run(folder)
-    run, record = Run(folder.name, folder.parent), told.record.supernet
-    space = SearchSpace.read(shipped("search_spaces", record.space, "--space")).fixing(record.fixed) if record else None
-    studies = read_studies(run.folder / STUDY_FILE) if space else {}
-    searches = {name: _search(run, told, space, name, facts, trials) for name, (facts, trials) in studies.items() if space}
+    run, record, space = Run(folder.name, folder.parent), told.record.supernet, None
+    if record:
+        with contextlib.suppress(ValueError):
+            space = SearchSpace.read(shipped("search_spaces", record.space, "--space")).fixing(record.fixed)
+            space = space if space.fingerprint == record.space_fingerprint else None
+    studies = read_studies(run.folder / STUDY_FILE)
+    searches = {name: _search(run, told, space, name, facts, trials) for name, (facts, trials) in studies.items()}
     rankings = {path.stem: json.loads(path.read_text()) for path in sorted(run.folder.glob("fidelity-*.json"))}
     return Story(run, told, space, searches, rankings)
 
 
-def _search(run: Run, told: RunStory, space: SearchSpace, name: str, facts: Mapping[str, Any], trials: Sequence[StudyTrial]) -> Search:
+def _search(
+    run: Run, told: RunStory, space: SearchSpace | None, name: str, facts: Mapping[str, Any], trials: Sequence[StudyTrial]
+) -> Search:
     budgets = parse_budgets(facts.get("budgets", []), f"study {name}: budgets")
     exact = [each for each in budgets if not each.quantity.measured]
     candidates = []
     for each in trials:
-        if each.repeat_of is None and set(each.values) == set(space.decisions):
+        if space and each.repeat_of is None and set(each.values) == set(space.decisions):
             architecture = space.decode(each.values)
             counted = cost(architecture)
             candidates.append(
