@@ -240,3 +240,24 @@ def test_the_dashboard_opens_in_a_browser(folder: Path) -> None:
         ).stdout
         assert "The winner is" in shown and len(re.findall(r"<img[^>]*artifacts", shown)) >= 4
         process.kill()
+
+
+def test_a_winner_for_another_budget_is_the_best_that_was_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained alone to the end first, whatever the supernet says; and of the others by its weights."""
+    monkeypatch.chdir(folder)
+    searches = read_story(folder / "runs/found").searches.values()
+    assert "70.00% trained alone, the best of 1 networks" in succeed("pick found --budget 200kMACs", folder)
+    alone = {each.architecture.key for search in searches for each in search.ladder if each.trained.ended}
+    seen = [each for search in searches for each in search.candidates if each.accuracy is not None and each.architecture.key not in alone]
+    for each in seen:
+        limit = each.cost.macs
+        there = [other for other in seen if 0.9 * limit <= other.cost.macs <= limit]
+        if any(0.9 * limit <= cost(climber.architecture).macs <= limit for search in searches for climber in search.ladder):
+            continue  # the ladder's figures are made up
+        said = succeed(f"pick found --budget {limit}MACs --floor 0.9", folder)
+        assert f"{max(other.accuracy or 0.0 for other in there):.2%} with the supernet's weights" in said
+    picked = folder / "runs/found" / re.findall(r"picked-\S+yaml", said)[0]
+    assert read_yaml(picked)["costs"]["macs"] <= limit
+    succeed(f"retrain {picked} --device cpu", folder)
+    told = refused("pick found --budget 1kMACs", folder)
+    assert "none of the" in told and "search --run found --budget 1kMACs" in told

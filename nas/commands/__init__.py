@@ -6,6 +6,7 @@ from nas.commands.dashboard import dashboard
 from nas.commands.evaluate import evaluate
 from nas.commands.fidelity import fidelity
 from nas.commands.import_weights import import_weights
+from nas.commands.pick import pick
 from nas.commands.predict import predict
 from nas.commands.presets import presets
 from nas.commands.profile import profile
@@ -16,7 +17,23 @@ from nas.commands.search import search
 from nas.commands.show import show
 from nas.commands.train import train
 
-COMMANDS = (search, train, retrain, predict, evaluate, fidelity, compare, profile, show, dashboard, report, runs, presets, import_weights)
+COMMANDS = (
+    search,
+    train,
+    pick,
+    retrain,
+    predict,
+    evaluate,
+    fidelity,
+    compare,
+    profile,
+    show,
+    dashboard,
+    report,
+    runs,
+    presets,
+    import_weights,
+)
 
 
 def main() -> int:

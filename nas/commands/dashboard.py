@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from nas.commands.options import option
@@ -19,12 +17,12 @@ def dashboard(run: str | None, port: int) -> int:
     has no password.
     """
     from nas.reporting.notes import tellings
-    from nas.runs.folder import Run
+    from nas.runs.folder import Run, run_folder
     from nas.searching.dashboard import HOST, check_port, serve, tell
     from nas.searching.search_run import STUDY_FILE
     from nas.searching.story import read_story
 
-    folder = _folder(run)
+    folder = run_folder(_of_last_winner() if run is None else run)
     study, artifacts = folder / STUDY_FILE, folder / "artifacts"
     if not study.exists():
         raise ValueError(f"{folder}: no study in it: got no {STUDY_FILE}; accepted: a run that searched. `runs` lists them.")
@@ -42,16 +40,11 @@ def dashboard(run: str | None, port: int) -> int:
     return 0
 
 
-def _folder(run: str | None) -> Path:
+def _of_last_winner() -> str:
     from nas.runs.folder import RUNS
     from nas.runs.records import read_search
 
-    if run is None:
-        best = RUNS / "best.yaml"
-        if not best.exists():
-            raise ValueError(f"dashboard: no search has ended here: got no {best}; accepted: the name of a run. Name one.")
-        return RUNS / read_search(best).run
-    folder = next((each for each in (Path(run), RUNS / run) if each.is_dir()), None)
-    if folder is None:
-        raise ValueError(f"{run}: no such run; accepted: the name or folder of a run. `runs` lists them.")
-    return folder
+    best = RUNS / "best.yaml"
+    if not best.exists():
+        raise ValueError(f"dashboard: no search has ended here: got no {best}; accepted: the name of a run. Name one.")
+    return read_search(best).run

@@ -18,13 +18,11 @@ def report(run: str, out: Path | None) -> int:
     RUN is the name or folder of a run. Of a run that has not ended the page tells what there is so far.
     """
     from nas.reporting.page import page
-    from nas.runs.folder import RUNS
+    from nas.runs.folder import run_folder
     from nas.searching.story import read_story
     from nas.yaml_files import write_atomically
 
-    folder = next((each for each in (Path(run), RUNS / run) if (each / "run.yaml").is_file()), None)
-    if folder is None:
-        raise ValueError(f"{run}: no run: got no run.yaml there; accepted: the name or folder of a run. `runs` lists them.")
+    folder = run_folder(run)
     target = folder / "report.html" if out is None else out
     write_atomically(target, page(read_story(folder)).encode())
     print(f"Written to {target}")

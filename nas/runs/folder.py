@@ -144,6 +144,19 @@ def default_name(*parts: str | int) -> str:
     return safe if len(safe) <= 64 else f"{safe[:55]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def run_folder(given: str) -> Path:
+    """The folder of a run that was begun, by its name or its path.
+
+    Raises:
+        ValueError: no such run.
+    """
+    for folder in (Path(given), RUNS / given):
+        if (folder / "run.yaml").is_file():
+            return folder
+    near = did_you_mean(given, (run.name for run in RUNS.glob("*/")))
+    raise one_line_error(f"{given}: no run: got no run.yaml there; accepted: the name or folder of a run.{near or ' `runs` lists them.'}")
+
+
 def weights_file(given: str) -> Path:
     """The file of weights that is meant: by its path, or `weights.safetensors` of a run, by the run's folder or name.
 

@@ -1,0 +1,69 @@
+"""`pick`: a winner for another budget, out of a finished search."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+
+from nas.commands.options import COUNT, device_option, option
+
+
+@click.command(short_help="Take a winner for another budget out of a run's searches.")
+@click.argument("run", metavar="RUN")
+@option("--budget", "BUDGET", "4.5GFLOPs, 300MMACs, 28Mparams or 8ms; may be repeated.", multiple=True, required=True)
+@option(
+    "--floor",
+    "SHARE",
+    "It uses at least this share of its tightest budget (default: 0.8).",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.8,
+)
+@option("--latency-batch", "N", "Images in a timed pass (default: 1).", type=COUNT, default=1)
+@device_option
+def pick(run: str, budget: tuple[str, ...], floor: float, latency_batch: int, device: str) -> int:
+    """Take a winner for another budget out of what the searches of a run have found out; nothing is evaluated anew but latencies.
+
+    RUN is the name or folder of a run. Networks trained alone count first; without one the supernet's weights decide.
+    """
+    from nas.cost import cost
+    from nas.cost.latency import measure_latency
+    from nas.machine import pasted
+    from nas.networks.architecture import describe
+    from nas.quantities import format_quantity, parse_budgets
+    from nas.runs.folder import run_folder
+    from nas.runs.records import Begun, write_architecture
+    from nas.searching.pick import pick as picked_of
+    from nas.searching.search import measured_values
+    from nas.searching.story import read_story
+    from nas.training.setting import open_device
+
+    budgets, where, folder = parse_budgets(budget), open_device(device), run_folder(run)
+    story = read_story(folder)
+    measure = {"latency_ms": partial(measure_latency, device=where, batch=latency_batch)}
+    found = picked_of(list(story.searches.values()), budgets, floor, partial(measured_values, budgets=budgets, measure=measure))
+    texts = " and ".join(each.text for each in budgets)
+    search = pasted("search", "--run", story.run.name, *(word for each in budgets for word in ("--budget", each.text)))
+    if found is None:
+        known = sum(len(each.candidates) for each in story.searches.values())
+        raise ValueError(
+            f"--budget {texts}: none of the {known} networks that were looked at uses {floor:.0%} or more of it and obeys it: got none; accepted: a "
+            f"budget of a network that was looked at. Lower --floor, or search: {search}"
+        )
+    how = "trained alone" if found.alone else "with the supernet's weights"
+    counted = {**cost(found.architecture)._asdict(), **found.measured}
+    path = folder / f"picked-{'-'.join(each.text for each in budgets)}.yaml"
+    begun = story.told.record.supernet
+    told = begun.model_dump(mode="json", exclude_none=True, include=set(Begun.model_fields)) if begun else {}
+    picked = {"accuracy": round(found.accuracy, 4), "by": how, "origin": found.origin}
+    entries = {"costs": counted, "budgets": [each.text for each in budgets], "picked": picked, **told, "run": story.run.name}
+    write_architecture(path, found.architecture, entries, f"Picked for another budget. Retrain it: {pasted('retrain', path)}")
+    print(
+        f"Under {texts}: {found.accuracy:.2%} {how}, the best of {found.among} networks that use it; {found.usage:.0%} of the tightest budget"
+    )
+    for line in describe(found.architecture):
+        print(f"  {line}")
+    print(f"  {', '.join(format_quantity(name, value) for name, value in counted.items())}")
+    print(f"Written to {path}")
+    print(f"Next: {pasted('retrain', path)}")
+    return 0
