@@ -144,3 +144,32 @@ def test_weights_that_cannot_be_taken_are_told(frame: Frame, stages: tuple[Stage
     with pytest.raises(ValueError, match=r"^--init w: ") as raised:
         begin_with(network_for(frame, stages=stages), weights, "--init w")
     assert "\n" not in str(raised.value) and all(word in str(raised.value) for word in says)
+
+
+def events(folder: Path) -> dict[str, dict[int, float]]:
+    """The scalars of event files, by name and step: TensorFlow's records are a length, its checksum, the event and its checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found: dict[str, dict[int, float]] = {}
+    for path in sorted(folder.glob("events.out.tfevents*")):
+        content, at = path.read_bytes(), 0
+        while at < len(content):
+            length = int.from_bytes(content[at : at + 8], "little")
+            event = Event.FromString(content[at + 12 : at + 12 + length])
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = value.simple_value
+            at += 16 + length
+    return found
+
+
+def test_tensorboard_shows_what_was_logged(setting: Setting, tmp_path: Path) -> None:
+    """Also of a training that was stopped and continued."""
+    longer = replace(setting, recipe=setting.recipe.model_copy(update={"retrain": PHASE.model_copy(update={"steps": 40, "rungs": (20,)})}))
+    with pytest.raises(Stopped):
+        trained(longer, tmp_path / "a", until=25)
+    trained(longer, tmp_path / "a")
+    told, lines = events(tmp_path / "a/events"), Run("a", tmp_path).metrics()
+    for tag, kind, name in (("loss", "retrain", "loss"), ("rate", "retrain", "lr"), ("held_out/accuracy", "retrain rung", "accuracy")):
+        logged = {line["step"]: line[name] for line in lines if line["kind"] == kind and (line["step"] % 10 == 0)}
+        assert told[tag] == pytest.approx(logged, rel=1e-4), tag
+    assert set(told["loss"]) == {10, 20, 30, 40}

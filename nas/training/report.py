@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,6 +14,8 @@ from nas.runs.interrupt import Stopped
 from nas.training.loop import Watch
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+WITH_EVENTS = ("supernet", "retrain")
+EVERY = 10  # steps between two points of a curve in TensorBoard
 
 
 class Report(Watch):
@@ -24,20 +27,30 @@ class Report(Watch):
 
     def __init__(self, run: Run, kind: str, stop: Callable[[], bool] = lambda: False) -> None:
         self.kind, self._run, self._stop = kind, run, stop
+        self._events: Any = None  # for TensorBoard, of trainings that have a run of their own
 
     @contextlib.contextmanager
     def training(self, steps: int, judge: Callable[[nn.Module], Mapping[str, float]] | None = None) -> Iterator[Report]:
         """Watches a training of so many steps; `judge` gives the figures of its rungs, by name."""
         self._judge = judge
-        with Progress(self.kind, steps, "step") as self._progress:
+        with contextlib.ExitStack() as self._closing, Progress(self.kind, steps, "step") as self._progress:
             yield self
 
     def begin(self, done: int) -> None:
         self._progress.skip(done)
+        if self.kind in WITH_EVENTS:
+            from tensorboardX import SummaryWriter
+
+            # named after the first step too: two sittings may begin in one second
+            writer = SummaryWriter(str(self._run.folder / "events"), flush_secs=30, purge_step=done, filename_suffix=f".{done}")
+            self._events = self._closing.enter_context(writer)
 
     def step(self, done: int, loss: float, lr: float) -> None:
         self._progress.reach(done, f"loss {loss:.3f}")
         self._run.log(self.kind, step=done, loss=round(loss, 5), lr=lr)
+        if self._events and done % EVERY == 0:
+            self._events.add_scalar("loss", loss, done)
+            self._events.add_scalar("rate", lr, done)
 
     def skipped(self, count: int) -> None:
         print(
@@ -46,7 +59,10 @@ class Report(Watch):
 
     def rung(self, done: int, model: nn.Module) -> None:
         if self._judge:
-            self._run.log(f"{self.kind} rung", step=done, **self._judge(model))
+            judged = self._judge(model)
+            self._run.log(f"{self.kind} rung", step=done, **judged)
+            for name, accuracy in judged.items() if self._events else ():
+                self._events.add_scalar(f"held_out/{name}", accuracy, done)
 
     def rungs(self) -> list[tuple[int, float]]:
         """(steps done, accuracy) at the rungs so far, those of earlier sittings included."""
