@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nas.commands.options import option
+
+if TYPE_CHECKING:
+    from nas.searching.story import Story
+
+LOOKED_AT = 32  # images
 
 
 @click.command(short_help="Write a run's story as one HTML page.")
@@ -24,6 +32,26 @@ def report(run: str, out: Path | None) -> int:
 
     folder = run_folder(run)
     target = folder / "report.html" if out is None else out
-    write_atomically(target, page(read_story(folder)).encode())
+    story = read_story(folder)
+    write_atomically(target, page(story, dict(_looks(story))).encode())
     print(f"Written to {target}")
     return 0
+
+
+def _looks(story: Story) -> Iterator[tuple[str, bytes]]:
+    """Of each study whose winner's weights and images are here, the picture of what it looks at."""
+    from nas.data import open_data
+    from nas.networks.trained import load_network
+    from nas.reporting import figures
+    from nas.training.answers import some_images
+    from nas.training.looking import mixing_fields, receptive_fields
+
+    record = story.told.record.supernet
+    for name in story.searches if record else ():
+        weights = story.run.folder / f"{name}.safetensors"
+        if weights.exists() and record and record.data:
+            with contextlib.suppress(ValueError):  # images that are gone
+                network = load_network(weights)
+                images = some_images(network, open_data(record.data, Path(record.data_root) if record.data_root else None), LOOKED_AT)
+                fields = receptive_fields(network, images), mixing_fields(network, images)
+                yield name, figures.save(figures.looking(*fields, network.architecture), "svg")

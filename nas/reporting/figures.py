@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.networks.architecture import Architecture
 from nas.networks.mixers import mixer_names
@@ -243,4 +244,24 @@ def curves(lines: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xlabel("supernet steps")
     axes.set_ylabel("held-out accuracy, %")
     axes.legend(loc="lower right", frameon=False, fontsize=7.5, labelcolor=INK)
+    return figure
+
+
+def looking(fields: Sequence[NDArray[np.float64]], mixing: Sequence[Sequence[NDArray[np.float64]]], architecture: Architecture) -> Figure:
+    """What a network looks at: for each stage the pixels that move its middle token, then for each block what its mixer takes from where."""
+    from matplotlib.figure import Figure
+
+    columns = 1 + max(stage.depth for stage in architecture.stages)
+    figure = Figure(figsize=(1.15 * min(columns, 12) + 0.4, 1.5 * len(fields) + 0.2), dpi=150, layout="constrained")
+    for i, (field, maps, stage) in enumerate(zip(fields, mixing, architecture.stages, strict=True)):
+        shown = [
+            (f"stage {i}: pixels", np.sqrt(field), "magma", 0.0),
+            *((mixer, each, "RdBu_r", -1.0) for mixer, each in zip(stage.mixers, maps, strict=True)),
+        ]
+        for j, (title, values, tints, low) in enumerate(shown[:12]):
+            axes = figure.add_subplot(len(fields), min(columns, 12), i * min(columns, 12) + j + 1)
+            axes.imshow(values, cmap=tints, vmin=low, vmax=1.0, interpolation="nearest")
+            axes.set_title(title, fontsize=6.5, color=INK, pad=2)
+            axes.set_xticks([])
+            axes.set_yticks([])
     return figure

@@ -72,8 +72,8 @@ class Part:
     commands: list[str] = field(default_factory=list)
 
 
-def page(story: Story) -> str:
-    """The whole page."""
+def page(story: Story, looks: Mapping[str, bytes] | None = None) -> str:
+    """The whole page; `looks` are pictures of what the winners look at, by study."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
@@ -81,7 +81,7 @@ def page(story: Story) -> str:
     made = (
         f"Made {now()} by version {__version__}. Accuracies with the supernet's weights and of networks trained alone are different things."
     )
-    return template.render(title=f"Run {story.run.name}", lead=list(_lead(story)), parts=list(_parts(story)), made=made)
+    return template.render(title=f"Run {story.run.name}", lead=list(_lead(story)), parts=list(_parts(story, looks or {})), made=made)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _won(search: Search) -> str:
     )
 
 
-def _parts(story: Story) -> Iterator[Part]:
+def _parts(story: Story, looks: Mapping[str, bytes]) -> Iterator[Part]:
     for search in story.searches.values():
         suffix = f" ({search.name})" if len(story.searches) > 1 else ""
         if search.winner:
@@ -132,6 +132,12 @@ def _parts(story: Story) -> Iterator[Part]:
                 f"The winner{suffix}",
                 pictures=[Picture(draw(_beside_winner(search), "svg"), "The winner, and the networks drawn by hand that came next.")],
             )
+        if search.name in looks:
+            about = (
+                "For each stage the pixels that move the token in its middle, and for each of its blocks what the mixer takes from where (red adds, "
+                "blue takes away), by gradients on held-out images, with the weights that lie beside the winner."
+            )
+            yield Part(f"What the winner looks at{suffix}", pictures=[Picture(looks[search.name], about)])
         if search.ladder:
             yield _ladder(search, suffix)
         if search.candidates:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.cost.latency import memory_errors
+from nas.data import DataSource
 from nas.data.decoding import decoded
 from nas.data.images import Images
 from nas.machine import cores
@@ -133,3 +134,17 @@ def judged(confusion: NDArray[np.int64], classes: Sequence[str]) -> dict[str, An
         "accuracy": round(right / total, 4), "images": total, "correct": right, "per_class": rows,
         "classes": list(classes), "confusion": confusion.tolist(),
     }  # fmt: skip
+
+
+def some_images(network: Network, source: DataSource, count: int) -> Tensor:
+    """Held-out images as a network takes them, at most `count`: [B, C, H, W].
+
+    Raises:
+        ValueError: its file does not say how images are made for it, or none of them is whole.
+    """
+    how, (images, indices) = network.preprocess, source.split("held_out")
+    batches = decoded(images, indices[:count], how, count, cores()) if how else iter(())
+    whole = [pixels for pixels in next(batches, []) if isinstance(pixels, Tensor)]
+    if not whole or how is None:
+        raise ValueError(f"data {source.name}: no image that the network takes.")
+    return how.normalise(torch.stack(whole))
