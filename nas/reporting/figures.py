@@ -206,7 +206,10 @@ def mixers(search: Search) -> Figure:
     axes.set_xticks(range(len(places)), [f"stage {i}\nblock {j}" for i, j in places])
     axes.set_ylabel("% of networks")
     axes.set_title(
-        f"left: {next(iter(groups))} networks evaluated; right: the {list(groups)[1]} of them that use the budget", fontsize=8, loc="left"
+        f"left: {next(iter(groups))} networks evaluated; right: the {list(groups)[1]} of them that use the budget",
+        fontsize=8,
+        loc="left",
+        color=INK,
     )
     _mixer_legend(figure, used)
     return figure
@@ -224,10 +227,10 @@ def _mixer_legend(figure: Figure, used: set[str]) -> None:
 
 
 def importance(effects: Mapping[str, float], title: str) -> Figure:
-    """What each decision is worth, the most important above; `effects` are shares by name."""
+    """What each decision is worth, the most important above; `effects` are numbers by name."""
     shown = sorted(effects.items(), key=lambda each: -each[1])[:14]
     figure, axes = _figure(6, 0.6 + 0.24 * max(1, len(shown)))
-    axes.barh(range(len(shown)), [100 * share for _, share in shown], color=CHOSEN, height=0.65, gid="importance")
+    axes.barh(range(len(shown)), [effect for _, effect in shown], color=CHOSEN, height=0.65, gid="importance")
     axes.set_yticks(range(len(shown)), [name for name, _ in shown])
     axes.invert_yaxis()
     axes.set_xlabel(title)

@@ -208,6 +208,14 @@ def _candidates(search: Search, suffix: str) -> Part:
         ),
         Picture(figures.save(figures.mixers(search), "svg"), "Which mixers stand where: of all networks evaluated, and of the best tenth."),
     ]
+    if spread := search.spread:
+        points = {name: 100 * each for name, each in spread.items()}
+        about = "How far each decision moves the networks that use the budget apart, by an additive model of their accuracies."
+        pictures.append(Picture(figures.save(figures.importance(points, "points of accuracy (standard deviation)"), "svg"), about))
+    if search.importances:
+        about = "The importance of each decision by Optuna's estimate, of all networks evaluated."
+        shares = {name: 100 * each for name, each in search.importances.items()}
+        pictures.append(Picture(figures.save(figures.importance(shares, "% of the whole"), "svg"), about))
     return Part(f"The search{suffix}", [text], pictures, [Table(heads, rows, f"The best {len(best)} that use the budget", True)])
 
 

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.networks.architecture import Architecture
+from nas.networks.architecture import Architecture, Stage
+from nas.networks.mixers import known_options
 
+_FIELDS = ("depth", *(name for name in Stage.__slots__ if name not in ("mixers", "options")), *known_options())
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
@@ -52,6 +54,16 @@ class AdditiveModel:
         """Accuracies; the same scores must be given as in the fit."""
         matrix = self._matrix([features(each) for each in networks], scores or {})
         return [float(value) for value in self._mean + (matrix - self._middle) @ self._weights]
+
+    def spread(self, networks: Sequence[Architecture]) -> dict[str, float]:
+        """How far each decision moves these networks apart, by name: the standard deviation of its part of the predicted accuracy."""
+        parts = (self._matrix([features(each) for each in networks], {}) - self._middle) * self._weights
+        groups: dict[str, list[int]] = {}
+        for column, name in enumerate(self._names):
+            stage, _, rest = name.partition(" ")
+            field = rest.partition(" ")[0] if rest.partition(" ")[0] in _FIELDS else "mixers"
+            groups.setdefault(f"stage {stage}: {field}" if rest else name, []).append(column)
+        return {group: float(parts[:, columns].sum(axis=1).std()) for group, columns in groups.items()}
 
     def _matrix(self, rows: Sequence[Mapping[str, float]], scores: Mapping[str, Sequence[float]]) -> NDArray[np.float64]:
         """[networks, names and scores]; what was never seen counts for nothing."""

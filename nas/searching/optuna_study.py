@@ -243,6 +243,23 @@ def read_studies(path: Path) -> dict[str, tuple[dict[str, Any], list[StudyTrial]
         return {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in studies.items()}
 
 
+def importances(path: Path, name: str) -> dict[str, float]:
+    """What each decision of a search is worth by Optuna's estimate, as shares of the whole; empty where it cannot tell.
+
+    Of the accuracies with the supernet's weights; those of networks trained alone are something else.
+    """
+    with open_storage(path) as storage, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trials = [trial for trial in _searched(optuna.load_study(study_name=name, storage=storage)) if trial.state == TrialState.COMPLETE]
+        memory = optuna.create_study(direction="maximize")
+        for trial in trials:
+            memory.add_trial(optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=trial.values[0]))
+        try:
+            return optuna.importance.get_param_importances(memory)
+        except (ValueError, RuntimeError):  # too few trials, or all alike
+            return {}
+
+
 @contextlib.contextmanager
 def open_storage(path: Path) -> Iterator[RDBStorage]:
     """The studies of a file that exists.

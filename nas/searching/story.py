@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ from nas.networks.architecture import Architecture
 from nas.quantities import Budget, Cost, parse_budgets
 from nas.runs.folder import Run
 from nas.runs.records import RunStory, SearchRecord, read_run
-from nas.searching.optuna_study import StudyTrial, read_studies
+from nas.searching.additive import AdditiveModel
+from nas.searching.optuna_study import StudyTrial, importances, read_studies
 from nas.searching.proposals import usage
 from nas.searching.search_run import STUDY_FILE
 from nas.searching.trained_alone import Trained, read_training_alone
 from nas.spaces.decisions import SearchSpace
 from nas.training.setting import shipped
+
+LEAST = 20  # networks from which on the additive model is asked
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,16 @@ class Search:
     candidates: tuple[Candidate, ...]
     ladder: tuple[Climber, ...]
     winner: SearchRecord | None
+    importances: Mapping[str, float] = field(default_factory=dict)  # of decisions, by Optuna
+
+    @property
+    def spread(self) -> dict[str, float]:
+        """How far each decision moves the networks in the band apart, in shares of accuracy, by the additive model; empty for a few."""
+        there = self.in_band
+        if len(there) < LEAST:
+            return {}
+        networks = [each.architecture for each in there]
+        return AdditiveModel(networks, [each.accuracy or 0.0 for each in there]).spread(networks)
 
     @property
     def in_band(self) -> list[Candidate]:
@@ -115,6 +128,7 @@ def read_story(folder: Path) -> Story:
             space = space if space.fingerprint == record.space_fingerprint else None
     studies = read_studies(run.folder / STUDY_FILE)
     searches = {name: _search(run, told, space, name, facts, trials) for name, (facts, trials) in studies.items()}
+    searches = {name: replace(each, importances=importances(run.folder / STUDY_FILE, name)) for name, each in searches.items()}
     rankings = {path.stem: json.loads(path.read_text()) for path in sorted(run.folder.glob("fidelity-*.json"))}
     return Story(run, told, space, searches, rankings)
 
