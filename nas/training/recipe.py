@@ -15,6 +15,7 @@ from nas.networks.trained import autocast
 from nas.yaml_files import read_yaml, validate
 
 FORMAT = "recipe 1"
+SMALL_BATCH = 16  # images, below which no batch is made to fit
 
 
 class Phase(BaseModel):
@@ -118,13 +119,15 @@ class Recipe(BaseModel):
         """For so many training images, with `flip: auto` settled.
 
         With fewer than the recipe is meant for a training has fewer steps and more epochs, both by the square root of the ratio: as many epochs
-        would be hardly any steps, and as many steps hundreds of epochs. A batch is at most an eighth of the images (a power of two), and the
-        rate then falls by the square root of its part.
+        would be hardly any steps, and as many steps hundreds of epochs. A batch is at most an eighth of the images (a power of two), but not
+        below 16 where there are so many, and the rate then falls by the square root of its part.
         """
         ratio = math.sqrt(max(1.0, (self.images or 0) / images))
+        fit = images - images // 5  # what is left where images are held out
+        most = min(max(SMALL_BATCH, 2 ** int(math.log2(max(2, images // 8)))), max(2, fit // 2 * 2))  # even: images may be mixed in pairs
 
-        def fit(phase: Phase) -> Phase:
-            batch = phase.batch_size if self.images is None else min(phase.batch_size, max(2, 2 ** int(math.log2(max(2, images // 8)))))
+        def fitting(phase: Phase) -> Phase:
+            batch = phase.batch_size if self.images is None else min(phase.batch_size, most)
             changed: dict[str, Any] = {}
             if ratio > 1:
                 epochs, steps = phase.epochs, phase.steps
@@ -138,7 +141,9 @@ class Recipe(BaseModel):
         search = self.search
         if ratio > 1:
             search = search.model_copy(update={"finalist_epochs": round(search.finalist_epochs * ratio, 1)})
-        return self.model_copy(update={"images": None, "supernet": fit(self.supernet), "search": search, "retrain": fit(self.retrain)})
+        return self.model_copy(
+            update={"images": None, "supernet": fitting(self.supernet), "search": search, "retrain": fitting(self.retrain)}
+        )
 
     def changed(self, trains: Literal["supernet", "retrain"], flip: bool | None, batch_size: int | None, lr: float | None) -> Recipe:
         """With what a user says instead: of the images (`flip`) for all trainings, the rest for one of them; None leaves what is there."""

@@ -194,7 +194,7 @@ def _recipe(given: Given, begun: dict[str, Any] | None, name: str, source: DataS
     if written.images and images < written.images:
         notes.append(
             f"Recipe {name} is meant for {written.images:,} training images: with {images:,} a training has fewer steps and more epochs, "
-            f"by {math.sqrt(written.images / images):.1f}, the square root of the ratio, and a batch is at most an eighth of them."
+            f"by {math.sqrt(written.images / images):.1f}, the square root of the ratio, and a batch is at most an eighth of them (or 16)."
         )
     if written.retrain.augmentation.flip == "auto" and unmirrored and given.flip is None:
         notes.append(f"Images are not mirrored: {unmirrored}. --flip mirrors them.")
