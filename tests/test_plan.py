@@ -306,3 +306,25 @@ def test_a_batch_that_takes_minutes_to_time_is_refused_at_once(folder: Path) -> 
 def test_a_sampler_without_a_part_is_told(folder: Path) -> None:
     assert "--sampler nsga2 has no part" in succeed(f"search {WITH} --budget 600kMACs --run a --sampler nsga2 --trials 2", folder)
     assert "has no part" not in run(f"search {WITH} --budget 600kMACs --run a --sampler nsga2 --trials 3", folder).out
+
+
+# ---- several winners --------------------------------------------------------------------------------------------------
+
+
+def test_several_winners_are_searched_on_one_supernet(folder: Path) -> None:
+    command = f"search {WITH} --winner 600kMACs --winner 500kMACs --run a"
+    with recording() as seen:
+        said = succeed(command, folder)
+    assert len(seen.steps) == 4, "the supernet is trained once"
+    winners = {text: read_yaml(folder / f"runs/a/{text}-evolution.yaml") for text in ("600kMACs", "500kMACs")}
+    for text, found in winners.items():
+        limit = float(text.removesuffix("kMACs")) * 1000
+        assert 0.8 * limit <= found["costs"]["macs"] <= limit and found["budgets"] == [text]
+    assert (
+        said.count("Winner: ") == 2 and (folder / "runs/best.yaml").read_bytes() == (folder / "runs/a/500kMACs-evolution.yaml").read_bytes()
+    )
+    with recording() as again:
+        assert succeed(command, folder).count("its result again") == 2
+        succeed("search --device cpu --run a --budget 550kMACs", folder)
+    assert not again.steps, "it is for all that lies between them"
+    assert "--budget" in refused("search --device cpu", folder)

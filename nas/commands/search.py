@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,19 @@ import click
 from nas.commands.options import COUNT, dry_run_option, option, show_plan, space_option, training_options
 
 if TYPE_CHECKING:
+    from nas.quantities import Budget
     from nas.runs.records import SearchRecord
     from nas.searching.search_run import SearchRun
+    from nas.searching.supernet_run import SupernetRun
 
 SAMPLERS = ["evolution", "random", "nsga2", "tpe"]
 
 
 @click.command(short_help="Search a network under a budget.")
-@option("--budget", "BUDGET", "4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated.", multiple=True, required=True)
+@option("--budget", "BUDGET", "4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated.", multiple=True)
+@option(
+    "--winner", "BUDGET", "A winner under this budget too, on the same supernet, beside those of --budget; may be repeated.", multiple=True
+)
 @option("--floor", "SHARE", "A winner uses at least this share of its tightest budget (default: 0.8).", type=float, default=0.8)
 @option("--start", "NETWORK", "An architecture file or a published network to begin with; may be repeated.", multiple=True)
 @option(
@@ -37,59 +43,77 @@ SAMPLERS = ["evolution", "random", "nsga2", "tpe"]
 @space_option
 @training_options("the supernet's training")
 def search(
-    budget: tuple[str, ...], floor: float, start: tuple[str, ...], trials: int | None, sampler: str, workers: int, **options: Any
+    budget: tuple[str, ...], winner: tuple[str, ...], floor: float, trials: int | None, workers: int, dry_run: bool, **options: Any
 ) -> int:
     """Search a network under a budget; train the supernet first where the run has none.
 
-    With --run, what is not said is as the run was begun. Another budget, floor, start or sampler is another study on the same supernet.
+    With --run, what is not said is as the run was begun. Another budget, floor, start or sampler is another study on the same supernet. With
+    --winner, given for each winner, one supernet is trained for all of them and searched for one after the other.
     """
-    from nas.cost import cost
-    from nas.quantities import format_quantity, parse_budgets
+    from nas.quantities import parse_budgets
     from nas.runs.interrupt import Interrupt
-    from nas.searching.known_networks import starting_networks
     from nas.searching.plan import search_plan
-    from nas.searching.proposals import exact_value
     from nas.searching.ray_workers import check_workers
-    from nas.searching.search import SearchRequest
-    from nas.searching.search_run import SearchRun
     from nas.searching.supernet_run import open_supernet_run
     from nas.training.setting import Given, look_at_images
 
-    budgets = parse_budgets(budget)
+    if not budget and not winner:
+        raise click.UsageError("--budget: missing: accepted: 4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms.", click.get_current_context())
+    wanted = [parse_budgets([text, *budget]) for text in winner] or [parse_budgets(budget)]
+    every = tuple({each.text: each for budgets in wanted for each in budgets}.values())
     if not 0 <= floor < 1:
         raise ValueError(f"--floor: out of range: got {floor}; accepted: 0 up to, not including, 1.")
     check_workers(workers)
-    opened = open_supernet_run(Given.of(options), options["space"], options["run"], (options["epochs"], options["steps"]), budgets, floor)
-    space, settings = opened.space, opened.setting.recipe.search
-    for each in opened.unlimited:
-        value = partial(exact_value, cost, each.quantity.name)
-        most = format_quantity(each.quantity.name, value(space.largest(value)))
-        print(f"--budget {each.text} is no limit: the largest network of {space.name} has {most}.")
+    opened = open_supernet_run(Given.of(options), options["space"], options["run"], (options["epochs"], options["steps"]), every, floor)
     if opened.fixed:
         print(f"Not searched, since no budget rewards it: {', '.join(f'{name} {value}' for name, value in opened.fixed.items())}.")
-    starts = starting_networks(space, opened.budgets, start)
-    request = SearchRequest(
-        opened.budgets, settings.trials if trials is None else trials, settings.population, sampler, opened.setting.seed, floor, starts
-    )
-    finalists = settings.finalists if options["finalists"] is None else options["finalists"]
-    if not finalists and not request.trials:
-        raise ValueError("--trials: nobody would choose: got 0 with no finalists; accepted: 1 or more, or --finalists. Give one of them.")
-    found = SearchRun(opened, request, budgets, start, options["latency_batch"], workers, finalists)
+    searches = [_search_of(opened, budgets, floor, trials, workers, options) for budgets in wanted]
     opened.check_begun()
-    fresh = opened.recorded().supernet is None
-    if options["dry_run"] or fresh:
+    fresh, request = opened.recorded().supernet is None, searches[0].request
+    if dry_run or fresh:
         look_at_images(opened.setting, opened.run, opened.setting.recipe.supernet.augmentation if request.trials else None, remember=False)
-    found.check_measured()
-    if request.trials <= request.population and sampler != SAMPLERS[0]:
-        print(f"--sampler {sampler} has no part in this: the first {request.population} networks are drawn. Give more --trials.")
-    if options["dry_run"] or fresh:
-        show_plan(search_plan(found), options["dry_run"])
-    if options["dry_run"]:
+    for each in searches:
+        each.check_measured()
+    if request.trials <= request.population and request.sampler != SAMPLERS[0]:
+        print(f"--sampler {request.sampler} has no part in this: the first {request.population} networks are drawn. Give more --trials.")
+    if dry_run or fresh:
+        show_plan([line for each in searches for line in search_plan(each)], dry_run)
+    if dry_run:
         return 0
     with opened.run.lock(), Interrupt() as interrupt:
         opened.check_begun()
-        _show(found, found.winner(lambda: interrupt.requested))
+        for each in searches:
+            _show(each, each.winner(lambda: interrupt.requested))
     return 0
+
+
+def _search_of(
+    opened: SupernetRun, given: Sequence[Budget], floor: float, trials: int | None, workers: int, options: Mapping[str, Any]
+) -> SearchRun:
+    """The search under some of the budgets that a supernet is for; says which of them are no limit."""
+    from dataclasses import replace
+
+    from nas.cost import cost
+    from nas.quantities import format_quantity
+    from nas.searching.known_networks import starting_networks
+    from nas.searching.proposals import exact_value
+    from nas.searching.search import SearchRequest, check_budgets
+    from nas.searching.search_run import SearchRun
+
+    space, settings = opened.space, opened.setting.recipe.search
+    binding, unlimited = check_budgets(space, cost, given)
+    for each in unlimited:
+        value = partial(exact_value, cost, each.quantity.name)
+        most = format_quantity(each.quantity.name, value(space.largest(value)))
+        print(f"--budget {each.text} is no limit: the largest network of {space.name} has {most}.")
+    starts = starting_networks(space, binding, options["start"])
+    number = settings.trials if trials is None else trials
+    request = SearchRequest(binding, number, settings.population, options["sampler"], opened.setting.seed, floor, starts)
+    finalists = settings.finalists if options["finalists"] is None else options["finalists"]
+    if not finalists and not request.trials:
+        raise ValueError("--trials: nobody would choose: got 0 with no finalists; accepted: 1 or more, or --finalists. Give one of them.")
+    mine = replace(opened, budgets=binding, unlimited=unlimited)
+    return SearchRun(mine, request, tuple(given), options["start"], options["latency_batch"], workers, finalists)
 
 
 def _show(search: SearchRun, record: SearchRecord) -> None:
