@@ -139,7 +139,7 @@ def network_file(given: str, runs: Path) -> Path:
             found = next((path for path in (folder / "best.yaml", folder / "result.yaml") if path.exists()), None)
             if found is None:
                 raise one_line_error(
-                    f"{folder}: no network in it yet: got no best.yaml and no result.yaml; accepted: a run that ended. Wait for it."
+                    f"{folder}: no network in it yet: got no {folder / 'best.yaml'} and no result.yaml; accepted: a run that ended. Wait for it."
                 )
             return found
     return architecture_file(Path(given))
