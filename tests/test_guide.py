@@ -18,7 +18,12 @@ COMMANDS = [
 ]
 PYTHON = re.findall(r"```python\n(.*?)```", GUIDE, re.S)
 TRAINS = {"search", "train", "retrain", "fidelity", "compare"}
-SHORTER = {"--trials 300": "--trials 6", " --networks 30 --alone-epochs 20": "", "--seeds 3": "--seeds 1 --random 0"}
+SHORTER = {
+    "--trials 300": "--trials 6",
+    "--budget 4.8MMACs": "--budget 4.8MMACs --floor 0",
+    " --networks 30 --alone-epochs 20": "",
+    "--seeds 3": "--seeds 1 --random 0",
+}
 SIDE = 40
 
 
