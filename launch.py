@@ -12,7 +12,7 @@ import sys
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules are imported ends without a traceback
 
-from nas.commands import main  # noqa: E402
+from nas.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())
