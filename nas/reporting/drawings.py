@@ -90,7 +90,7 @@ def _draw_one(axes: Axes, name: str, architecture: Architecture, widest: int, sc
     total, parts, frame = cost(architecture), stage_costs(architecture), architecture.frame
     said = f"{format_quantity('macs', total.macs)}, {format_quantity('params', total.params)} at {frame.resolution} px"
     axes.text(0.15, ROW - 0.2, name, color=INK, fontsize=9, fontweight="bold", va="center", parse_math=False)
-    axes.text(0.15, ROW - 0.38, said, color=INK, fontsize=7, va="center")
+    axes.text(0.15, ROW - 0.38, said, color=INK, fontsize=7.5, va="center")
     x, side = 0.2, frame.resolution // architecture.patch
     for number, stage in enumerate(architecture.stages):
         end = _draw_stage(axes, x, stage, LOWEST + (TALLEST - LOWEST) * stage.width / widest, scale)
@@ -100,7 +100,7 @@ def _draw_one(axes: Axes, name: str, architecture: Architecture, widest: int, sc
             f"{parts[f'stages.{number}'].macs / total.macs:.0%} of MACs",
         ]
         for line, text in enumerate(about):
-            axes.text((x + end) / 2, 0.34 - 0.14 * line, text, color=INK, fontsize=6.5, ha="center", va="center")
+            axes.text((x + end) / 2, 0.34 - 0.14 * line, text, color=INK, fontsize=7, ha="center", va="center")
         x = end + BETWEEN * max(scale, 0.6)
         if number + 1 < len(architecture.stages):
             arrow = {"arrowstyle": "->", "color": INK, "lw": 1.0, "shrinkA": 2, "shrinkB": 2}
@@ -128,7 +128,7 @@ def _draw_stage(axes: Axes, x: float, stage: Stage, height: float, scale: float)
             )
             axes.add_patch(box)
             if width >= LETTERED or k == count // 2:
-                axes.text(left + width / 2, MIDDLE, letters(mixer), color=ink_on(fill), fontsize=7, ha="center", va="center")
+                axes.text(left + width / 2, MIDDLE, letters(mixer), color=ink_on(fill), fontsize=7.5, ha="center", va="center")
             if stage.cpe:
                 axes.plot([left + width / 2], [MIDDLE + height / 2], marker="o", ms=4, mfc="#FFFFFF", mec=INK, mew=1.0, gid="cpe")
         x += count * scale * (BLOCK + GAP)
@@ -148,7 +148,7 @@ def _legend(figure: Any, used: Sequence[str], cpe: bool, sharing: bool) -> None:
     if sharing:
         shown.append(Line2D([], [], color=INK, lw=2.0, label="one shared mixer"))
     figure.legend(
-        handles=shown, loc="lower left", ncols=5, frameon=False, fontsize=7, labelcolor=INK, bbox_to_anchor=(0.0, 0.0), columnspacing=1.2,
+        handles=shown, loc="lower left", ncols=5, frameon=False, fontsize=7.5, labelcolor=INK, bbox_to_anchor=(0.0, 0.0), columnspacing=1.2,
         handlelength=1.2,
     )  # fmt: skip
 
