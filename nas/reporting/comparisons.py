@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.quantities import format_quantity
-from nas.reporting.drawings import INK
-from nas.reporting.figures import plain, save
+from nas.reporting.drawings import INK, save
+from nas.reporting.figures import plain
 from nas.searching.comparison import ASKED, PATTERN, PRESET, RANDOM, WINNER, Lead, Standing, standings
 
 COLORS = {

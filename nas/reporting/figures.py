@@ -5,7 +5,6 @@ Every function gives a matplotlib figure on a transparent background, in colours
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from nas.networks.architecture import Architecture
 from nas.networks.mixers import mixer_names
 from nas.quantities import format_quantity
-from nas.reporting.drawings import INK, Form, color
+from nas.reporting.drawings import INK, color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,16 +27,6 @@ BEST = 0.1  # share of the evaluated networks that count as the best
 POINTS = 200  # of a curve of losses, at most twice as many
 CALLED = {"macs": "multiply-adds", "params": "parameters", "activations": "activations", "latency_ms": "latency"}  # what a network costs
 NEAR = 0.95  # of the least that a winner uses: cheaper networks are left out of the picture of the front
-
-
-def save(figure: Figure, form: Form) -> bytes:
-    """A figure as a file's content; the same figure is the same SVG."""
-    import matplotlib
-
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "nas"}):
-        figure.savefig(buffer, format=form, transparent=True, metadata={"Date": None} if form == "svg" else None)
-    return buffer.getvalue()
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -11,7 +11,7 @@ from nas.machine import pasted
 from nas.networks.architecture import Architecture, describe
 from nas.quantities import format_quantity
 from nas.reporting import figures
-from nas.reporting.drawings import draw
+from nas.reporting.drawings import draw, save
 from nas.reporting.rankings import draw as draw_ranking
 from nas.searching.dashboard import Telling
 from nas.searching.story import Climber, Search, Story
@@ -32,13 +32,13 @@ def _telling(story: Story, search: Search) -> Telling:
     pictures = {f"{key}.svg": draw({_name(search, key): architecture}, "svg") for key, architecture in networks.items()}
     about = dict[str, str]()  # titles of the pictures of the whole search
     if search.ladder:
-        pictures["ladder.svg"], about["ladder.svg"] = figures.save(figures.ladder(search), "svg"), "Trained alone"
+        pictures["ladder.svg"], about["ladder.svg"] = save(figures.ladder(search), "svg"), "Trained alone"
     if search.candidates:
         for quantity in search.limited:
             name = f"front-{quantity}.svg"
-            pictures[name] = figures.save(figures.front(search, quantity), "svg")
+            pictures[name] = save(figures.front(search, quantity), "svg")
             about[name] = f"With the supernet's weights, by {figures.CALLED[quantity]}"
-        pictures["mixers.svg"], about["mixers.svg"] = figures.save(figures.mixers(search), "svg"), "Which mixers stand where"
+        pictures["mixers.svg"], about["mixers.svg"] = save(figures.mixers(search), "svg"), "Which mixers stand where"
     for name, found in story.rankings.items():
         pictures[f"{name}.svg"], about[f"{name}.svg"] = draw_ranking(found, "svg"), f"How well the supernet ranks ({name})"
     notes = {key: _note(story, search, architecture) for key, architecture in networks.items()}

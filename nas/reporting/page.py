@@ -16,7 +16,7 @@ from nas.quantities import format_quantity
 from nas.reporting import figures
 from nas.reporting.comparisons import picture as draw_comparison
 from nas.reporting.comparisons import sentence, table
-from nas.reporting.drawings import INK, draw
+from nas.reporting.drawings import INK, draw, save
 from nas.reporting.rankings import as_table
 from nas.reporting.rankings import draw as draw_ranking
 from nas.runs.folder import now
@@ -183,7 +183,7 @@ def _parts(story: Story, looks: Mapping[str, bytes]) -> Iterator[Part]:
         yield Part(f"How well the supernet ranks ({name})", pictures=pictures, commands=list(as_table(found)))
     if story.comparison:
         networks, seeds = story.comparison["networks"], story.comparison["settings"]["seeds"]
-        svg = figures.save(draw_comparison(networks, f"Tested with {len(seeds)} seeds"), "svg")
+        svg = save(draw_comparison(networks, f"Tested with {len(seeds)} seeds"), "svg")
         yield Part("Compared", pictures=[Picture(svg, "Test accuracies.")], commands=table(networks, seeds))
     yield Part("How to go on", commands=list(_commands(story)))
 
@@ -201,7 +201,7 @@ def _ladder(search: Search, suffix: str) -> Part:
     winner = search.winner.architecture.key if search.winner else ""
     rows = [Row(_climber(each), each.architecture.key == winner) for each in search.ladder]
     about = "Held-out accuracy of each finalist while it was trained alone; who ends early was left behind."
-    return Part(f"The ladder{suffix}", pictures=[Picture(figures.save(figures.ladder(search), "svg"), about)], tables=[Table(heads, rows)])
+    return Part(f"The ladder{suffix}", pictures=[Picture(save(figures.ladder(search), "svg"), about)], tables=[Table(heads, rows)])
 
 
 def _climber(each: Climber) -> list[Cell]:
@@ -230,13 +230,13 @@ def _candidates(search: Search, suffix: str) -> Part:
     text = f"{evaluated} networks were evaluated with the supernet's weights{f', {failed} failed' if failed else ''}."
     pictures = [
         Picture(
-            figures.save(figures.front(search, quantity), "svg"),
+            save(figures.front(search, quantity), "svg"),
             f"Accuracy with the supernet's weights against {figures.CALLED[quantity]}; shaded is what is over the budget.",
         )
         for quantity in search.limited
     ]
     pictures.append(
-        Picture(figures.save(figures.mixers(search), "svg"), "Which mixers stand where: of all networks looked at, and of the best tenth.")
+        Picture(save(figures.mixers(search), "svg"), "Which mixers stand where: of all networks looked at, and of the best tenth.")
     )
     tables = [Table(heads, rows, f"The best {len(best)} that use the budget", True), _mixers(search)]
     for effects, unit, about in (
@@ -245,7 +245,7 @@ def _candidates(search: Search, suffix: str) -> Part:
     ):
         if effects:
             shown = dict(sorted(((name, 100 * each) for name, each in effects.items()), key=lambda each: -each[1]))
-            pictures.append(Picture(figures.save(figures.importance(shown, unit), "svg"), about))
+            pictures.append(Picture(save(figures.importance(shown, unit), "svg"), about))
             tables.append(
                 Table(["decision", unit], [Row([Cell(name, name), Cell(f"{each:.2f}", each)]) for name, each in shown.items()], about, True)
             )
@@ -268,7 +268,7 @@ def _training(story: Story) -> Part:
     heads = [name for name in ("smallest", "median", "largest", "accuracy") if any(name in line for line in story.curve)]
     rows = [Row([_number(line["step"]), *(_percent(line.get(name)) for name in heads)]) for line in story.curve]
     about = f"Held-out accuracy on the way ({', '.join(heads)}), and the loss." if rows else "The loss on the way."
-    picture = Picture(figures.save(figures.curves(story.curve, story.losses), "svg"), about)
+    picture = Picture(save(figures.curves(story.curve, story.losses), "svg"), about)
     tables = [Table(["step", *heads], rows, "The numbers", True)] if rows else []
     return Part("The supernet" if story.what == "supernet" else "The training", pictures=[picture], tables=tables)
 

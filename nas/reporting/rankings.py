@@ -8,8 +8,8 @@ from typing import Any
 from nas.networks.mixers import mixer_names
 from nas.pareto import LEAST
 from nas.progress import duration
-from nas.reporting.drawings import INK, Form, color
-from nas.reporting.figures import CHOSEN, plain, save
+from nas.reporting.drawings import INK, Form, color, save
+from nas.reporting.figures import CHOSEN, plain
 from nas.searching.fidelity import ACCURACIES, RANKED, SCORES, mixer_shares, ranked
 
 Entries = Mapping[str, Any]
