@@ -39,6 +39,7 @@ class Browser:
     fetched: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     _page: str = ""
+    _width: int = 1200
     _sent: int = 0
     _rest: bytes = b""
     _loaded: bool = False
@@ -46,7 +47,9 @@ class Browser:
     def open(self, address: str, width: int = 1200, scheme: Literal["light", "dark"] = "light") -> None:
         """Shows a page, and waits until it fetches nothing more."""
         self.fetched, self.complaints, self._loaded = [], [], False
-        self.tell("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
+        self._size(width, 900)
+        self._width = width
+        self.tell("Emulation.setScrollbarsHidden", hidden=True)
         self.tell("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.tell("Page.navigate", url=address)
         begun = quiet = time.monotonic()
@@ -70,9 +73,13 @@ class Browser:
             self._heed(0.1)
         return value
 
-    def picture(self, path: Path, whole: bool = False) -> None:
-        """A screenshot, of the window or of the whole page."""
-        path.write_bytes(base64.b64decode(self.tell("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))
+    def picture(self, path: Path, height: int = 900) -> None:
+        """A screenshot of the page's first so many pixels."""
+        self._size(self._width, height)
+        path.write_bytes(base64.b64decode(self.tell("Page.captureScreenshot")["data"]))
+
+    def _size(self, width: int, height: int) -> None:
+        self.tell("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
 
     def tell(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Sends a command, and gives its answer."""

@@ -138,6 +138,14 @@ def test_the_gallery_is_as_the_command_writes_it() -> None:
         np.testing.assert_allclose(high, higher, rtol=1e-3)
 
 
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))])
+def test_pictures_that_a_page_shows_are_there_and_small(page: str) -> None:
+    path = DOCS.parent / page
+    for address in re.findall(r'!\[[^\]]*\]\(([^)]+)\)|<img src="([^"]+)"', path.read_text(encoding="utf-8")):
+        shown = path.parent / "".join(address)
+        assert shown.exists() and (shown.suffix == ".svg" or shown.stat().st_size < 400_000), shown
+
+
 def test_the_command_draws_files_presets_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preset = Path(__file__).parents[1] / "search_spaces/presets/as_mlp_t.yaml"
     (tmp_path / "runs/mine").mkdir(parents=True)

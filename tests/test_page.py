@@ -12,7 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -33,6 +33,7 @@ from nas.runs.folder import Run
 from nas.runs.records import digest
 from nas.searching.dashboard import tell
 from nas.searching.fidelity import SCORES, figures_of
+from nas.searching.finalist_study import write_finalists
 from nas.searching.story import read_story
 from nas.yaml_files import read_yaml, write_yaml
 
@@ -55,7 +56,8 @@ FIRST, SECOND = "200kMACs-evolution", "150kMACs-12kparams-random"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two searches, the second under two budgets, the first with a ladder in its records: two networks drawn by hand, one of them left behind, and the winner."""
+    """A run of two searches, the second under two budgets, the first with a ladder in its records: two networks drawn by hand that were left behind,
+    the winner, and one that was better but, say, too slow."""
     folder = tmp_path_factory.mktemp("told")
     write_images(folder / "images")
     (folder / "tiny.yaml").write_text(SPACE)
@@ -74,15 +76,23 @@ def add_ladder(run: Run) -> None:
     write_yaml(path, {**entries, "found": {**entries["found"], "accuracy_alone": 0.7, "epochs_alone": 1.0}})
     searches = run.recorded()["searches"]
     run.record(searches={**searches, FIRST: {**searches[FIRST], "winner": digest(path)}})
+    slow = {"width": 16, "mixers": ["conv"], "mlp_ratio": 2.0, "cpe": False, "sharing": False, "kernel": 3}
     for name, architecture, rungs, ended in (
         ("conv", other("conv"), {6: 0.4, 18: 0.5}, None), ("s2_shift", other("s2_shift"), {6: 0.3}, None), ("model", winner, {6: 0.35, 18: 0.55}, 0.7),
+        ("variety", of_one_stage(slow), {6: 0.35, 18: 0.6}, 0.72),
     ):  # fmt: skip
         place = Run(f"{architecture.key}-01234567-0", run.folder / "alone")
         for step, accuracy in rungs.items():
             place.log("alone rung", step=step, accuracy=accuracy)
         if ended:
             (place.folder / "result.json").write_text(json.dumps({"accuracy": ended, "failure": None}))
-        told = {"study": FIRST, "schedule": "01234567", "origin": name, "architecture": architecture.to_dict(), "by_hand": name != "model"}
+        told = {
+            "study": FIRST,
+            "schedule": "01234567",
+            "origin": name,
+            "architecture": architecture.to_dict(),
+            "by_hand": name not in ("model", "variety"),
+        }
         run.log("finalist", **told, supernet=0.45, fine_tuned=None, key=architecture.key)
 
 
@@ -100,7 +110,11 @@ def other(mixer: str) -> Architecture:
     stage = {"width": 32, "mixers": [mixer, mixer], "mlp_ratio": 2.0, "cpe": False, "sharing": False} | (
         {"kernel": 3} if mixer == "conv" else {}
     )
-    return Architecture.from_dict({"frame": {"resolution": 16, "channels": 1, "classes": 4}, "patch": 4, "stages": [stage]}, mixer)
+    return of_one_stage(stage)
+
+
+def of_one_stage(stage: dict[str, Any]) -> Architecture:
+    return Architecture.from_dict({"frame": {"resolution": 16, "channels": 1, "classes": 4}, "patch": 4, "stages": [stage]}, "a test")
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +172,7 @@ def test_the_report_tells_the_records_and_needs_nothing_else(
     winner = read_yaml(folder / f"runs/found/{FIRST}.yaml")
     (ladder,) = (table for table in page.tables if "from" in table[0] and "steps" in table[0])
     rows = {row[1]: dict(zip(ladder[0], row, strict=True)) for row in ladder[1:]}
-    assert [row[1] for row in ladder[1:]] == ["model", "conv", "s2_shift"], "the winner first, then by how far they came"
+    assert [row[1] for row in ladder[1:]] == ["model", "variety", "conv", "s2_shift"], "the winner first, then by how far they came"
     assert (rows["model"]["accuracy"], rows["model"]["steps"], rows["conv"]["accuracy"], rows["conv"]["steps"]) == (
         "70.00%",
         "to the end",
@@ -259,7 +273,7 @@ def test_a_report_can_be_read_in_a_browser(
 def test_tables_sort_by_what_they_mean(reports: dict[str, Path], chromium: Browser) -> None:
     chromium.open(reports["found"].as_uri())
     table = "[...document.querySelectorAll('table')].find(t => t.rows[0].textContent.includes('steps'))"
-    for column, wanted in ((2, ["30.00%", "50.00%", "70.00%"]), (3, ["6", "18", "to the end"])):
+    for column, wanted in ((2, ["30.00%", "50.00%", "70.00%", "72.00%"]), (3, ["6", "18", "to the end", "to the end"])):
         script = (
             "const [t, c] = [%s, %d]; t.rows[0].cells[c].click(); const down = [...t.tBodies[0].rows].map(r => r.cells[c].textContent);"
         )
@@ -275,8 +289,10 @@ def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(fo
     monkeypatch.chdir(folder)
     shutil.copytree(folder / "runs/found", folder / "runs/shown")
     study, artifacts = folder / "runs/shown/study.db", folder / "runs/shown/artifacts"
-    told = tellings(read_story(folder / "runs/shown"))
+    read = read_story(folder / "runs/shown")
+    told, first = tellings(read), read.searches[FIRST]
     for _ in range(2):
+        write_finalists(study, FIRST, read.space, first.ladder, first.winner.architecture.key if first.winner else "")
         tell(study, artifacts, told)
     storage = optuna.storages.RDBStorage(f"sqlite:///{study}")
     loaded = optuna.load_study(study_name=FIRST, storage=storage)
@@ -286,13 +302,22 @@ def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(fo
     ), "once"
     note = get_note(loaded)
     winner = Architecture.from_dict(read_yaml(folder / f"runs/found/{FIRST}.yaml")["architecture"], "winner")
-    assert note.startswith(f"**The winner is {winner.key}**") and "70.00%" in note.splitlines()[0]
+    assert note.startswith(f"**The winner is {winner.key}**") and "70.00%" in note.splitlines()[2]
     shown = [metas[address] for address in re.findall(r"\(/artifacts/\d+/([0-9a-f-]+)\)", note)]
     assert {"front-macs.svg", "ladder.svg", "mixers.svg", "fidelity-200kMACs.svg"} < set(shown) and "{" not in note and "70.00%" in note
-    story = read_story(folder / "runs/shown").searches[FIRST]
-    best = story.in_band[0]
+    searches = read_story(folder / "runs/shown").searches
+    assert list(searches) == [FIRST, SECOND], "that of the finalists is none"
+    best = searches[FIRST].in_band[0]
     trial = optuna.trial.Trial(loaded, loaded.get_trials()[best.number]._trial_id)
     assert f"{best.accuracy:.2%}" in get_note(trial) and "place 1 of" in get_note(trial) and "retrain" in get_note(trial)
+    finalists = optuna.load_study(study_name=f"{FIRST}-finalists", storage=storage)
+    assert finalists._study_id == 3, "written once"
+    shown = [(each.user_attrs["origin"], each.state.name, each.value or each.intermediate_values) for each in finalists.trials]
+    behind = [("conv", "PRUNED", {6: 0.4, 18: 0.5}), ("s2_shift", "PRUNED", {6: 0.3})]
+    assert shown == [("model", "COMPLETE", 0.7), ("variety", "COMPLETE", 0.72), *behind], "the winner first"
+    assert [each.user_attrs.get("winner") for each in finalists.trials] == [True, None, None, None]
+    notes = [get_note(optuna.trial.Trial(finalists, each._trial_id)) for each in finalists.trials]
+    assert [text in note for text, note in zip(("winner", "72.00%", "50.00%", "30.00%"), notes, strict=True)] == [True] * 4
     assert set(metas) <= {path.name for path in artifacts.iterdir()} and len(list(artifacts.iterdir())) == sum(
         len(each.pictures) for each in told.values()
     )
@@ -318,11 +343,11 @@ def test_the_dashboard_opens_in_a_browser(folder: Path, chromium: Browser) -> No
         chromium.open(f"{site}/{ids[FIRST]}/note")
         chromium.until("document.body.innerText.includes('The winner is')")
         assert chromium.until("[...document.images].filter(each => each.naturalWidth > 0 && each.src.includes('artifacts')).length >= 4")
-        trial = chromium.ask("[...document.links].find(each => each.innerText.startsWith('trial')).href")
+        trial = chromium.ask("[...document.links].find(each => each.innerText === 'open').href")
         assert trial == f"{site}/{ids[f'{FIRST}-finalists']}/trials?numbers=0"
         told = [*chromium.fetched], [*chromium.complaints]
         chromium.open(trial)
-        chromium.until("/Best Trial[^]*winner [0-9a-f]{12}[^]*70.00% trained alone/.test(document.body.innerText)")
+        chromium.until("/Trial 0[^]*winner [0-9a-f]{12}[^]*70.00% trained alone/.test(document.body.innerText)")
         assert all(each.startswith(("http://127.0.0.1:8765/", "data:")) for each in (*told[0], *chromium.fetched))
         assert not told[1] and not chromium.complaints
         process.kill()
@@ -344,6 +369,9 @@ def test_a_winner_for_another_budget_is_the_best_that_was_looked_at(folder: Path
         assert f"{max(other.accuracy or 0.0 for other in there):.2%} with the supernet's weights" in said
     picked = folder / "runs/found" / re.findall(r"picked-\S+yaml", said)[0]
     assert read_yaml(picked)["costs"]["macs"] <= limit
-    succeed(f"retrain {picked} --device cpu", folder)
+    succeed(f"retrain {picked} --device cpu --run alone", folder)
+    succeed("report alone", folder)
+    text, result = (folder / "runs/alone/report.html").read_text(), read_yaml(folder / "runs/alone/result.yaml")["result"]
+    assert f"Test accuracy: {result['test_accuracy']:.2%} of {result['test_images']} images" in text and text.count("<img") == 2
     told = refused("pick found --budget 1kMACs", folder)
     assert "none of the" in told and "search --run found --budget 1kMACs" in told

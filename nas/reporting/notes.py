@@ -14,6 +14,7 @@ from nas.reporting import figures
 from nas.reporting.drawings import draw, save
 from nas.reporting.rankings import draw as draw_ranking
 from nas.searching.dashboard import Telling
+from nas.searching.finalist_study import study_of
 from nas.searching.story import Climber, Search, Story
 
 BEST = 10  # networks of the search that get a picture, besides the finalists
@@ -95,7 +96,9 @@ def _study_note(story: Story, search: Search, about: Mapping[str, str]) -> str:
         f"{evaluated} networks were evaluated with the supernet's weights, under {budgets}: these are the trials of {search.name}."
     )
     if search.ladder:
-        lines.append(f"[{len(search.ladder)} finalists]({{finalists}}), trained alone, are a study of their own.")
+        lines.append(
+            f"The {len(search.ladder)} finalists, trained alone, are a study of their own: {study_of(search.name)} ([open]({{finalists}}))."
+        )
     lines += [f"### {title}\n\n![{title}]({{{name}}})" for name, title in about.items()]
     if search.ladder:
         lines.append(_table(search.ladder, search))
@@ -103,20 +106,17 @@ def _study_note(story: Story, search: Search, about: Mapping[str, str]) -> str:
 
 
 def _winner(search: Search) -> str:
-    """The first line of every note of a study: who won, and at which trial to find it."""
+    """The first lines of every note of a study: who won, at which trial to find it, and why."""
     if search.winner is None:
         return "**There is no winner yet.**"
-    found, key = search.winner.found, search.winner.architecture.key
+    found = search.winner.found
     alone = found.accuracy_alone is not None
-    accuracy, how = (
-        (found.accuracy_alone or 0.0, "trained alone") if alone else (found.accuracy_supernet or 0.0, "with the supernet's weights")
-    )
-    trial = (
-        "[trial 0 of the finalists]({finalists}/trials?numbers=0)"
-        if alone
-        else f"[trial {found.trial}]({{search}}/trials?numbers={found.trial})"
-    )
-    return f"**The winner is {key}**, {trial}: {accuracy:.2%} of {found.held_out_images:,} held-out images {how}, {found.reason}."
+    accuracy = found.accuracy_alone if found.accuracy_alone is not None else found.accuracy_supernet or 0.0
+    number, where, study = (0, "finalists", study_of(search.name)) if alone else (found.trial, "search", search.name)
+    # in the dark the dashboard's links cannot be read
+    won = f"**The winner is {search.winner.architecture.key}**, trial {number} of {study} ([open]({{{where}}}/trials?numbers={number}))."
+    how = "trained alone" if alone else "with the supernet's weights"
+    return f"{won}\n\nIt has {accuracy:.2%} of {found.held_out_images:,} held-out images {how}: {found.reason}."
 
 
 def _winners_picture(story: Story, search: Search) -> list[str]:
@@ -128,7 +128,7 @@ def _winners_picture(story: Story, search: Search) -> list[str]:
 
 def _finalists_note(story: Story, search: Search) -> str:
     about = "Each trial is a network trained alone, the winner first; who was left behind is pruned, with its accuracies until then."
-    of = f"Finalists of [{search.name}]({{search}}). {about}"
+    of = f"Finalists of {search.name} ([open]({{search}})). {about}"
     return "\n\n".join(
         [_winner(search), *_winners_picture(story, search), of, "![trained alone]({ladder.svg})", _table(search.ladder, search)]
     )

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas import __version__
 from nas.cost import cost
 from nas.machine import pasted
 from nas.networks.architecture import Architecture, describe
-from nas.quantities import format_quantity
 from nas.reporting import figures
 from nas.reporting.comparisons import picture as draw_comparison
 from nas.reporting.comparisons import sentence, table
-from nas.reporting.drawings import INK, draw, save
+from nas.reporting.drawings import draw, save
+from nas.reporting.parts import Cell, Part, Picture, Row, Said, Table, number, percent, quantity
 from nas.reporting.rankings import as_table
 from nas.reporting.rankings import draw as draw_ranking
 from nas.runs.folder import now
@@ -25,65 +22,6 @@ from nas.searching.story import Climber, Search, Story
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST = 25  # rows of a table of networks
-SHRUNK = 0.74  # of its width a picture has at least: in a smaller one letters cannot be read, and it is moved sideways
-INKS = b"light-dark(#595959, #b4b4b4)"  # a browser chooses
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is shown, and what a table is sorted by."""
-
-    text: str
-    value: float | str
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a table; `mark` sets it off."""
-
-    cells: list[Cell]
-    mark: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; folded, it stands behind a line that says what it is about."""
-
-    heads: list[str]
-    rows: list[Row]
-    about: str = ""
-    folded: bool = False
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An SVG picture and what it shows."""
-
-    svg: bytes
-    about: str
-
-    @property
-    def least(self) -> int:
-        """Pixels of its width on a narrow screen."""
-        points = re.search(rb'width="([\d.]+)pt"', self.svg)
-        return round(SHRUNK * float(points[1]) * 96 / 72) if points else 0
-
-    @property
-    def data(self) -> str:
-        """As an address that holds the picture itself, its ink darker on a light page and lighter on a dark one."""
-        svg = self.svg.replace(b"<svg ", b'<svg style="color-scheme: light dark" ', 1).replace(INK.lower().encode(), INKS)
-        return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A section of the page."""
-
-    title: str
-    texts: list[str] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
 
 
 def page(story: Story, looks: Mapping[str, bytes] | None = None) -> str:
@@ -96,14 +34,6 @@ def page(story: Story, looks: Mapping[str, bytes] | None = None) -> str:
         f"Made {now()} by version {__version__}. Accuracies with the supernet's weights and of networks trained alone are different things."
     )
     return template.render(title=f"Run {story.run.name}", lead=list(_lead(story)), parts=list(_parts(story, looks or {})), made=made)
-
-
-@dataclass(frozen=True)
-class Said:
-    """A sentence at the top."""
-
-    text: str
-    unfinished: bool = False
 
 
 def _lead(story: Story) -> Iterator[Said]:
@@ -185,14 +115,25 @@ def _parts(story: Story, looks: Mapping[str, bytes]) -> Iterator[Part]:
         networks, seeds = story.comparison["networks"], story.comparison["settings"]["seeds"]
         svg = save(draw_comparison(networks, f"Tested with {len(seeds)} seeds"), "svg")
         yield Part("Compared", pictures=[Picture(svg, "Test accuracies.")], commands=table(networks, seeds))
-    yield Part("How to go on", commands=list(_commands(story)))
+    if story.searches:
+        yield Part("How to go on", commands=list(_commands(story)))
 
 
 def _beside_winner(search: Search) -> dict[str, Architecture]:
+    """The winner and two of those drawn by hand that came furthest, by what is written over them."""
     assert search.winner
-    by_hand = sorted((each for each in search.ladder if each.by_hand), key=lambda each: -(each.last or 0.0))
-    others = {each.origin: each.architecture for each in by_hand if each.architecture.key != search.winner.architecture.key}
-    return {"winner": search.winner.architecture, **dict(list(others.items())[:2])}
+    key = search.winner.architecture.key
+    shown = [each for each in search.ladder if each.architecture.key == key or each.by_hand][:3]
+    if not any(each.architecture.key == key for each in shown):
+        return {"winner": search.winner.architecture}
+    named = (("winner" if each.architecture.key == key else each.origin, each) for each in shown)
+    return {f"{name}: {_alone(each)}": each.architecture for name, each in named}
+
+
+def _alone(each: Climber) -> str:
+    if each.last is None:
+        return "no accuracy alone"
+    return f"{each.last:.2%} trained alone" + ("" if each.trained.ended else f" for {each.steps:,} steps")
 
 
 def _ladder(search: Search, suffix: str) -> Part:
@@ -206,11 +147,11 @@ def _ladder(search: Search, suffix: str) -> Part:
 
 def _climber(each: Climber) -> list[Cell]:
     counted, ended = cost(each.architecture), each.trained.ended
-    last = Cell(ended.failure, "") if ended and ended.failure else _percent(each.last)
+    last = Cell(ended.failure, "") if ended and ended.failure else percent(each.last)
     return [
         Cell(each.architecture.key, each.architecture.key), Cell(each.origin, each.origin), last,
-        Cell("to the end", float("1e18")) if ended else _number(each.steps), _percent(each.supernet), _percent(each.fine_tuned),
-        _quantity("macs", counted.macs), _quantity("params", counted.params),
+        Cell("to the end", float("1e18")) if ended else number(each.steps), percent(each.supernet), percent(each.fine_tuned),
+        quantity("macs", counted.macs), quantity("params", counted.params),
     ]  # fmt: skip
 
 
@@ -220,8 +161,8 @@ def _candidates(search: Search, suffix: str) -> Part:
     heads = ["network", "accuracy", "MACs", "params", "share of the budget", "proposed by", "trial"]
     rows = [
         Row([
-            Cell(each.architecture.key, each.architecture.key), _percent(each.accuracy), _quantity("macs", each.cost.macs),
-            _quantity("params", each.cost.params), Cell(f"{each.usage:.0%}", each.usage), Cell(each.origin, each.origin), _number(each.number),
+            Cell(each.architecture.key, each.architecture.key), percent(each.accuracy), quantity("macs", each.cost.macs),
+            quantity("params", each.cost.params), Cell(f"{each.usage:.0%}", each.usage), Cell(each.origin, each.origin), number(each.number),
         ])
         for each in best
     ]  # fmt: skip
@@ -230,10 +171,10 @@ def _candidates(search: Search, suffix: str) -> Part:
     text = f"{evaluated} networks were evaluated with the supernet's weights{f', {failed} failed' if failed else ''}."
     pictures = [
         Picture(
-            save(figures.front(search, quantity), "svg"),
-            f"Accuracy with the supernet's weights against {figures.CALLED[quantity]}; shaded is what is over the budget.",
+            save(figures.front(search, name), "svg"),
+            f"Accuracy with the supernet's weights against {figures.CALLED[name]}; shaded is what is over the budget.",
         )
-        for quantity in search.limited
+        for name in search.limited
     ]
     pictures.append(
         Picture(save(figures.mixers(search), "svg"), "Which mixers stand where: of all networks looked at, and of the best tenth.")
@@ -257,7 +198,7 @@ def _mixers(search: Search) -> Table:
     groups = figures.mixer_groups(search)
     there = sorted({(*place, mixer) for _, shares in groups.values() for place in shares for mixer in shares[place]})
     rows = [
-        Row([Cell(f"stage {i}, block {j}", i + j / 1000), Cell(mixer, mixer), *(_percent(shares.get((i, j), {}).get(mixer)) for _, shares in groups.values())])
+        Row([Cell(f"stage {i}, block {j}", i + j / 1000), Cell(mixer, mixer), *(percent(shares.get((i, j), {}).get(mixer)) for _, shares in groups.values())])
         for i, j, mixer in there
     ]  # fmt: skip
     return Table(["place", "mixer", *(f"of {name} {count}" for name, (count, _) in groups.items())], rows, "Which mixers stand where", True)
@@ -266,7 +207,7 @@ def _mixers(search: Search) -> Table:
 def _training(story: Story) -> Part:
     """Of a supernet, or of the one network that a run trained."""
     heads = [name for name in ("smallest", "median", "largest", "accuracy") if any(name in line for line in story.curve)]
-    rows = [Row([_number(line["step"]), *(_percent(line.get(name)) for name in heads)]) for line in story.curve]
+    rows = [Row([number(line["step"]), *(percent(line.get(name)) for name in heads)]) for line in story.curve]
     about = f"Held-out accuracy on the way ({', '.join(heads)}), and the loss." if rows else "The loss on the way."
     picture = Picture(save(figures.curves(story.curve, story.losses), "svg"), about)
     tables = [Table(["step", *heads], rows, "The numbers", True)] if rows else []
@@ -280,15 +221,3 @@ def _commands(story: Story) -> Iterator[str]:
             yield pasted("retrain", path)
             yield pasted("compare", path)
     yield pasted("dashboard", story.run.name)
-
-
-def _percent(share: float | None) -> Cell:
-    return Cell("", "") if share is None else Cell(f"{share:.2%}", share)
-
-
-def _quantity(name: str, value: float) -> Cell:
-    return Cell(format_quantity(name, value), value)
-
-
-def _number(value: float) -> Cell:
-    return Cell(f"{value:,}", value)

@@ -13,7 +13,7 @@ from pathlib import Path
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
-from nas.searching.finalist_study import DIGEST, study_of
+from nas.searching.finalist_study import digest_of, study_of
 from nas.searching.optuna_study import open_storage
 
 HOST = "127.0.0.1"  # the dashboard knows no password, and can delete studies
@@ -60,7 +60,7 @@ def tell(path: Path, artifacts: Path, tellings: Mapping[str, Telling]) -> None:
         for name, telling in tellings.items():
             study = optuna.load_study(study_name=name, storage=storage)
             finalists = optuna.load_study(study_name=study_of(name), storage=storage) if study_of(name) in known else None
-            there = f"{telling.digest} {finalists and finalists.user_attrs.get(DIGEST)}"
+            there = f"{telling.digest} {finalists and digest_of(finalists)}"
             if storage.get_study_system_attrs(study._study_id).get(TOLD) == there:
                 continue
             addresses = _put_pictures(study, artifacts, telling.pictures)

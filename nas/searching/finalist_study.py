@@ -24,8 +24,8 @@ from nas.searching.trained_alone import Trained
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.schema import Values
 
-METRIC = "held-out accuracy alone"
-DIGEST = "nas:finalists"  # attribute of the study: of what was written
+METRIC = "accuracy, trained alone"
+DIGEST = "nas:finalists"  # attribute of the study that is ours: of what was written
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def write_finalists(path: Path, search: str, space: SearchSpace | None, climbers
     with open_storage(path) as storage:
         if name in optuna.get_all_study_names(storage):
             study = optuna.load_study(study_name=name, storage=storage)
-            if study.user_attrs.get(DIGEST) == digest:
+            if digest_of(study) == digest:
                 return
             optuna.delete_study(study_name=name, storage=storage)
         if trials:
@@ -96,7 +96,12 @@ def write_finalists(path: Path, search: str, space: SearchSpace | None, climbers
                 study.set_metric_names([METRIC])
             study.set_user_attr(FINALISTS_OF, search)
             study.add_trials(trials)
-            study.set_user_attr(DIGEST, digest)
+            storage.set_study_system_attr(study._study_id, DIGEST, digest)
+
+
+def digest_of(study: optuna.Study) -> str | None:
+    """Of what was written into a study of finalists."""
+    return study._storage.get_study_system_attrs(study._study_id).get(DIGEST)
 
 
 def _trial(climber: Climber, space: SearchSpace | None, winner: str) -> FrozenTrial:

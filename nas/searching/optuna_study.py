@@ -33,7 +33,7 @@ from nas.searching.search import DIRECTIONS, Evaluation, SearchRequest, Stored, 
 if TYPE_CHECKING:  # the space itself comes with torch
     from nas.networks.mixers import Value
 
-METRICS = ("accuracy", "macs")
+METRICS = ("accuracy, supernet's weights", "multiply-adds")  # names for people
 FINALISTS_OF = "finalists_of"  # attribute of a study of finalists (`finalist_study.py`): of which search
 # Optuna's own messages (a study was created, a trial finished) would stand between ours.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
