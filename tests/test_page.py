@@ -19,14 +19,15 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser, open_browser
 from command_line import refused, succeed
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_hex, to_rgba
+from matplotlib.text import Text
 from processes import another_process
 from recording import write_images
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.reporting import figures
-from nas.reporting.drawings import color
+from nas.reporting.drawings import INK, color
 from nas.reporting.notes import tellings
 from nas.reporting.rankings import picture
 from nas.runs.folder import Run
@@ -194,7 +195,7 @@ def test_a_front_for_each_budget_and_nothing_written_over_a_point(folder: Path, 
     assert search.limited == ["macs", "params"]
     for quantity, limit in (("macs", 150_000), ("params", 12_000)):
         figure = figures.front(search, quantity)
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         (axes,), drawn = figure.axes, {line.get_gid(): line for line in figure.axes[0].lines}
         wanted = [
             (getattr(cost(each.architecture), quantity), 100 * each.accuracy) for each in search.candidates if each.accuracy is not None
@@ -204,7 +205,7 @@ def test_a_front_for_each_budget_and_nothing_written_over_a_point(folder: Path, 
         in_view = [axes.get_xlim()[0] <= value <= limit < axes.get_xlim()[1] for value, _ in wanted]
         assert sum(in_view) >= len(search.in_band) > 0
         (legend,) = figure.legends
-        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+        assert not legend.get_window_extent().overlaps(axes.get_tightbbox())
 
 
 def test_the_picture_of_a_ranking_has_each_network_and_says_how_sure_it_is(folder: Path) -> None:
@@ -218,6 +219,16 @@ def test_the_picture_of_a_ranking_has_each_network_and_says_how_sure_it_is(folde
         assert [group.get_facecolor()[0].tolist() for group in axes.collections] == [
             list(to_rgba(color(mixer))) for mixer in ("conv", "s2_shift")
         ]
+
+
+def test_every_word_of_a_picture_can_be_read_on_white_and_on_black(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    story = read_story(folder / "runs/found")
+    search = story.searches[FIRST]
+    shown = [figures.front(search, "macs"), figures.ladder(search), figures.mixers(search), figures.importance({"a": 1.0}, "points")]
+    shown += [figures.curves(story.curve, story.losses), *map(picture, story.rankings.values())]
+    words = [each for figure in shown for each in figure.findobj(Text) if each.get_text().strip()]
+    assert len(words) > 60 and {to_hex(each.get_color()) for each in words} == {INK.lower()}
 
 
 def test_a_run_that_has_not_ended_is_told_as_far_as_it_is(folder: Path, reports: dict[str, Path]) -> None:
