@@ -1,6 +1,6 @@
 """The pictures of a real run in README and docs/: its winner, its report and its dashboard in Debian's chromium.
 
-    PYTHONPATH=.:tests python benchmarks/screenshots.py RUN docs/pictures
+    python benchmarks/screenshots.py RUN docs/pictures
 
 The run has ended and had finalists. Nothing is written into it but its report and the dashboard's notes.
 """
@@ -14,8 +14,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-
-from browser import Browser, open_browser
+from typing import Any
 
 from nas.reporting.drawings import draw
 from nas.runs.folder import run_folder
@@ -35,12 +34,12 @@ def winner(search: Search) -> bytes:
     return draw(named, "svg", 2)
 
 
-def report(browser: Browser, page: Path, folder: Path) -> None:
+def report(browser: Any, page: Path, folder: Path) -> None:
     browser.open(page.as_uri(), 1000)
     browser.picture(folder / "report.png", 1310)
 
 
-def dashboard(browser: Browser, search: str, folder: Path) -> None:
+def dashboard(browser: Any, search: str, folder: Path) -> None:
     summaries = json.loads(urllib.request.urlopen(f"{SITE}/api/studies").read())["study_summaries"]
     ids = {each["study_name"]: each["study_id"] for each in summaries}
     for name, address, pictures in (
@@ -57,6 +56,9 @@ def main() -> None:
     asked.add_argument("run")
     asked.add_argument("folder", type=Path)
     given = asked.parse_args()
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from browser import open_browser
+
     run, launch = run_folder(given.run), [sys.executable, "launch.py"]
     search = list(read_story(run).searches.values())[-1]
     (given.folder / "winner.svg").write_bytes(winner(search))
