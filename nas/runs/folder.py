@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -184,14 +185,19 @@ def now() -> str:
 
 def provenance() -> dict[str, Any]:
     """What a stranger needs to repeat this: command, time, versions, host and, in a git checkout, the revision. Never fails."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
     host = {"name": platform.node(), "system": platform.platform(), "cpu": _cpu_model(), "cores": cores()}
     revision = _git_revision()
-    found = {"command": _command(), "started": now(), "versions": versions, "host": host}
+    found = {"command": _command(), "started": now(), "versions": {**_versions()}, "host": host}
     return found | ({"revision": revision} if revision else {})
+
+
+@functools.cache  # of what runs: what this process imported does not change
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def _command() -> str:
@@ -206,6 +212,7 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+@functools.cache  # likewise; a search asks several times
 def _git_revision() -> str | None:
     git = ["git", "-C", str(Path(__file__).parent)]
     try:

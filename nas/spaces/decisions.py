@@ -22,6 +22,8 @@ from nas.spaces import geometry
 from nas.spaces.schema import FORMAT, SpaceFile, Values, decisions_of, mixer_decision_names, space_file
 from nas.yaml_files import read_yaml
 
+_CHECKED: set[str] = set()  # fingerprints: a command makes the same space several times, and a check of a large one takes half a second
+
 
 class SearchSpace:
     """The networks that a space file allows.
@@ -49,12 +51,15 @@ class SearchSpace:
         self._mixer_names = [mixer_decision_names(file, i) for i in range(len(file.stages))]
         self.decisions: dict[str, tuple[Value, ...]] = {name: decision.options for name, decision in self._free.items()}
         self.mixer_decisions = {name: decision.options for name, decision in self._free.items() if decision.field == "mixer"}
+        self._decoded = functools.lru_cache(maxsize=20_000)(self._decode)  # who fits sizes to a budget asks for each network many times
         content = [dataclasses.astuple(file.frame), file.patch, [(name, decision.options) for name, decision in self._table.items()]]
         self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-        try:
-            geometry.check(self._table, self.decode, self.patterns(), self.largest_layers)
-        except ValueError as error:
-            raise ValueError(f"{place}: at resolution {self.frame.resolution}: {error}") from None
+        if self.fingerprint not in _CHECKED:
+            try:
+                geometry.check(self._table, self.decode, self.patterns(), self.largest_layers)
+            except ValueError as error:
+                raise ValueError(f"{place}: at resolution {self.frame.resolution}: {error}") from None
+            _CHECKED.add(self.fingerprint)
 
     @staticmethod
     def read(path: Path) -> SearchSpace:
@@ -100,7 +105,10 @@ class SearchSpace:
         Raises:
             KeyError: a decision is missing.
         """
-        full = {**self._fixed, **values}
+        return self._decoded(frozenset(values.items()))
+
+    def _decode(self, values: frozenset[tuple[str, Value]]) -> Architecture:
+        full = {**self._fixed, **dict(values)}
         stages = tuple(self._stage(i, full) for i in range(len(self._file.stages)))
         forms: dict[str, Any] = {form: full[form] for form in FORM_DEFAULTS}
         return Architecture(self.frame, self._file.patch, stages, **forms)
