@@ -249,12 +249,10 @@ def test_a_budget_above_the_largest_network_is_said_to_be_no_limit(finished: Pat
 # ---- interrupted -------------------------------------------------------------------------------------------------------
 
 KILLED = """
-import itertools, os, signal, sys
-sys.path[:0] = [{repository!r}, {tests!r}]
+import importlib, itertools, os, signal, sys
 import launch, nas.training.loop
-from test_commands import place
 nas.training.loop.CHECKPOINT_SECONDS = 0.0
-owner, name = place({target!r})
+owner, name = getattr(importlib.import_module({module!r}), {owner!r}), {name!r}
 calls, real = itertools.count(1), getattr(owner, name)
 def dies(*args):
     if next(calls) == 3:
@@ -266,11 +264,14 @@ launch.main()
 """
 
 
-def killed(line: str, folder: Path, target: str) -> None:
+Forked = Callable[[str, Path], int]
+
+
+def killed(forked: Forked, line: str, folder: Path, target: str) -> None:
     """Runs a command in a process that kills itself when it calls the target for the third time."""
-    code = KILLED.format(repository=str(REPOSITORY), tests=str(Path(__file__).parent), target=target, words=shlex.split(line))
-    ended = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=240)
-    assert ended.returncode == -signal.SIGKILL, ended
+    owner, name = place(target)
+    code = KILLED.format(module=owner.__module__, owner=owner.__name__, name=name, words=shlex.split(line))
+    assert forked(code, folder) == -signal.SIGKILL
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, target: str, call: int) -> None:
@@ -299,13 +300,13 @@ def assert_same_end(folder: Path, other: Path) -> None:
     assert results[0] == results[1]
 
 
-def test_killed_commands_end_as_if_they_had_not_been_killed(folder: Path, finished_once: Path) -> None:
-    killed(SEARCH, folder, STEP)  # in the supernet's training
+def test_killed_commands_end_as_if_they_had_not_been_killed(folder: Path, finished_once: Path, forked: Forked) -> None:
+    killed(forked, SEARCH, folder, STEP)  # in the supernet's training
     assert (folder / RUN / "supernet.pt").exists() and not (folder / RUN / "study.db").exists()
-    killed(SEARCH, folder, EVALUATE)  # among the evaluations
+    killed(forked, SEARCH, folder, EVALUATE)  # among the evaluations
     assert len(trials(folder, RUN, "1MMACs-evolution")) == 2 and not (folder / "runs/best.yaml").exists()
     succeed(SEARCH, folder)
-    killed(RETRAIN, folder, STEP)
+    killed(forked, RETRAIN, folder, STEP)
     assert not list(folder.glob("runs/retrain-*/result.yaml"))
     succeed(RETRAIN, folder)
     assert_same_end(folder, finished_once)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import shutil
 import signal
 import sqlite3
 import statistics
-import subprocess
-import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,22 +88,20 @@ def test_stopped_and_continued_equals_uninterrupted(sampler: str, tmp_path: Path
     assert len(seen) == len(set(seen)) == 24  # what was known was not evaluated again
 
 
-def test_killed_in_a_generation_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
+def test_killed_in_a_generation_and_continued_equals_uninterrupted(tmp_path: Path, forked: Callable[[str, Path], int]) -> None:
     script = textwrap.dedent("""
-        import os, signal, sys
+        import os, signal
         from pathlib import Path
         import tests.test_optuna_study as t
         def evaluate(architectures):
             for k, architecture in enumerate(architectures):
-                if k == int(sys.argv[2]):
+                if k == {position}:
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield t.Evaluation(t.accuracy_of(architecture))
-        t.run(Path(sys.argv[1]), evaluate=evaluate)
+        t.run(Path("b.db"), evaluate=evaluate)
     """)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     for position in (6, 4):  # in the first generation, and in the second
-        command = [sys.executable, "-c", script, str(tmp_path / "b.db"), str(position)]
-        assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+        assert forked(script.format(position=position), tmp_path) == -signal.SIGKILL
     assert (tmp_path / "b.db-wal").exists()
     run(tmp_path / "b.db")
     run(tmp_path / "a.db")
