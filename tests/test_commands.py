@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import pytest
 import torch
 from command_line import refused, run, succeed
 from PIL import Image
+from processes import forks
 from sklearn.datasets import load_digits
 
 from nas.machine import cores
@@ -265,6 +266,12 @@ launch.main()
 
 
 Forked = Callable[[str, Path], int]
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Forked]:
+    with forks() as run:
+        yield run
 
 
 def killed(forked: Forked, line: str, folder: Path, target: str) -> None:

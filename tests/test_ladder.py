@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from toy_space import FRAME
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture, Stage
 from nas.searching.ladder import BY_MODEL, Finalist, Ladder, Standing
-from tests.test_search import FRAME
 
 MIXERS = ("conv", "attention", "token_mlp", "s2_shift")
 RUNGS, IMAGES = 3, 1000

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +17,14 @@ import pytest
 import torch
 from errors import refused
 
+import nas.searching.tune as tune
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.runs.interrupt import Stopped
+from nas.searching.ray_workers import local_ray
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import Alone, Trained
-from nas.searching.tune import Climb, Job, train_beside
+from nas.searching.tune import Climb, Job, _Asked, _Training, train_beside
 from nas.training.recipe import Phase
 from nas.training.setting import Given, open_setting
 from tests.processes import REPOSITORY
@@ -142,14 +145,34 @@ def head_start(job: Job) -> float:
 
 
 @pytest.fixture(scope="module")
-def climbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def interrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three trainings to the end, in a Ray of their own, stopped when one has reached a rung."""
+    run = Run(opened(images, tmp_path_factory.mktemp("interrupted")), CLIMBERS[:3])
+    given = iter(run.jobs)
+    before = surroundings()
+    run(lambda: next(given, None), climb="all to the end", stop=lambda: bool(run.reports))
+    assert surroundings() == before, "signal handlers and environment are put back"
+    time_out = time.monotonic() + 10
+    while (living := run.processes & set(parents())) and time.monotonic() < time_out:
+        time.sleep(0.1)
+    assert run.processes and not living, "no process of Ray's is left behind"
+    return run
+
+
+@pytest.fixture(scope="module")
+def in_one_ray(interrupted: Run) -> Iterator[None]:
+    """One start of Ray for all that does not look at how it starts and ends; after the one that does."""
+    with local_ray(NUM), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "local_ray", lambda num: nullcontext())
+        yield
+
+
+@pytest.fixture(scope="module")
+def climbed(in_one_ray: None, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A ladder of eight networks and one that ends its worker."""
     run = Run(opened(images, tmp_path_factory.mktemp("climbed")), [*CLIMBERS[:2], DEATH, *CLIMBERS[2:]])
     given = iter(run.jobs)
-    before = surroundings()
-    run(lambda: next(given, None), climb="the best", head_start=head_start)
-    assert surroundings() == before, "signal handlers and environment are put back"
-    return run
+    return run(lambda: next(given, None), climb="the best", head_start=head_start)
 
 
 def third(values: list[float]) -> float:
@@ -195,36 +218,36 @@ def test_who_ends_a_worker_twice_has_failed_and_the_others_go_on(climbed: Run) -
 # ---- interrupted ---------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupt_loses_nothing_and_the_same_call_trains_what_is_missing(images: Path, tmp_path: Path) -> None:
-    """Each goes on by a rung where that is wanted, and then to the end."""
-    alone = opened(images, tmp_path / "beside")
-    jobs = CLIMBERS[:3]
-    first = Run(alone, jobs)
+def test_an_interrupt_leaves_whole_rungs_and_nothing_of_rays(interrupted: Run) -> None:
+    assert isinstance(interrupted.error, Stopped), interrupted.error
+    known = {job: interrupted.alone.known(*job) for job in interrupted.jobs}
+    assert known[interrupted.reports[0].job].rungs and any(each.ended is None for each in known.values())
+
+
+def climb_here(alone: Alone, jobs: Sequence[Job], climb: Climb, halt: Path) -> list[int]:
+    """What a worker does with each of the jobs, in this process, and how many rungs of the ladder each has reached then."""
+    asked, worker = _Asked(lambda: next(given, None), lambda job: None, alone, lambda job: 0.0), object.__new__(_Training)
     given = iter(jobs)
-    first(lambda: next(given, None), climb="all to the end", stop=lambda: bool(first.reports))
-    assert isinstance(first.error, Stopped), first.error
-    time_out = time.monotonic() + 10
-    while (living := first.processes & set(parents())) and time.monotonic() < time_out:
-        time.sleep(0.1)
-    assert first.processes and not living, "no process of Ray's is left behind"
+    while isinstance(config := asked.suggest("one"), dict):
+        worker.setup(config, alone, torch.get_num_threads(), halt, climb)
+        while not worker.step()["done"]:
+            pass
+    return [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs]
+
+
+def test_the_same_call_trains_what_is_missing_as_far_as_each_is_to_come(
+    interrupted: Run, in_one_ray: None, images: Path, tmp_path: Path
+) -> None:
+    """Each goes on by a rung where that is wanted, and then to the end."""
+    alone, jobs = interrupted.alone, interrupted.jobs
     known = {job: alone.known(*job) for job in jobs}
-    assert known[first.reports[0].job].rungs and any(each.ended is None for each in known.values())
-
     reached = [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs]
-    rung, given = Run(alone, jobs), iter(jobs)
-    rung(lambda: next(given, None), climb="all a rung")
-    assert rung.error is None
-    assert [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs] == [min(3, at + 1) for at in reached]
+    assert climb_here(alone, jobs, "all a rung", tmp_path / "halt") == [min(3, at + 1) for at in reached]
+    assert climb_here(alone, jobs, "all but the end", tmp_path / "halt") == [max(2, min(3, at + 1)) for at in reached]
 
-    high, given = Run(alone, jobs), iter(jobs)
-    high(lambda: next(given, None), climb="all but the end")
-    assert [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs] == [
-        max(2, min(3, at + 1)) for at in reached
-    ]
-
-    second, given = Run(alone, jobs), iter(jobs)
-    second(lambda: next(given, None), climb="all to the end")
-    assert second.error is None
+    again, given = Run(alone, jobs), iter(jobs)
+    again(lambda: next(given, None), climb="all to the end")
+    assert again.error is None
     expected = opened(images, tmp_path / "here")
     for job in jobs:
         assert set(known[job].rungs) <= set(alone.known(*job).rungs)
