@@ -1,5 +1,6 @@
 """Lets tests import the modules beside them (`references`, `tracing`), whichever way pytest imports the tests."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -16,6 +17,8 @@ let_threads_sleep()  # before any test imports torch, as the command line does
 # Before any test imports `datasets`: its cache of the sets that tests write, and no calls to the outside.
 _cache = tempfile.TemporaryDirectory(prefix="datasets-cache-")
 os.environ |= {"HF_DATASETS_CACHE": _cache.name, "HF_HUB_OFFLINE": "1"}
+os.fsync = lambda descriptor: None  # thousands of waits for the disk; no test cuts the power, and who looks at the call puts its own here
+gc.set_threshold(10_000)  # of allocations, not 700: a look at all that 3,000 tests and their modules keep takes a quarter of a second
 
 
 @pytest.fixture
