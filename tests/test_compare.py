@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -374,6 +375,14 @@ def test_the_picture_has_a_dot_for_each_seed_and_a_bar_at_each_mean(compared: Co
     assert {(kind, round(x, 6), y) for kind, x, y in points} == expected
     assert ["1.00 MMACs" in label.get_text() for label in axes.get_yticklabels()] == [True] * 3
     assert (compared.folder / "runs/compared/comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_of_a_comparison_says_what_the_command_said(compared: Compared) -> None:
+    succeed("report compared", compared.folder)
+    told = html.unescape((compared.folder / "runs/compared/report.html").read_text())
+    lines = [line for line in table_of(compared.outcome.out) if not line.startswith(("Behind +-", "Written to"))]
+    assert len(lines) > 8 and all(line in told for line in lines), "the table and the sentence"
+    assert told.count("<img") == 1 and "Unfinished" not in told
 
 
 def test_a_table_says_what_does_not_fit() -> None:

@@ -13,9 +13,12 @@ import pytest
 from command_line import refused, succeed
 from PIL import Image
 
+from nas.cost import cost
 from nas.networks.architecture import Architecture, Frame, Stage, read_architecture
 from nas.networks.mixers import mixer_names
-from nas.published.presets import read_preset
+from nas.published.presets import read_preset, read_presets
+from nas.quantities import format_quantity
+from nas.reporting import gallery
 from nas.reporting.drawings import INK, as_text, color, draw, ink_on, letters
 
 MIXED = Architecture(
@@ -94,6 +97,53 @@ def test_colour_blind_readers_tell_mixers_apart(eye: str) -> None:
     for one, other in itertools.combinations(mixer_names(), 2):
         assert np.linalg.norm(seen(one) - seen(other)) > 0.12, (one, other)
     assert len({letters(mixer) for mixer in mixer_names()}) == len(list(mixer_names())), "and by the letters"
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def words(svg: bytes, name: str) -> str:
+    """What is written in the group of a network."""
+    (group,) = (each for each in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}g") if each.get("id") == name)
+    return " | ".join("".join(each.itertext()) for each in group.iter("{http://www.w3.org/2000/svg}text"))
+
+
+@pytest.mark.parametrize("family", gallery.FAMILIES)
+def test_the_gallery_shows_the_published_networks_as_they_are(family: str) -> None:
+    svg = (DOCS / "pictures" / f"{family.lower()}.svg").read_bytes()
+    wanted = [each for each in read_presets() if each.published.system.removesuffix("v2") == family]
+    shown = re.findall(rb'id="network ([0-9a-f]+)"', svg)
+    assert [each.decode() for each in shown] == [each.architecture.key for each in wanted], "python launch.py presets --gallery docs"
+    for each in wanted:
+        name, stages = f"network {each.architecture.key}", each.architecture.stages
+        assert [mixer for mixer, _ in boxes(svg, name)] == [mixer for stage in stages for mixer in stage.mixers]
+        macs, params, _ = cost(each.architecture)
+        said = words(svg, name)
+        assert (
+            f"{each.published.name} ({each.name})" in said
+            and f"{format_quantity('macs', macs)}, {format_quantity('params', params)}" in said
+        )
+    for mixer in {mixer for each in wanted for stage in each.architecture.stages for mixer in stage.mixers}:
+        fills = re.findall(rf'id="block {mixer}">\s*<path [^>]*fill: (#[0-9a-f]+)', svg.decode())
+        assert {*fills} == {color(mixer).lower()}
+
+
+def test_the_gallery_is_as_the_command_writes_it() -> None:
+    assert gallery.page() == (DOCS / "gallery.md").read_text(encoding="utf-8"), "python launch.py presets --gallery docs"
+    assert {path.stem for path in (DOCS / "pictures").glob("*.svg")} >= {each.lower() for each in gallery.FAMILIES}
+    made, there = gallery.drawn("AS-MLP"), (DOCS / "pictures/as-mlp.svg").read_bytes()
+    for key in re.findall(rb'id="(network [0-9a-f]+)"', made):
+        (one, high), (other, higher) = (zip(*boxes(svg, key.decode()), strict=True) for svg in (made, there))
+        assert one == other
+        np.testing.assert_allclose(high, higher, rtol=1e-3)
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))])
+def test_pictures_that_a_page_shows_are_there_and_small(page: str) -> None:
+    path = DOCS.parent / page
+    for address in re.findall(r'!\[[^\]]*\]\(([^)]+)\)|<img src="([^"]+)"', path.read_text(encoding="utf-8")):
+        shown = path.parent / "".join(address)
+        assert shown.exists() and (shown.suffix == ".svg" or shown.stat().st_size < 400_000), shown
 
 
 def test_the_command_draws_files_presets_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

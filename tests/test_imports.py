@@ -37,7 +37,7 @@ FILES = {
 }
 # Package -> the only modules that may import it.
 HEAVY = {
-    "optuna": {"nas.searching.optuna_study", "nas.searching.dashboard"},
+    "optuna": {"nas.searching.optuna_study", "nas.searching.finalist_study", "nas.searching.dashboard"},
     "optuna_dashboard": {"nas.searching.dashboard"},
     "jinja2": {"nas.reporting.page"},
     "ray": {"nas.searching.ray_workers", "nas.searching.tune"},

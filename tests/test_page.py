@@ -5,26 +5,38 @@ from __future__ import annotations
 import base64
 import html.parser
 import json
+import random
 import re
 import shutil
-import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from browser import CHROMIUM, Browser, open_browser
 from command_line import refused, succeed
+from matplotlib.colors import to_hex, to_rgba
+from matplotlib.text import Text
 from processes import another_process
 from recording import write_images
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
+from nas.reporting import figures
+from nas.reporting.drawings import INK, color
 from nas.reporting.notes import tellings
+from nas.reporting.rankings import picture
 from nas.runs.folder import Run
+from nas.runs.records import digest
 from nas.searching.dashboard import tell
+from nas.searching.fidelity import SCORES, figures_of
+from nas.searching.finalist_study import write_finalists
 from nas.searching.story import read_story
-from nas.yaml_files import read_yaml
+from nas.yaml_files import read_yaml, write_yaml
 
 SPACE = """
 format: search space 1
@@ -40,44 +52,82 @@ search: {trials: 8, population: 4, batch_size: 12}
 retrain: {steps: 4, batch_size: 8, lr: 1.0e-3}
 """
 WITH = "--device cpu --data images --recipe plain.yaml --space tiny.yaml"
-FIRST, SECOND = "200kMACs-evolution", "150kMACs-random"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: the pages were not looked at")
+FIRST, SECOND = "200kMACs-evolution", "150kMACs-12kparams-random"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two searches, the first with a ladder in its records: two networks drawn by hand, one of them left behind, and the winner."""
+    """A run of two searches, the second under two budgets, the first with a ladder in its records: two networks drawn by hand that were left behind,
+    the winner, and one that was better but, say, too slow."""
     folder = tmp_path_factory.mktemp("told")
     write_images(folder / "images")
     (folder / "tiny.yaml").write_text(SPACE)
     (folder / "plain.yaml").write_text(RECIPE)
     succeed(f"search {WITH} --budget 200kMACs --run found", folder)
-    succeed("search --device cpu --budget 150kMACs --sampler random --run found", folder)
-    add_ladder(
-        Run("found", folder / "runs"), Architecture.from_dict(read_yaml(folder / f"runs/found/{FIRST}.yaml")["architecture"], "winner")
-    )
+    succeed("search --device cpu --budget 150kMACs --budget 12kparams --sampler random --run found", folder)
+    add_ladder(Run("found", folder / "runs"))
+    add_ranking(folder / "runs/found")
     return folder
 
 
-def add_ladder(run: Run, winner: Architecture) -> None:
+def add_ladder(run: Run) -> None:
+    path = run.folder / f"{FIRST}.yaml"
+    entries = read_yaml(path)
+    winner = Architecture.from_dict(entries["architecture"], "winner")
+    write_yaml(path, {**entries, "found": {**entries["found"], "accuracy_alone": 0.7, "epochs_alone": 1.0}})
+    searches = run.recorded()["searches"]
+    run.record(searches={**searches, FIRST: {**searches[FIRST], "winner": digest(path)}})
+    slow = {"width": 16, "mixers": ["conv"], "mlp_ratio": 2.0, "cpe": False, "sharing": False, "kernel": 3}
     for name, architecture, rungs, ended in (
         ("conv", other("conv"), {6: 0.4, 18: 0.5}, None), ("s2_shift", other("s2_shift"), {6: 0.3}, None), ("model", winner, {6: 0.35, 18: 0.55}, 0.7),
+        ("variety", of_one_stage(slow), {6: 0.35, 18: 0.6}, 0.72),
     ):  # fmt: skip
         place = Run(f"{architecture.key}-01234567-0", run.folder / "alone")
         for step, accuracy in rungs.items():
             place.log("alone rung", step=step, accuracy=accuracy)
         if ended:
             (place.folder / "result.json").write_text(json.dumps({"accuracy": ended, "failure": None}))
-        told = {"study": FIRST, "schedule": "01234567", "origin": name, "architecture": architecture.to_dict(), "by_hand": name != "model"}
+        told = {
+            "study": FIRST,
+            "schedule": "01234567",
+            "origin": name,
+            "architecture": architecture.to_dict(),
+            "by_hand": name not in ("model", "variety"),
+        }
         run.log("finalist", **told, supernet=0.45, fine_tuned=None, key=architecture.key)
+
+
+def add_ranking(folder: Path) -> None:
+    draw = random.Random(0)
+    stages = [{"stages": [{"mixers": [mixer] * depth}]} for mixer in ("conv", "s2_shift") for depth in range(1, 7)]
+    networks = [{"key": str(i), "architecture": each, "retrained": [draw.random()]} for i, each in enumerate(stages)]
+    entries = {"networks": [{**each, **{name: draw.random() for name in SCORES}} for each in networks]}
+    settings = {"space": "tiny", "data": "images", "budgets": ["200kMACs"], "epochs": 2}
+    found = {**entries, **figures_of(entries, 20), "settings": settings, "seconds": {"trainings": 1.0}}
+    (folder / "fidelity-200kMACs.json").write_text(json.dumps(found))
 
 
 def other(mixer: str) -> Architecture:
     stage = {"width": 32, "mixers": [mixer, mixer], "mlp_ratio": 2.0, "cpe": False, "sharing": False} | (
         {"kernel": 3} if mixer == "conv" else {}
     )
-    return Architecture.from_dict({"frame": {"resolution": 16, "channels": 1, "classes": 4}, "patch": 4, "stages": [stage]}, mixer)
+    return of_one_stage(stage)
+
+
+def of_one_stage(stage: dict[str, Any]) -> Architecture:
+    return Architecture.from_dict({"frame": {"resolution": 16, "channels": 1, "classes": 4}, "patch": 4, "stages": [stage]}, "a test")
+
+
+@pytest.fixture(scope="module")
+def reports(folder: Path) -> dict[str, Path]:
+    """The pages of that run, of the same run before it had a winner, and of one whose supernet is in training."""
+    record = read_yaml(folder / "runs/found/run.yaml")
+    Run("begun", folder / "runs").record(supernet=record["supernet"])
+    shutil.copytree(folder / "runs/found", folder / "runs/half")
+    Run("half", folder / "runs").record(searches={})
+    for name in ("found", "half", "begun"):
+        assert f"runs/{name}/report.html" in succeed(f"report {name}", folder)
+    return {name: folder / "runs" / name / "report.html" for name in ("found", "half", "begun")}
 
 
 class Page(html.parser.HTMLParser):
@@ -112,11 +162,10 @@ class Page(html.parser.HTMLParser):
             self.tables[-1][-1][-1] += data
 
 
-def test_the_report_tells_the_records_and_needs_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = succeed("report found", folder)
-    path = folder / "runs/found/report.html"
-    assert str(path.relative_to(folder)) in said
-    text = path.read_text()
+def test_the_report_tells_the_records_and_needs_nothing_else(
+    folder: Path, reports: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = reports["found"].read_text()
     page = Page(text)
     assert len(text) < 700_000 and all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
     assert "http" not in re.sub(r"data:[^\"]*", "", text), "nothing is fetched from elsewhere"
@@ -124,7 +173,7 @@ def test_the_report_tells_the_records_and_needs_nothing_else(folder: Path, monke
     winner = read_yaml(folder / f"runs/found/{FIRST}.yaml")
     (ladder,) = (table for table in page.tables if "from" in table[0] and "steps" in table[0])
     rows = {row[1]: dict(zip(ladder[0], row, strict=True)) for row in ladder[1:]}
-    assert [row[1] for row in ladder[1:]] == ["model", "conv", "s2_shift"], "the winner first, then by how far they came"
+    assert [row[1] for row in ladder[1:]] == ["model", "variety", "conv", "s2_shift"], "the winner first, then by how far they came"
     assert (rows["model"]["accuracy"], rows["model"]["steps"], rows["conv"]["accuracy"], rows["conv"]["steps"]) == (
         "70.00%",
         "to the end",
@@ -135,21 +184,57 @@ def test_the_report_tells_the_records_and_needs_nothing_else(folder: Path, monke
     assert f"{winner['found']['accuracy_supernet']:.2%}" in text and FIRST in text and SECOND in text
     monkeypatch.chdir(folder)
     story = read_story(folder / "runs/found")
+    assert text.count("against multiply-adds") == 4 and text.count("against parameters") == 2, "a front for each budget, and what it shows"
     best = next(table for table in page.tables if "proposed by" in table[0])
     assert [row[0] for row in best[1:]] == [each.architecture.key for each in story.searches[FIRST].in_band][:25]
 
 
-def test_a_run_that_has_not_ended_is_told_as_far_as_it_is(folder: Path) -> None:
-    run = Run("begun", folder / "runs")
-    record = read_yaml(folder / "runs/found/run.yaml")
-    run.record(supernet=record["supernet"])
-    succeed("report begun", folder)
-    assert "Unfinished: the supernet is still in training" in (run.folder / "report.html").read_text()
-    shutil.copytree(folder / "runs/found", folder / "runs/half")
-    half = Run("half", folder / "runs")
-    half.record(searches={})
-    succeed("report half --out half.html", folder)
-    assert (folder / "half.html").read_text().count("has no winner yet") == 2
+def test_a_front_for_each_budget_and_nothing_written_over_a_point(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    search = read_story(folder / "runs/found").searches[SECOND]
+    assert search.limited == ["macs", "params"]
+    for quantity, limit in (("macs", 150_000), ("params", 12_000)):
+        figure = figures.front(search, quantity)
+        figure.draw_without_rendering()
+        (axes,), drawn = figure.axes, {line.get_gid(): line for line in figure.axes[0].lines}
+        wanted = [
+            (getattr(cost(each.architecture), quantity), 100 * each.accuracy) for each in search.candidates if each.accuracy is not None
+        ]
+        np.testing.assert_allclose(sorted(zip(*drawn["evaluated"].get_data(), strict=True)), sorted(wanted))
+        assert next(each for each in axes.patches if each.get_gid() == "over budget").get_x() == limit
+        in_view = [axes.get_xlim()[0] <= value <= limit < axes.get_xlim()[1] for value, _ in wanted]
+        assert sum(in_view) >= len(search.in_band) > 0
+        (legend,) = figure.legends
+        assert not legend.get_window_extent().overlaps(axes.get_tightbbox())
+
+
+def test_the_picture_of_a_ranking_has_each_network_and_says_how_sure_it_is(folder: Path) -> None:
+    found = json.loads((folder / "runs/found/fidelity-200kMACs.json").read_text())
+    figure = picture(found)
+    for axes, score in zip(figure.axes[:3], ("supernet", "fine_tuned", "ninth"), strict=True):
+        points = [tuple(point) for group in axes.collections for point in group.get_offsets()]
+        wanted = [(100 * each[score], 100 * each["retrained"][0]) for each in found["networks"]]
+        np.testing.assert_allclose(sorted(points), sorted(wanted))
+        assert "{:+.2f} [{:+.2f}, {:+.2f}]".format(*found["figures"][score]["tau"]) in axes.get_title()
+        assert [group.get_facecolor()[0].tolist() for group in axes.collections] == [
+            list(to_rgba(color(mixer))) for mixer in ("conv", "s2_shift")
+        ]
+
+
+def test_every_word_of_a_picture_can_be_read_on_white_and_on_black(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    story = read_story(folder / "runs/found")
+    search = story.searches[FIRST]
+    shown = [figures.front(search, "macs"), figures.ladder(search), figures.mixers(search), figures.importance({"a": 1.0}, "points")]
+    shown += [figures.curves(story.curve, story.losses), *map(picture, story.rankings.values())]
+    words = [each for figure in shown for each in figure.findobj(Text) if each.get_text().strip()]
+    assert len(words) > 60 and {to_hex(each.get_color()) for each in words} == {INK.lower()}
+
+
+def test_a_run_that_has_not_ended_is_told_as_far_as_it_is(folder: Path, reports: dict[str, Path]) -> None:
+    assert "Unfinished: the supernet is still in training" in reports["begun"].read_text()
+    text = reports["half"].read_text()
+    assert text.count("has no winner yet") == 2 and "proposed by" in text and "50.00%" in text
     assert "no run" in refused("report nowhere", folder) and "no study" in refused("dashboard begun", folder)
 
 
@@ -170,24 +255,41 @@ def test_what_others_wrote_is_text_in_the_page(folder: Path) -> None:
     assert "<script>alert(1)" not in text and text.count("<script>") == 1
 
 
-def in_browser(page: Path, script: str, width: int) -> str:
-    """What a script says of a page that chromium shows at a width; its errors count as what it says."""
-    copy = page.with_name(f"looked-{width}.html")
-    errors = "<script>window.onerror = text => { document.title = 'error: ' + text; };</script>"
-    copy.write_text(page.read_text().replace("<head>", f"<head>{errors}") + f"<script>document.title = String({script});</script>")
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--dump-dom", copy.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    return re.findall(r"<title>(.*?)</title>", shown)[0]
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: the pages were not looked at")
+    with open_browser() as browser:
+        yield browser
 
 
-@browser
-def test_the_report_can_be_read_on_a_telephone_and_its_tables_sort(folder: Path) -> None:
-    succeed("report found --out page.html", folder)
-    wide = "[document.documentElement.scrollWidth <= innerWidth, [...document.images].every(i => i.complete && i.naturalWidth > 0)]"
-    assert in_browser(folder / "page.html", wide, 390) == "true,true"
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("name", ["found", "half", "begun"])
+def test_a_report_can_be_read_in_a_browser(
+    name: str, width: int, scheme: Literal["light", "dark"], reports: dict[str, Path], chromium: Browser
+) -> None:
+    chromium.open(reports[name].as_uri(), width, scheme)
+    assert [address for address in chromium.fetched if not address.startswith("data:")] == [reports[name].as_uri()]
+    assert not chromium.complaints
+    assert chromium.ask("innerWidth") == width >= chromium.ask("document.documentElement.scrollWidth"), "nothing stands out to the right"
+    pictures = chromium.ask("[...document.images].map(each => each.complete && each.naturalWidth > 0 && each.width / each.naturalWidth)")
+    assert all(share >= 0.7 for share in pictures) and len(pictures) == (
+        0 if name == "begun" else len(Page(reports[name].read_text()).pictures)
+    )
+    ink, paper = (chromium.ask(f"getComputedStyle(document.body).{each}") for each in ("color", "backgroundColor"))
+    assert (sum(map(int, re.findall(r"\d+", ink))) > sum(map(int, re.findall(r"\d+", paper)))) == (scheme == "dark")
+
+
+def test_tables_sort_by_what_they_mean(reports: dict[str, Path], chromium: Browser) -> None:
+    chromium.open(reports["found"].as_uri())
     table = "[...document.querySelectorAll('table')].find(t => t.rows[0].textContent.includes('steps'))"
-    order = f"(() => {{ const t = {table}; t.rows[0].cells[7].click(); t.rows[0].cells[7].click(); return [...t.tBodies[0].rows].map(r => r.cells[7].textContent); }})()"
-    assert in_browser(folder / "page.html", order, 1200) == "30.00%,50.00%,70.00%"
+    for column, wanted in ((2, ["30.00%", "50.00%", "70.00%", "72.00%"]), (3, ["6", "18", "to the end", "to the end"])):
+        script = (
+            "const [t, c] = [%s, %d]; t.rows[0].cells[c].click(); const down = [...t.tBodies[0].rows].map(r => r.cells[c].textContent);"
+        )
+        again = "t.rows[0].cells[c].click(); return [down, [...t.tBodies[0].rows].map(r => r.cells[c].textContent)];"
+        assert chromium.ask(f"(() => {{ {script % (table, column)} {again} }})()") == [wanted[::-1], wanted]
 
 
 def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,47 +300,67 @@ def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(fo
     monkeypatch.chdir(folder)
     shutil.copytree(folder / "runs/found", folder / "runs/shown")
     study, artifacts = folder / "runs/shown/study.db", folder / "runs/shown/artifacts"
-    told = tellings(read_story(folder / "runs/shown"))
+    read = read_story(folder / "runs/shown")
+    told, first = tellings(read), read.searches[FIRST]
     for _ in range(2):
+        write_finalists(study, FIRST, read.space, first.ladder, first.winner.architecture.key if first.winner else "")
         tell(study, artifacts, told)
     storage = optuna.storages.RDBStorage(f"sqlite:///{study}")
     loaded = optuna.load_study(study_name=FIRST, storage=storage)
     metas = {meta.artifact_id: meta.filename for meta in get_all_artifact_meta(loaded, storage=storage)}
-    assert sorted(metas.values()) == sorted(told[FIRST].pictures) and {"front.svg", "ladder.svg", "mixers.svg"} < set(metas.values()), (
-        "once"
-    )
+    assert sorted(metas.values()) == sorted(told[FIRST].pictures) and {"front-macs.svg", "ladder.svg", "mixers.svg"} < set(
+        metas.values()
+    ), "once"
     note = get_note(loaded)
+    winner = Architecture.from_dict(read_yaml(folder / f"runs/found/{FIRST}.yaml")["architecture"], "winner")
+    assert note.startswith(f"**The winner is {winner.key}**") and "70.00%" in note.splitlines()[2]
     shown = [metas[address] for address in re.findall(r"\(/artifacts/\d+/([0-9a-f-]+)\)", note)]
-    assert {"front.svg", "ladder.svg", "mixers.svg"} < set(shown) and "{" not in note and "70.00%" in note
-    story = read_story(folder / "runs/shown").searches[FIRST]
-    best = story.in_band[0]
+    assert {"front-macs.svg", "ladder.svg", "mixers.svg", "fidelity-200kMACs.svg"} < set(shown) and "{" not in note and "70.00%" in note
+    searches = read_story(folder / "runs/shown").searches
+    assert list(searches) == [FIRST, SECOND], "that of the finalists is none"
+    best = searches[FIRST].in_band[0]
     trial = optuna.trial.Trial(loaded, loaded.get_trials()[best.number]._trial_id)
     assert f"{best.accuracy:.2%}" in get_note(trial) and "place 1 of" in get_note(trial) and "retrain" in get_note(trial)
+    finalists = optuna.load_study(study_name=f"{FIRST}-finalists", storage=storage)
+    assert finalists._study_id == 3, "written once"
+    shown = [(each.user_attrs["origin"], each.state.name, each.value or each.intermediate_values) for each in finalists.trials]
+    behind = [("conv", "PRUNED", {6: 0.4, 18: 0.5}), ("s2_shift", "PRUNED", {6: 0.3})]
+    assert shown == [("model", "COMPLETE", 0.7), ("variety", "COMPLETE", 0.72), *behind], "the winner first"
+    assert [each.user_attrs.get("winner") for each in finalists.trials] == [True, None, None, None]
+    notes = [get_note(optuna.trial.Trial(finalists, each._trial_id)) for each in finalists.trials]
+    assert [text in note for text, note in zip(("winner", "72.00%", "50.00%", "30.00%"), notes, strict=True)] == [True] * 4
     assert set(metas) <= {path.name for path in artifacts.iterdir()} and len(list(artifacts.iterdir())) == sum(
         len(each.pictures) for each in told.values()
     )
 
 
-@browser
-def test_the_dashboard_opens_in_a_browser(folder: Path) -> None:
+def test_the_dashboard_opens_in_a_browser(folder: Path, chromium: Browser) -> None:
     shutil.copytree(folder / "runs/found", folder / "runs/opened")
     start = f"os.chdir({str(folder)!r}); sys.argv = ['launch.py', 'dashboard', 'opened', '--port', '8765']; launch.main()"
     code = f"import os, sys, launch; print('ready', flush=True); {start}"
     with another_process(code) as process:
-        for _ in range(200):
+        for _ in range(400):
             try:
-                urllib.request.urlopen("http://127.0.0.1:8765/api/studies", timeout=5).read()
+                studies = json.loads(urllib.request.urlopen("http://127.0.0.1:8765/api/studies", timeout=5).read())["study_summaries"]
                 break
             except OSError:
-                time.sleep(0.2)
+                time.sleep(0.1)
         else:
             pytest.fail("no dashboard within 40 seconds")
         assert "in use" in refused("dashboard opened --port 8765", folder)
-        command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=15000", "--dump-dom"]
-        shown = subprocess.run(
-            [*command, "http://127.0.0.1:8765/dashboard/studies/1/note"], capture_output=True, text=True, timeout=120, check=True
-        ).stdout
-        assert "The winner is" in shown and len(re.findall(r"<img[^>]*artifacts", shown)) >= 4
+        ids = {each["study_name"]: each["study_id"] for each in studies}
+        assert set(ids) == {FIRST, SECOND, f"{FIRST}-finalists"}
+        site = "http://127.0.0.1:8765/dashboard/studies"
+        chromium.open(f"{site}/{ids[FIRST]}/note")
+        chromium.until("document.body.innerText.includes('The winner is')")
+        assert chromium.until("[...document.images].filter(each => each.naturalWidth > 0 && each.src.includes('artifacts')).length >= 4")
+        trial = chromium.ask("[...document.links].find(each => each.innerText === 'open').href")
+        assert trial == f"{site}/{ids[f'{FIRST}-finalists']}/trials?numbers=0"
+        told = [*chromium.fetched], [*chromium.complaints]
+        chromium.open(trial)
+        chromium.until("/Trial 0[^]*winner [0-9a-f]{12}[^]*70.00% trained alone/.test(document.body.innerText)")
+        assert all(each.startswith(("http://127.0.0.1:8765/", "data:")) for each in (*told[0], *chromium.fetched))
+        assert not told[1] and not chromium.complaints
         process.kill()
 
 
@@ -258,6 +380,9 @@ def test_a_winner_for_another_budget_is_the_best_that_was_looked_at(folder: Path
         assert f"{max(other.accuracy or 0.0 for other in there):.2%} with the supernet's weights" in said
     picked = folder / "runs/found" / re.findall(r"picked-\S+yaml", said)[0]
     assert read_yaml(picked)["costs"]["macs"] <= limit
-    succeed(f"retrain {picked} --device cpu", folder)
+    succeed(f"retrain {picked} --device cpu --run alone", folder)
+    succeed("report alone", folder)
+    text, result = (folder / "runs/alone/report.html").read_text(), read_yaml(folder / "runs/alone/result.yaml")["result"]
+    assert f"Test accuracy: {result['test_accuracy']:.2%} of {result['test_images']} images" in text and text.count("<img") == 2
     told = refused("pick found --budget 1kMACs", folder)
     assert "none of the" in told and "search --run found --budget 1kMACs" in told

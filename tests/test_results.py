@@ -47,6 +47,20 @@ def test_the_ladder_of_the_search_is_printed_as_it_was_recorded() -> None:
     assert f"leads plain convolution by {100 * (max(best.values()) - conv):.2f} points" in TEXT
 
 
+def test_the_winner_that_readme_shows_is_that_of_the_search() -> None:
+    raw = json.loads((DOCS / "results/search-cifar10-5MMACs.json").read_text())
+    svg = (DOCS / "pictures/winner.svg").read_text()
+    best = {each["origin"]: each for each in raw["finalists"] if each["accuracy"]}  # drawn by hand: neither "model" nor "supernet"
+    by_hand = max(
+        (each for origin, each in best.items() if origin not in ("model", "supernet", "variety")), key=lambda each: each["accuracy"]
+    )
+    chosen = next(each for each in raw["finalists"] if each["key"] == raw["settings"]["chosen"])
+    assert re.findall(r'id="network ([0-9a-f]+)"', svg) == [chosen["key"], by_hand["key"]]
+    mixers = [mixer for each in (chosen, by_hand) for stage in each["architecture"]["stages"] for mixer in stage["mixers"]]
+    assert re.findall(r'id="block (\w+)"', svg) == mixers
+    assert re.findall(r"(\S+%) of the held-out", svg) == [percent(each["accuracy"]) for each in (chosen, by_hand)]
+
+
 LADDER = "network | from | MACs | supernet | 2 epochs alone | 5 epochs | 15 epochs"
 BY_HAND = {"d4d7e837395f": "78.6", "b99e9afc011b": "78.7"}
 TRUTH = "network of the truth | supernet | 2 epochs | 5 epochs | 10 epochs | 20 epochs"

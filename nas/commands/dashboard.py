@@ -19,6 +19,7 @@ def dashboard(run: str | None, port: int) -> int:
     from nas.reporting.notes import tellings
     from nas.runs.folder import Run, run_folder
     from nas.searching.dashboard import HOST, check_port, serve, tell
+    from nas.searching.finalist_study import write_finalists
     from nas.searching.search_run import STUDY_FILE
     from nas.searching.story import read_story
 
@@ -29,7 +30,10 @@ def dashboard(run: str | None, port: int) -> int:
     check_port(port)
     try:
         with Run(folder.name, folder.parent).lock():
-            tell(study, artifacts, tellings(read_story(folder)))
+            story = read_story(folder)
+            for search in story.searches.values():
+                write_finalists(study, search.name, story.space, search.ladder, search.winner.architecture.key if search.winner else "")
+            tell(study, artifacts, tellings(story))
     except ValueError as error:
         if "in use by" not in str(error):
             raise

@@ -43,6 +43,7 @@ def _looks(story: Story) -> Iterator[tuple[str, bytes]]:
     from nas.data import open_data
     from nas.networks.trained import load_network
     from nas.reporting import figures
+    from nas.reporting.drawings import save
     from nas.training.answers import some_images
     from nas.training.looking import mixing_fields, receptive_fields
 
@@ -54,4 +55,4 @@ def _looks(story: Story) -> Iterator[tuple[str, bytes]]:
                 network = load_network(weights)
                 images = some_images(network, open_data(record.data, Path(record.data_root) if record.data_root else None), LOOKED_AT)
                 fields = receptive_fields(network, images), mixing_fields(network, images)
-                yield name, figures.save(figures.looking(*fields, network.architecture), "svg")
+                yield name, save(figures.looking(*fields, network.architecture), "svg")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.quantities import format_quantity
+from nas.reporting.drawings import INK, save
+from nas.reporting.figures import plain
 from nas.searching.comparison import ASKED, PATTERN, PRESET, RANDOM, WINNER, Lead, Standing, standings
 
 COLORS = {
@@ -103,7 +104,7 @@ def picture(networks: Sequence[Mapping[str, Any]], title: str) -> Any:
     labels = ["\n".join(textwrap.wrap(f"{row.label} ({format_quantity('macs', row.entry['macs'])})", 42)) for row in rows]
     lines = sum(1 + 0.5 * label.count("\n") for label in labels)
     figure = Figure(figsize=(9, 1.9 + 0.36 * lines), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    axes = plain(figure.add_subplot())
     kinds = [next(kind for kind in COLORS if row.is_a(kind)) for row in rows]
     for y, (row, kind) in enumerate(zip(rows, kinds, strict=True)):
         there = [100 * each for each in row.entry["accuracies"] if each is not None]
@@ -122,17 +123,15 @@ def picture(networks: Sequence[Mapping[str, Any]], title: str) -> Any:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.margins(x=0.05)
     axes.grid(axis="x", alpha=0.3)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("test accuracy, %: a dot for each seed, a bar at the mean")
-    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
     shown = [Line2D([], [], marker="o", ls="", color=COLORS[kind], label=CALLED[kind]) for kind in COLORS if kind in kinds]
-    figure.legend(handles=shown, loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9)
+    figure.legend(handles=shown, loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9, labelcolor=INK)
     return figure
 
 
 def png(networks: Sequence[Mapping[str, Any]], title: str) -> bytes:
     """The picture as a file's content."""
-    buffer = io.BytesIO()
-    picture(networks, title).savefig(buffer, format="png")
-    return buffer.getvalue()
+    return save(picture(networks, title), "png")

@@ -15,6 +15,7 @@ from nas.quantities import format_quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers tell apart (https://jfly.uni-koeln.de/color/), a brown and a grey; the letters in a box say
 # the same. A mixer of one's own gets one of `SPARE`.
@@ -32,7 +33,10 @@ Form = Literal["svg", "png"]
 BLOCK, GAP, BETWEEN = 0.5, 0.08, 0.42  # width of a box, and what is between boxes and between stages, in inches
 TALLEST, LOWEST = 0.95, 0.22  # of a box
 WIDEST = 11.0  # of a picture; deeper networks have narrower boxes
-LETTERED = 0.3  # width of a box that has room for letters; of narrower ones the middle one of a run has them
+SLOT = 0.75  # room for what is written under a stage
+LETTERED = 0.3  # width of a box that has room for letters; narrower ones of one mixer have them together, if they have room
+LETTER = 0.08  # width of one
+FONTS = ["DejaVu Sans", "Verdana", "Arial"]  # of words in an SVG: the one they were measured in is the widest
 ROW, MIDDLE = 1.95, 0.95  # height of one architecture with what is written about it, and of the middle of its boxes in it
 
 
@@ -55,42 +59,59 @@ def ink_on(fill: str) -> str:
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#FFFFFF"  # where both contrasts are equal
 
 
-def draw(networks: Mapping[str, Architecture], form: Form) -> bytes:
-    """The picture of one network or of several, one below the other and to one scale, each under its name; a file's content.
-
-    The background is transparent. An SVG of the same networks is the same file.
-    """
+def save(figure: Figure, form: Form) -> bytes:
+    """A figure as a file's content, on a transparent background; the same figure is the same SVG, and words in it are text."""
     import matplotlib
-    from matplotlib.figure import Figure
 
-    stages = [stage for each in networks.values() for stage in each.stages]
-    longest = max(map(_length, networks.values()))
-    scale = min(1.0, WIDEST / longest)
-    across, high = max(5.0, scale * longest), ROW * len(networks) + 0.55
-    figure = Figure(figsize=(across, high), dpi=150)
-    for row, (name, architecture) in enumerate(networks.items(), start=1):
-        axes = figure.add_axes((0, 1 - row * ROW / high, 1, ROW / high), gid=f"network {architecture.key}")
-        axes.set_xlim(0, across)
-        axes.set_ylim(0, ROW)
-        axes.axis("off")
-        _draw_one(axes, name, architecture, max(stage.width for stage in stages), scale)
-    used = [mixer for mixer in mixer_names() if any(mixer in stage.mixers for stage in stages)]
-    _legend(figure, used, any(stage.cpe for stage in stages), any(stage.sharing for stage in stages))
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "nas"}):
+    with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "none", "font.sans-serif": FONTS}):
         figure.savefig(buffer, format=form, transparent=True, metadata={"Date": None} if form == "svg" else None)
     return buffer.getvalue()
 
 
-def _length(architecture: Architecture) -> float:
-    return sum(stage.depth * (BLOCK + GAP) + BETWEEN for stage in architecture.stages) + 0.35
+def draw(networks: Mapping[str, Architecture], form: Form, columns: int = 1) -> bytes:
+    """The picture of one network or of several, row by row and to one scale, each under its name; a file's content."""
+    from matplotlib.figure import Figure
+
+    stages = [stage for each in networks.values() for stage in each.stages]
+    widest, scale = max(stage.width for stage in stages), _scale(networks.values(), WIDEST / columns)
+    cell = max(5.0 / columns, *(_length(each, scale) for each in networks.values()))
+    across, high = columns * cell, ROW * -(-len(networks) // columns) + 0.55
+    figure = Figure(figsize=(across, high), dpi=150)
+    for place, (name, architecture) in enumerate(networks.items()):
+        row, column = divmod(place, columns)
+        axes = figure.add_axes((column / columns, 1 - (row + 1) * ROW / high, 1 / columns, ROW / high), gid=f"network {architecture.key}")
+        axes.set_xlim(0, cell)
+        axes.set_ylim(0, ROW)
+        axes.axis("off")
+        _draw_one(axes, name, architecture, widest, scale)
+    used = [mixer for mixer in mixer_names() if any(mixer in stage.mixers for stage in stages)]
+    _legend(figure, used, any(stage.cpe for stage in stages), any(stage.sharing for stage in stages))
+    return save(figure, form)
+
+
+def _scale(networks: Iterable[Architecture], room: float) -> float:
+    """Of the boxes' widths, so that all networks have room."""
+    scale = 1.0
+    while scale > 0.05 and any(_length(each, scale) > room for each in networks):
+        scale *= 0.98
+    return scale
+
+
+def _length(architecture: Architecture, scale: float) -> float:
+    return 0.35 + sum(_pitch(stage, scale) for stage in architecture.stages)
+
+
+def _pitch(stage: Stage, scale: float) -> float:
+    """From the beginning of a stage to that of the next one."""
+    return max(SLOT, scale * stage.depth * (BLOCK + GAP) + BETWEEN * max(scale, 0.6))
 
 
 def _draw_one(axes: Axes, name: str, architecture: Architecture, widest: int, scale: float) -> None:
     total, parts, frame = cost(architecture), stage_costs(architecture), architecture.frame
     said = f"{format_quantity('macs', total.macs)}, {format_quantity('params', total.params)} at {frame.resolution} px"
-    axes.text(0.15, ROW - 0.2, name, color=INK, fontsize=9, fontweight="bold", va="center", parse_math=False)
-    axes.text(0.15, ROW - 0.38, said, color=INK, fontsize=7, va="center")
+    axes.text(0.2, ROW - 0.2, name, color=INK, fontsize=9, fontweight="bold", va="center", parse_math=False)
+    axes.text(0.2, ROW - 0.38, said, color=INK, fontsize=7.5, va="center")
     x, side = 0.2, frame.resolution // architecture.patch
     for number, stage in enumerate(architecture.stages):
         end = _draw_stage(axes, x, stage, LOWEST + (TALLEST - LOWEST) * stage.width / widest, scale)
@@ -100,8 +121,8 @@ def _draw_one(axes: Axes, name: str, architecture: Architecture, widest: int, sc
             f"{parts[f'stages.{number}'].macs / total.macs:.0%} of MACs",
         ]
         for line, text in enumerate(about):
-            axes.text((x + end) / 2, 0.34 - 0.14 * line, text, color=INK, fontsize=6.5, ha="center", va="center")
-        x = end + BETWEEN * max(scale, 0.6)
+            axes.text(x, 0.34 - 0.14 * line, text, color=INK, fontsize=7, va="center")
+        x += _pitch(stage, scale)
         if number + 1 < len(architecture.stages):
             arrow = {"arrowstyle": "->", "color": INK, "lw": 1.0, "shrinkA": 2, "shrinkB": 2}
             axes.annotate("", (x, MIDDLE), (end, MIDDLE), arrowprops=arrow)
@@ -111,27 +132,20 @@ def _draw_stage(axes: Axes, x: float, stage: Stage, height: float, scale: float)
     """Its boxes from `x` on; where they end."""
     from matplotlib.patches import FancyBboxPatch
 
-    begin, width = x, scale * BLOCK
+    begin, width, step = x, scale * BLOCK, scale * (BLOCK + GAP)
+    rounded = f"round,pad=0,rounding_size={min(0.04, width / 4):.3f}"
     for mixer, run in itertools.groupby(stage.mixers):
-        count = len(list(run))
-        for k in range(count):
-            fill, left = color(mixer), x + k * scale * (BLOCK + GAP)
-            box = FancyBboxPatch(
-                (left, MIDDLE - height / 2),
-                width,
-                height,
-                boxstyle="round,pad=0,rounding_size=0.04",
-                fc=fill,
-                ec=INK,
-                lw=0.6,
-                gid=f"block {mixer}",
-            )
-            axes.add_patch(box)
-            if width >= LETTERED or k == count // 2:
-                axes.text(left + width / 2, MIDDLE, letters(mixer), color=ink_on(fill), fontsize=7, ha="center", va="center")
+        count, fill = len(list(run)), color(mixer)
+        for left in (x + k * step for k in range(count)):
+            corner = left, MIDDLE - height / 2
+            axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle=rounded, fc=fill, ec=INK, lw=0.6, gid=f"block {mixer}"))
             if stage.cpe:
                 axes.plot([left + width / 2], [MIDDLE + height / 2], marker="o", ms=4, mfc="#FFFFFF", mec=INK, mew=1.0, gid="cpe")
-        x += count * scale * (BLOCK + GAP)
+        spans = [x + k * step + width / 2 for k in range(count)] if width >= LETTERED else [x + (count * step - scale * GAP) / 2]
+        if width >= LETTERED or count * step >= LETTER * len(letters(mixer)):
+            for middle in spans:
+                axes.text(middle, MIDDLE, letters(mixer), color=ink_on(fill), fontsize=7.5, ha="center", va="center")
+        x += count * step
     end = x - scale * GAP
     if stage.sharing:
         axes.plot([begin, end], [MIDDLE - height / 2 - 0.06] * 2, color=INK, lw=2.0, solid_capstyle="butt", gid="shared")
@@ -148,7 +162,7 @@ def _legend(figure: Any, used: Sequence[str], cpe: bool, sharing: bool) -> None:
     if sharing:
         shown.append(Line2D([], [], color=INK, lw=2.0, label="one shared mixer"))
     figure.legend(
-        handles=shown, loc="lower left", ncols=5, frameon=False, fontsize=7, labelcolor=INK, bbox_to_anchor=(0.0, 0.0), columnspacing=1.2,
+        handles=shown, loc="lower left", ncols=5, frameon=False, fontsize=7.5, labelcolor=INK, bbox_to_anchor=(0.0, 0.0), columnspacing=1.2,
         handlelength=1.2,
     )  # fmt: skip
 

@@ -5,7 +5,6 @@ Every function gives a matplotlib figure on a transparent background, in colours
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 
 from nas.networks.architecture import Architecture
 from nas.networks.mixers import mixer_names
-from nas.quantities import QUANTITIES, format_quantity
-from nas.reporting.drawings import INK, Form, color
+from nas.quantities import format_quantity
+from nas.reporting.drawings import INK, color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,86 +24,84 @@ if TYPE_CHECKING:
 
 WINNER, BY_HAND, CHOSEN = "#D55E00", "#009E73", "#0072B2"  # the winner; networks drawn by hand; other finalists
 BEST = 0.1  # share of the evaluated networks that count as the best
+POINTS = 200  # of a curve of losses, at most twice as many
+CALLED = {"macs": "multiply-adds", "params": "parameters", "activations": "activations", "latency_ms": "latency"}  # what a network costs
 NEAR = 0.95  # of the least that a winner uses: cheaper networks are left out of the picture of the front
-
-
-def save(figure: Figure, form: Form) -> bytes:
-    """A figure as a file's content; the same figure is the same SVG."""
-    import matplotlib
-
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "nas"}):
-        figure.savefig(buffer, format=form, transparent=True, metadata={"Date": None} if form == "svg" else None)
-    return buffer.getvalue()
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    return figure, _plain(figure.add_subplot())
+    return figure, plain(figure.add_subplot())
 
 
-def _plain(axes: Axes) -> Axes:
+def plain(axes: Axes) -> Axes:
+    """The same axes in ink, without a frame."""
     axes.spines[["top", "right"]].set_visible(False)
     for spine in axes.spines.values():
         spine.set_color(INK)
     axes.tick_params(colors=INK, labelsize=8)
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)
-    axes.title.set_color(INK)
+    for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        text.set_color(INK)
+        text.set_fontsize(9)
     return axes
 
 
-def front(search: Search) -> Figure:
-    """Accuracy with the supernet's weights against the first limited cost: all that was evaluated, the front, the budget and its band, the finalists."""
-    name = search.budgets[0].quantity.name if search.budgets and not search.budgets[0].quantity.measured else "macs"
-    figure, axes = _figure(8, 4.6)
-    seen = [(getattr(each.cost, name), 100 * each.accuracy) for each in search.candidates if each.accuracy is not None]
-    costs, accuracies = np.array(seen).T if seen else (np.array([]), np.array([]))
-    axes.plot(costs, accuracies, "o", ms=4, mec="none", color=INK, alpha=0.5, label=f"{len(seen)} networks evaluated", gid="evaluated")
+def _legend(figure: Figure, handles: Sequence[Any] | None = None, columns: int = 5) -> None:
+    """Below the plot, where no point can lie."""
+    shown = {} if handles is None else {"handles": handles}
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8, labelcolor=INK, **shown)
+
+
+def front(search: Search, quantity: str) -> Figure:
+    """Accuracy with the supernet's weights against a cost: all that was evaluated, the front, the budget and its band, the finalists."""
+    figure, axes = _figure(7, 4.6)
+    values = [(each.value(quantity), each.accuracy) for each in search.candidates]
+    seen = sorted((value, 100 * accuracy) for value, accuracy in values if value is not None and accuracy is not None)
     if seen:
-        order = np.argsort(costs)
-        best = np.maximum.accumulate(accuracies[order])
-        axes.step(costs[order], best, where="post", color=INK, lw=1.0, label="front", gid="front")
-    _limits(axes, search, name)
-    labels: list[tuple[float, float, str, str]] = []
+        costs, accuracies = zip(*seen, strict=True)
+        axes.plot(costs, accuracies, "o", ms=4, mec="none", color=INK, alpha=0.5, label=f"{len(seen)} networks evaluated", gid="evaluated")
+        axes.step(costs, np.maximum.accumulate(accuracies), where="post", color=INK, lw=1.0, label="front", gid="front")
+    names: list[tuple[float, float, str]] = []
+    ladder = [(search.value(each.architecture, quantity), each) for each in search.ladder]
     for kind, tint, marker in (("finalists", CHOSEN, "s"), ("drawn by hand", BY_HAND, "^"), ("winner", WINNER, "*")):
-        group = [each for each in search.ladder if each.supernet is not None and _kind(each, search) == kind]
-        points = [(_cost(each.architecture, name), 100 * float(each.supernet or 0), each.origin) for each in group]
+        points = [
+            (value, 100 * each.supernet, each.origin)
+            for value, each in ladder
+            if value is not None and each.supernet is not None and _kind(each, search) == kind
+        ]
         if points:
             xs, ys, _ = zip(*points, strict=True)
             axes.plot(xs, ys, marker, ms=13 if kind == "winner" else 6, color=tint, mec="#FFFFFF", mew=0.6, ls="", label=kind, gid=kind)
-            if kind == "drawn by hand":
-                labels = [(x, y, text, tint) for x, y, text in points]
-    _beside(axes, labels, axes.get_xlim()[1])
-    axes.set_xlabel(QUANTITIES[name].unit if name != "macs" else "multiply-adds")
-    axes.xaxis.set_major_formatter(lambda value, _: format_quantity(name, value) if value > 0 else "")
+            names += points if kind == "drawn by hand" else []
+    _limits(axes, search, quantity)
+    _beside(axes, names, axes.get_xlim()[1])
+    axes.set_xlabel(CALLED[quantity])
+    axes.xaxis.set_major_formatter(lambda value, _: format_quantity(quantity, value) if value > 0 else "")
+    axes.locator_params(axis="x", nbins=6)
     axes.set_ylabel("accuracy with the supernet's weights, %")
-    axes.legend(loc="lower left", frameon=False, fontsize=7.5, labelcolor=INK)
+    _legend(figure)
     return figure
 
 
-def _limits(axes: Axes, search: Search, name: str) -> None:
-    """The budget as a line, what is over it shaded, and the band in which a winner lies."""
+def _limits(axes: Axes, search: Search, quantity: str) -> None:
+    """The budget as a line, what is over it shaded, and the band in which a winner lies; networks much cheaper than that are left out."""
     for budget in search.budgets:
-        if budget.quantity.name == name:
+        if budget.quantity.name == quantity:
             axes.margins(x=0.08)
             right = max(axes.get_xlim()[1], 1.05 * budget.limit)
             axes.axvspan(budget.limit, right, color=INK, alpha=0.18, lw=0, gid="over budget")
             axes.axvline(budget.limit, color=INK, lw=1.0)
-            axes.axvline(search.floor * budget.limit, color=INK, lw=0.8, ls=":")
+            if len(search.budgets) == 1:  # of several budgets it is the tightest that a winner uses
+                axes.axvline(search.floor * budget.limit, color=INK, lw=0.8, ls=":")
             axes.annotate(
                 f"budget {budget.text}", (budget.limit, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -9), textcoords="offset points",
-                fontsize=7.5, color=INK,
+                fontsize=8, color=INK,
             )  # fmt: skip
-            axes.set_xlim(left=max(axes.get_xlim()[0], NEAR * search.floor * budget.limit), right=right)
-
-
-def _cost(architecture: Architecture, name: str) -> float:
-    from nas.cost import cost
-
-    return float(getattr(cost(architecture), name))
+            shown = [each.architecture for each in search.in_band] + [each.architecture for each in search.ladder]
+            near = [value for each in shown if (value := search.value(each, quantity)) is not None]
+            axes.set_xlim(left=max(axes.get_xlim()[0], NEAR * min([search.floor * budget.limit, *near])), right=right)
 
 
 def _kind(climber: Climber, search: Search) -> str:
@@ -114,51 +111,42 @@ def _kind(climber: Climber, search: Search) -> str:
 
 
 def ladder(search: Search) -> Figure:
-    """The finalists' accuracies on the held-out images while they were trained alone, by the share of the whole training."""
-    figure, axes = _figure(8, 4.6)
+    """The finalists' accuracies on the held-out images while they were trained alone, by the steps of their training."""
+    figure, axes = _figure(7, 4.6)
     tints = {"finalists": CHOSEN, "drawn by hand": BY_HAND, "winner": WINNER}
-    last: list[tuple[float, float, str, str]] = []
-    for each in sorted(search.ladder, key=lambda each: _kind(each, search) == "winner"):
+    names: list[tuple[float, float, str]] = []
+    for each in reversed(search.ladder):  # the winner's lies above the others
         kind, steps = _kind(each, search), list(each.trained.rungs)
         if each.trained.ended and each.trained.ended.accuracy is not None and len(steps) > 1:
             steps.append((steps[-1][0] + steps[-1][0] - steps[-2][0], each.trained.ended.accuracy))
         if steps:
             xs, ys = zip(*((step, 100 * accuracy) for step, accuracy in steps), strict=True)
-            axes.plot(
-                xs,
-                ys,
-                "-",
-                marker="o",
-                ms=2.5,
-                lw=2.2 if kind == "winner" else 1.0,
-                color=tints[kind],
-                alpha=1.0 if kind == "winner" else 0.6,
-                gid=kind,
-            )
-            name = "winner" if kind == "winner" else each.origin if each.by_hand else each.architecture.key[:6]
-            last.append((xs[-1], ys[-1], name, tints[kind]))
-    axes.margins(x=0.14)
-    _beside(axes, last)
+            won = kind == "winner"
+            axes.plot(xs, ys, "-o", ms=2.5, color=tints[kind], gid=kind, lw=2.2 if won else 1.0, alpha=1.0 if won else 0.7)
+            if kind == "winner" or each.by_hand:  # the others are in the table
+                names.append((xs[-1], ys[-1], each.origin if each.by_hand else "winner"))
+    axes.margins(x=0.16)
+    _beside(axes, names)
     axes.set_xlabel("training steps alone")
     axes.set_ylabel("held-out accuracy, %")
     for kind, tint in tints.items():
         axes.plot([], [], "-", color=tint, label=kind)
-    axes.legend(loc="lower right", frameon=False, fontsize=7.5, labelcolor=INK)
+    _legend(figure)
     return figure
 
 
-def _beside(axes: Axes, points: Sequence[tuple[float, float, str, str]], at: float | None = None) -> None:
+def _beside(axes: Axes, points: Sequence[tuple[float, float, str]], at: float | None = None) -> None:
     """Names to the right of points (or of `at`, for all of them), moved apart where they would lie on each other, with a line to their point."""
     low, high = axes.get_ylim()
-    room = 0.032 * (high - low)
+    gap, room = 0.012 * (axes.get_xlim()[1] - axes.get_xlim()[0]), 0.038 * (high - low)
     for column in sorted({x if at is None else at for x, *_ in points}):
-        these = sorted((y, x, text, tint) for x, y, text, tint in points if at is not None or x == column)
+        these = sorted((y, x, text) for x, y, text in points if at is not None or x == column)
         heights = _apart([y for y, *_ in these], room)
-        for (y, x, text, tint), height in zip(these, heights, strict=True):
-            line = {"arrowstyle": "-", "color": tint, "lw": 0.4, "shrinkA": 0, "shrinkB": 2}
+        for (y, x, text), height in zip(these, heights, strict=True):
+            line = {"arrowstyle": "-", "color": INK, "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
             axes.annotate(
-                text, (x, y), xytext=(column + 0.012 * (axes.get_xlim()[1] - axes.get_xlim()[0]), height), fontsize=6.5, color=tint, va="center",
-                arrowprops=line, annotation_clip=False,
+                text, (x, y), xytext=(column + gap, height), fontsize=7.5, color=INK, va="center", arrowprops=line, annotation_clip=False,
+                parse_math=False,
             )  # fmt: skip
 
 
@@ -175,55 +163,46 @@ def _apart(heights: Sequence[float], room: float) -> list[float]:
 
 
 def mixers(search: Search) -> Figure:
-    """Which mixers stand where: of all networks evaluated, and of the best tenth of them that use the budget."""
-    figure, axes = _figure(8, 3.4)
-    best = search.in_band[: max(1, round(BEST * len(search.in_band)))]
-    groups = {
-        f"all {len(search.candidates)}": [each.architecture for each in search.candidates],
-        f"best {len(best)}": [each.architecture for each in best],
-    }
-    places = sorted({place for group in groups.values() for each in group for place in _places(each)})
+    """Which mixers stand where: of all networks looked at, and of the best tenth of them that use the budget."""
+    from matplotlib.patches import Patch
+
+    figure, axes = _figure(7, 4.0)
+    groups = mixer_groups(search)
+    places = sorted({place for _, shares in groups.values() for place in shares})
     used: set[str] = set()
-    for number, group in enumerate(groups.values()):
+    for number, (_, shares) in enumerate(groups.values()):
         for x, place in enumerate(places):
-            there = [mixer for each in group if (mixer := _places(each).get(place))]
             bottom = 0.0
             for mixer in mixer_names():
-                share = there.count(mixer) / max(1, len(group))
-                if share:
+                if share := 100 * shares.get(place, {}).get(mixer, 0.0):
+                    gid, at = f"{('all', 'best')[number]} {place} {mixer}", x + (number - 0.5) * 0.42
+                    axes.bar(at, share, 0.38, bottom, color=color(mixer), ec=INK, lw=0.4, gid=gid)
                     used.add(mixer)
-                    axes.bar(
-                        x + (number - 0.5) * 0.42,
-                        100 * share,
-                        0.38,
-                        bottom,
-                        color=color(mixer),
-                        ec=INK,
-                        lw=0.4,
-                        gid=f"{'best' if number else 'all'} {place} {mixer}",
-                    )
-                bottom += 100 * share
+                    bottom += share
     axes.set_xticks(range(len(places)), [f"stage {i}\nblock {j}" for i, j in places])
     axes.set_ylabel("% of networks")
-    axes.set_title(
-        f"left: {next(iter(groups))} networks evaluated; right: the {list(groups)[1]} of them that use the budget",
-        fontsize=8,
-        loc="left",
-        color=INK,
-    )
-    _mixer_legend(figure, used)
+    (all_of_them, _), (best, _) = groups.values()
+    said = f"left: all {all_of_them} networks looked at; right: the best {best} of them that use the budget"
+    axes.set_title(said, fontsize=8.5, loc="left", color=INK)
+    _legend(figure, [Patch(fc=color(mixer), ec=INK, lw=0.4, label=mixer) for mixer in mixer_names() if mixer in used], 4)
     return figure
 
 
-def _places(architecture: Architecture) -> dict[tuple[int, int], str]:
-    return {(i, j): mixer for i, stage in enumerate(architecture.stages) for j, mixer in enumerate(stage.mixers)}
+def mixer_groups(search: Search) -> dict[str, tuple[int, dict[tuple[int, int], dict[str, float]]]]:
+    """Of all networks looked at and of the best tenth that use the budget: how many they are, and by stage and block the share of each mixer."""
+    best = search.in_band[: max(1, round(BEST * len(search.in_band)))]
+    groups = {"all": search.candidates, "best": best}
+    return {name: (len(group), mixer_shares([each.architecture for each in group])) for name, group in groups.items()}
 
 
-def _mixer_legend(figure: Figure, used: set[str]) -> None:
-    from matplotlib.patches import Patch
-
-    shown = [Patch(fc=color(mixer), ec=INK, lw=0.4, label=mixer) for mixer in mixer_names() if mixer in used]
-    figure.legend(handles=shown, loc="outside right upper", frameon=False, fontsize=7.5, labelcolor=INK)
+def mixer_shares(networks: Sequence[Architecture]) -> dict[tuple[int, int], dict[str, float]]:
+    """By stage and block, which share of the networks has which mixer there."""
+    found: dict[tuple[int, int], dict[str, float]] = {}
+    for stages in (each.stages for each in networks):
+        for i, j, mixer in ((i, j, mixer) for i, stage in enumerate(stages) for j, mixer in enumerate(stage.mixers)):
+            there = found.setdefault((i, j), {})
+            there[mixer] = there.get(mixer, 0.0) + 1 / len(networks)
+    return found
 
 
 def importance(effects: Mapping[str, float], title: str) -> Figure:
@@ -237,16 +216,27 @@ def importance(effects: Mapping[str, float], title: str) -> Figure:
     return figure
 
 
-def curves(lines: Sequence[Mapping[str, Any]]) -> Figure:
-    """How the supernet's smallest, median and largest network learn."""
-    figure, axes = _figure(6, 3.4)
-    for name, tint in (("smallest", "#56B4E9"), ("median", CHOSEN), ("largest", WINNER)):
-        points = [(line["step"], 100 * line[name]) for line in lines if name in line]
+def curves(judged: Sequence[Mapping[str, Any]], losses: Sequence[tuple[int, float]]) -> Figure:
+    """How a network, or a supernet's smallest, median and largest one, learn: what was judged on the way above, the loss below."""
+    from matplotlib.figure import Figure
+
+    num = bool(judged) + bool(losses)
+    figure = Figure(figsize=(7, 0.6 + 2.2 * num), dpi=150, layout="constrained")
+    panels = [plain(each) for each in figure.subplots(num, 1, sharex=True, squeeze=False)[:, 0]]
+    for name, tint in (("smallest", "#56B4E9"), ("median", CHOSEN), ("largest", WINNER), ("accuracy", CHOSEN)):
+        points = [(line["step"], 100 * line[name]) for line in judged if name in line]
         if points:
-            axes.plot(*zip(*points, strict=True), "-o", ms=3, color=tint, label=name, gid=name)
-    axes.set_xlabel("supernet steps")
-    axes.set_ylabel("held-out accuracy, %")
-    axes.legend(loc="lower right", frameon=False, fontsize=7.5, labelcolor=INK)
+            panels[0].plot(*zip(*points, strict=True), "-o", ms=3, color=tint, label=name, gid=name)
+            panels[0].set_ylabel("held-out accuracy, %")
+    if losses:
+        count = max(1, len(losses) // POINTS)
+        parts = [losses[i : i + count] for i in range(0, len(losses) - count + 1, count)]
+        steps, means = zip(*((part[-1][0], np.mean([loss for _, loss in part])) for part in parts), strict=True)
+        panels[-1].plot(steps, means, color=INK, lw=1.2, gid="loss")
+        panels[-1].set_ylabel(f"loss, mean of {count} steps" if count > 1 else "loss")
+    panels[-1].set_xlabel("training steps")
+    if judged:
+        _legend(figure)
     return figure
 
 
@@ -264,7 +254,8 @@ def looking(fields: Sequence[NDArray[np.float64]], mixing: Sequence[Sequence[NDA
         for j, (title, values, tints, low) in enumerate(shown[:12]):
             axes = figure.add_subplot(len(fields), min(columns, 12), i * min(columns, 12) + j + 1)
             axes.imshow(values, cmap=tints, vmin=low, vmax=1.0, interpolation="nearest")
-            axes.set_title(title, fontsize=6.5, color=INK, pad=2)
-            axes.set_xticks([])
-            axes.set_yticks([])
+            axes.set_title(title, fontsize=7.5, color=INK, pad=4)
+            axes.set(xticks=[], yticks=[])
+            for spine in axes.spines.values():
+                spine.set_color(INK)
     return figure

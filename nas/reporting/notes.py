@@ -11,8 +11,10 @@ from nas.machine import pasted
 from nas.networks.architecture import Architecture, describe
 from nas.quantities import format_quantity
 from nas.reporting import figures
-from nas.reporting.drawings import draw
+from nas.reporting.drawings import draw, save
+from nas.reporting.rankings import draw as draw_ranking
 from nas.searching.dashboard import Telling
+from nas.searching.finalist_study import study_of
 from nas.searching.story import Climber, Search, Story
 
 BEST = 10  # networks of the search that get a picture, besides the finalists
@@ -26,13 +28,22 @@ def tellings(story: Story) -> dict[str, Telling]:
 def _telling(story: Story, search: Search) -> Telling:
     networks: dict[str, Architecture] = {each.architecture.key: each.architecture for each in search.in_band[:BEST]}
     networks |= {each.architecture.key: each.architecture for each in search.ladder}
+    if search.winner:
+        networks[search.winner.architecture.key] = search.winner.architecture
     pictures = {f"{key}.svg": draw({_name(search, key): architecture}, "svg") for key, architecture in networks.items()}
-    if search.candidates:
-        pictures |= {"front.svg": figures.save(figures.front(search), "svg"), "mixers.svg": figures.save(figures.mixers(search), "svg")}
+    about = dict[str, str]()  # titles of the pictures of the whole search
     if search.ladder:
-        pictures["ladder.svg"] = figures.save(figures.ladder(search), "svg")
+        pictures["ladder.svg"], about["ladder.svg"] = save(figures.ladder(search), "svg"), "Trained alone"
+    if search.candidates:
+        for quantity in search.limited:
+            name = f"front-{quantity}.svg"
+            pictures[name] = save(figures.front(search, quantity), "svg")
+            about[name] = f"With the supernet's weights, by {figures.CALLED[quantity]}"
+        pictures["mixers.svg"], about["mixers.svg"] = save(figures.mixers(search), "svg"), "Which mixers stand where"
+    for name, found in story.rankings.items():
+        pictures[f"{name}.svg"], about[f"{name}.svg"] = draw_ranking(found, "svg"), f"How well the supernet ranks ({name})"
     notes = {key: _note(story, search, architecture) for key, architecture in networks.items()}
-    return Telling(_study_note(story, search, pictures), notes, pictures)
+    return Telling(_study_note(story, search, about), notes, pictures, _finalists_note(story, search))
 
 
 def _name(search: Search, key: str) -> str:
@@ -73,36 +84,59 @@ def _alone(climber: Climber) -> str:
         return f"alone: {climber.trained.ended.failure}"
     if climber.last is None:
         return "not yet trained alone"
-    where = "to the end" if climber.trained.ended else f"left behind after {climber.trained.rungs[-1][0]} steps"
+    where = "to the end" if climber.trained.ended else f"left behind after {climber.steps} steps"
     return f"{climber.last:.2%} trained alone ({where})"
 
 
-def _study_note(story: Story, search: Search, pictures: Mapping[str, bytes]) -> str:
+def _study_note(story: Story, search: Search, about: Mapping[str, str]) -> str:
     budgets = " and ".join(each.text for each in search.budgets) or "no limit"
     evaluated = sum(each.accuracy is not None for each in search.candidates)
-    lines = [f"## {search.name}", f"{evaluated} networks were evaluated with the supernet's weights, under {budgets}."]
-    if search.winner:
-        found, key = search.winner.found, search.winner.architecture.key
-        accuracy = found.accuracy_alone if found.accuracy_alone is not None else found.accuracy_supernet or 0.0
-        how = "trained alone" if found.accuracy_alone is not None else "with the supernet's weights"
-        lines += [
-            f"**The winner is {key}**: {accuracy:.2%} of {found.held_out_images:,} held-out images {how}, {found.reason}.",
-            f"![the winner]({{{key}.svg}})",
-        ]
-        lines.append(f"```\n{pasted('retrain', story.run.folder / f'{search.name}.yaml')}\n```")
-    else:
-        lines.append("**There is no winner yet.**")
-    about = {"ladder.svg": "Trained alone", "front.svg": "With the supernet's weights", "mixers.svg": "Which mixers stand where"}
-    lines += [f"### {title}\n\n![{title}]({{{name}}})" for name, title in about.items() if name in pictures]
+    lines = [_winner(search), *_winners_picture(story, search)]
+    lines.append(
+        f"{evaluated} networks were evaluated with the supernet's weights, under {budgets}: these are the trials of {search.name}."
+    )
+    if search.ladder:
+        lines.append(
+            f"The {len(search.ladder)} finalists, trained alone, are a study of their own: {study_of(search.name)} ([open]({{finalists}}))."
+        )
+    lines += [f"### {title}\n\n![{title}]({{{name}}})" for name, title in about.items()]
     if search.ladder:
         lines.append(_table(search.ladder, search))
     return "\n\n".join(lines)
 
 
+def _winner(search: Search) -> str:
+    """The first lines of every note of a study: who won, at which trial to find it, and why."""
+    if search.winner is None:
+        return "**There is no winner yet.**"
+    found = search.winner.found
+    alone = found.accuracy_alone is not None
+    accuracy = found.accuracy_alone if found.accuracy_alone is not None else found.accuracy_supernet or 0.0
+    number, where, study = (0, "finalists", study_of(search.name)) if alone else (found.trial, "search", search.name)
+    # in the dark the dashboard's links cannot be read
+    won = f"**The winner is {search.winner.architecture.key}**, trial {number} of {study} ([open]({{{where}}}/trials?numbers={number}))."
+    how = "trained alone" if alone else "with the supernet's weights"
+    return f"{won}\n\nIt has {accuracy:.2%} of {found.held_out_images:,} held-out images {how}: {found.reason}."
+
+
+def _winners_picture(story: Story, search: Search) -> list[str]:
+    if search.winner is None:
+        return []
+    command = pasted("retrain", story.run.folder / f"{search.name}.yaml")
+    return [f"![the winner]({{{search.winner.architecture.key}.svg}})", f"```\n{command}\n```"]
+
+
+def _finalists_note(story: Story, search: Search) -> str:
+    about = "Each trial is a network trained alone, the winner first; who was left behind is pruned, with its accuracies until then."
+    of = f"Finalists of {search.name} ([open]({{search}})). {about}"
+    return "\n\n".join(
+        [_winner(search), *_winners_picture(story, search), of, "![trained alone]({ladder.svg})", _table(search.ladder, search)]
+    )
+
+
 def _table(ladder: Sequence[Climber], search: Search) -> str:
-    ranked = sorted(ladder, key=lambda each: (each.trained.ended is None, -(each.last or 0.0)))
     rows = ["| network | from | multiply-adds | supernet | alone |", "|---|---|---|---|---|"]
-    for each in ranked:
+    for each in ladder:
         supernet = "" if each.supernet is None else f"{each.supernet:.2%}"
         macs = format_quantity("macs", cost(each.architecture).macs)
         rows.append(f"| {_name(search, each.architecture.key)} | {each.origin} | {macs} | {supernet} | {_alone(each)} |")

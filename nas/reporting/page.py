@@ -2,74 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nas import __version__
 from nas.cost import cost
 from nas.machine import pasted
 from nas.networks.architecture import Architecture, describe
-from nas.quantities import format_quantity
 from nas.reporting import figures
-from nas.reporting.drawings import draw
+from nas.reporting.comparisons import picture as draw_comparison
+from nas.reporting.comparisons import sentence, table
+from nas.reporting.drawings import draw, save
+from nas.reporting.parts import Cell, Part, Picture, Row, Said, Table, number, percent, quantity
+from nas.reporting.rankings import as_table
+from nas.reporting.rankings import draw as draw_ranking
 from nas.runs.folder import now
+from nas.runs.records import Begun, NetworkRecord
 from nas.searching.story import Climber, Search, Story
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST = 25  # rows of a table of networks
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is shown, and what a table is sorted by."""
-
-    text: str
-    value: float | str
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a table; `mark` sets it off."""
-
-    cells: list[Cell]
-    mark: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; folded, it stands behind a line that says what it is about."""
-
-    heads: list[str]
-    rows: list[Row]
-    about: str = ""
-    folded: bool = False
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An SVG picture and what it shows."""
-
-    svg: bytes
-    about: str
-
-    @property
-    def data(self) -> str:
-        """As an address that holds the picture itself."""
-        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A section of the page."""
-
-    title: str
-    texts: list[str] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
 
 
 def page(story: Story, looks: Mapping[str, bytes] | None = None) -> str:
@@ -84,22 +36,13 @@ def page(story: Story, looks: Mapping[str, bytes] | None = None) -> str:
     return template.render(title=f"Run {story.run.name}", lead=list(_lead(story)), parts=list(_parts(story, looks or {})), made=made)
 
 
-@dataclass(frozen=True)
-class Said:
-    """A sentence at the top."""
-
-    text: str
-    unfinished: bool = False
-
-
 def _lead(story: Story) -> Iterator[Said]:
     """What was searched, on what, and what came of it, in a few sentences."""
-    record = story.told.record.supernet
+    record, trained = story.told.record.supernet, story.told.record.retrain or story.told.record.compare
     if record is None:
-        yield Said("No supernet was begun in this run.", unfinished=True)
+        yield from _trained(story, trained) if trained else [Said("Nothing was begun in this run.", unfinished=True)]
         return
-    images = f"images {Path(str(record.data)).name} at {record.resolution} px"
-    yield Said(f"Space {Path(record.space).stem}, {images}, recipe {record.recipe}, seed {record.seed}.")
+    yield Said(f"Space {Path(record.space).stem}, {_settings(record)}.")
     if story.told.record.supernet_finished is None:
         yield Said("Unfinished: the supernet is still in training.", unfinished=True)
     if story.space is None:
@@ -109,6 +52,22 @@ def _lead(story: Story) -> Iterator[Said]:
             yield Said(f"Unfinished: search {search.name} has no winner yet; what follows is what there is so far.", unfinished=True)
         else:
             yield Said(_won(search))
+
+
+def _settings(record: Begun) -> str:
+    return f"images {Path(str(record.data)).name} at {record.resolution} px, recipe {Path(str(record.recipe)).stem}, seed {record.seed}"
+
+
+def _trained(story: Story, record: NetworkRecord) -> Iterator[Said]:
+    """Of a run that trained one network, or compared several."""
+    yield Said(f"Network {record.architecture} of {record.found_at}, {_settings(record)}.")
+    if story.told.training:
+        result = story.told.training.result
+        yield Said(f"Test accuracy: {result.test_accuracy:.2%} of {result.test_images:,} images, after {result.steps:,} steps.")
+    elif story.comparison:
+        yield Said(sentence(story.comparison["networks"]))
+    else:
+        yield Said("Unfinished: what was begun here is still in training.", unfinished=True)
 
 
 def _won(search: Search) -> str:
@@ -135,55 +94,64 @@ def _parts(story: Story, looks: Mapping[str, bytes]) -> Iterator[Part]:
         if search.name in looks:
             about = (
                 "For each stage the pixels that move the token in its middle, and for each of its blocks what the mixer takes from where (red adds, "
-                "blue takes away), by gradients on held-out images, with the weights that lie beside the winner."
+                "blue takes away; of a stage's blocks the first eleven), by gradients on held-out images, with the weights that lie beside the winner."
             )
             yield Part(f"What the winner looks at{suffix}", pictures=[Picture(looks[search.name], about)])
         if search.ladder:
             yield _ladder(search, suffix)
         if search.candidates:
             yield _candidates(search, suffix)
-    if story.curve:
-        heads = ["step", "smallest", "median", "largest"]
-        rows = [Row([_number(line["step"]), *(_percent(line.get(name)) for name in heads[1:])]) for line in story.curve]
-        about = "Held-out accuracy of the supernet's smallest, median and largest network while it was trained."
+    if story.told.training:
+        architecture = story.told.training.architecture
         yield Part(
-            "The supernet",
-            pictures=[Picture(figures.save(figures.curves(story.curve), "svg"), about)],
-            tables=[Table(heads, rows, "The numbers", True)],
+            "The network", ["; ".join(describe(architecture))], [Picture(draw({architecture.key: architecture}, "svg"), "Its blocks.")]
         )
+    if story.curve or story.losses:
+        yield _training(story)
     for name, found in story.rankings.items():
-        yield _ranking(name, found)
-    yield Part("How to go on", commands=list(_commands(story)))
+        pictures = [Picture(draw_ranking(found, "svg"), "Networks trained alone for the truth, against what scores said of them.")]
+        yield Part(f"How well the supernet ranks ({name})", pictures=pictures, commands=list(as_table(found)))
+    if story.comparison:
+        networks, seeds = story.comparison["networks"], story.comparison["settings"]["seeds"]
+        svg = save(draw_comparison(networks, f"Tested with {len(seeds)} seeds"), "svg")
+        yield Part("Compared", pictures=[Picture(svg, "Test accuracies.")], commands=table(networks, seeds))
+    if story.searches:
+        yield Part("How to go on", commands=list(_commands(story)))
 
 
 def _beside_winner(search: Search) -> dict[str, Architecture]:
+    """The winner and two of those drawn by hand that came furthest, by what is written over them."""
     assert search.winner
-    by_hand = sorted((each for each in search.ladder if each.by_hand), key=lambda each: -(each.last or 0.0))
-    others = {each.origin: each.architecture for each in by_hand if each.architecture.key != search.winner.architecture.key}
-    return {"winner": search.winner.architecture, **dict(list(others.items())[:2])}
+    key = search.winner.architecture.key
+    shown = [each for each in search.ladder if each.architecture.key == key or each.by_hand][:3]
+    if not any(each.architecture.key == key for each in shown):
+        return {"winner": search.winner.architecture}
+    named = (("winner" if each.architecture.key == key else each.origin, each) for each in shown)
+    return {f"{name}: {_alone(each)}": each.architecture for name, each in named}
+
+
+def _alone(each: Climber) -> str:
+    if each.last is None:
+        return "no accuracy alone"
+    return f"{each.last:.2%} trained alone" + ("" if each.trained.ended else f" for {each.steps:,} steps")
 
 
 def _ladder(search: Search, suffix: str) -> Part:
     """Finalists and networks drawn by hand, trained alone."""
-    ranked = sorted(
-        search.ladder,
-        key=lambda each: (each.trained.ended is None, -(each.trained.rungs[-1][0] if each.trained.rungs else 0), -(each.last or 0.0)),
-    )
-    heads = ["network", "from", "MACs", "params", "supernet", "fine-tuned", "steps", "accuracy"]
+    heads = ["network", "from", "accuracy", "steps", "supernet", "fine-tuned", "MACs", "params"]
     winner = search.winner.architecture.key if search.winner else ""
-    rows = [Row(_climber(each), each.architecture.key == winner) for each in ranked]
+    rows = [Row(_climber(each), each.architecture.key == winner) for each in search.ladder]
     about = "Held-out accuracy of each finalist while it was trained alone; who ends early was left behind."
-    return Part(f"The ladder{suffix}", pictures=[Picture(figures.save(figures.ladder(search), "svg"), about)], tables=[Table(heads, rows)])
+    return Part(f"The ladder{suffix}", pictures=[Picture(save(figures.ladder(search), "svg"), about)], tables=[Table(heads, rows)])
 
 
 def _climber(each: Climber) -> list[Cell]:
-    counted, steps = cost(each.architecture), each.trained.rungs[-1][0] if each.trained.rungs else 0
-    ended = each.trained.ended
-    last = Cell(ended.failure, "") if ended and ended.failure else _percent(each.last)
+    counted, ended = cost(each.architecture), each.trained.ended
+    last = Cell(ended.failure, "") if ended and ended.failure else percent(each.last)
     return [
-        Cell(each.architecture.key, each.architecture.key), Cell(each.origin, each.origin), _quantity("macs", counted.macs),
-        _quantity("params", counted.params), _percent(each.supernet), _percent(each.fine_tuned),
-        Cell("to the end" if ended else f"{steps:,}", float("1e18") if ended else steps), last,
+        Cell(each.architecture.key, each.architecture.key), Cell(each.origin, each.origin), last,
+        Cell("to the end", float("1e18")) if ended else number(each.steps), percent(each.supernet), percent(each.fine_tuned),
+        quantity("macs", counted.macs), quantity("params", counted.params),
     ]  # fmt: skip
 
 
@@ -193,8 +161,8 @@ def _candidates(search: Search, suffix: str) -> Part:
     heads = ["network", "accuracy", "MACs", "params", "share of the budget", "proposed by", "trial"]
     rows = [
         Row([
-            Cell(each.architecture.key, each.architecture.key), _percent(each.accuracy), _quantity("macs", each.cost.macs),
-            _quantity("params", each.cost.params), Cell(f"{each.usage:.0%}", each.usage), Cell(each.origin, each.origin), _number(each.number),
+            Cell(each.architecture.key, each.architecture.key), percent(each.accuracy), quantity("macs", each.cost.macs),
+            quantity("params", each.cost.params), Cell(f"{each.usage:.0%}", each.usage), Cell(each.origin, each.origin), number(each.number),
         ])
         for each in best
     ]  # fmt: skip
@@ -203,27 +171,47 @@ def _candidates(search: Search, suffix: str) -> Part:
     text = f"{evaluated} networks were evaluated with the supernet's weights{f', {failed} failed' if failed else ''}."
     pictures = [
         Picture(
-            figures.save(figures.front(search), "svg"),
-            "Accuracy with the supernet's weights against cost; shaded is what is over the budget.",
-        ),
-        Picture(figures.save(figures.mixers(search), "svg"), "Which mixers stand where: of all networks evaluated, and of the best tenth."),
+            save(figures.front(search, name), "svg"),
+            f"Accuracy with the supernet's weights against {figures.CALLED[name]}; shaded is what is over the budget.",
+        )
+        for name in search.limited
     ]
-    if spread := search.spread:
-        points = {name: 100 * each for name, each in spread.items()}
-        about = "How far each decision moves the networks that use the budget apart, by an additive model of their accuracies."
-        pictures.append(Picture(figures.save(figures.importance(points, "points of accuracy (standard deviation)"), "svg"), about))
-    if search.importances:
-        about = "The importance of each decision by Optuna's estimate, of all networks evaluated."
-        shares = {name: 100 * each for name, each in search.importances.items()}
-        pictures.append(Picture(figures.save(figures.importance(shares, "% of the whole"), "svg"), about))
-    return Part(f"The search{suffix}", [text], pictures, [Table(heads, rows, f"The best {len(best)} that use the budget", True)])
+    pictures.append(
+        Picture(save(figures.mixers(search), "svg"), "Which mixers stand where: of all networks looked at, and of the best tenth.")
+    )
+    tables = [Table(heads, rows, f"The best {len(best)} that use the budget", True), _mixers(search)]
+    for effects, unit, about in (
+        (search.spread, "points of accuracy", "How far each decision moves the networks that use the budget apart, by an additive model."),
+        (search.importances, "% of the whole", "The importance of each decision by Optuna's estimate, of all networks evaluated."),
+    ):
+        if effects:
+            shown = dict(sorted(((name, 100 * each) for name, each in effects.items()), key=lambda each: -each[1]))
+            pictures.append(Picture(save(figures.importance(shown, unit), "svg"), about))
+            tables.append(
+                Table(["decision", unit], [Row([Cell(name, name), Cell(f"{each:.2f}", each)]) for name, each in shown.items()], about, True)
+            )
+    return Part(f"The search{suffix}", [text], pictures, tables)
 
 
-def _ranking(name: str, found: Mapping[str, Any]) -> Part:
-    """What `fidelity` said."""
-    from nas.reporting.rankings import as_table
+def _mixers(search: Search) -> Table:
+    """The numbers of the picture of the mixers."""
+    groups = figures.mixer_groups(search)
+    there = sorted({(*place, mixer) for _, shares in groups.values() for place in shares for mixer in shares[place]})
+    rows = [
+        Row([Cell(f"stage {i}, block {j}", i + j / 1000), Cell(mixer, mixer), *(percent(shares.get((i, j), {}).get(mixer)) for _, shares in groups.values())])
+        for i, j, mixer in there
+    ]  # fmt: skip
+    return Table(["place", "mixer", *(f"of {name} {count}" for name, (count, _) in groups.items())], rows, "Which mixers stand where", True)
 
-    return Part(f"How well the supernet ranks ({name})", commands=list(as_table(found)))
+
+def _training(story: Story) -> Part:
+    """Of a supernet, or of the one network that a run trained."""
+    heads = [name for name in ("smallest", "median", "largest", "accuracy") if any(name in line for line in story.curve)]
+    rows = [Row([number(line["step"]), *(percent(line.get(name)) for name in heads)]) for line in story.curve]
+    about = f"Held-out accuracy on the way ({', '.join(heads)}), and the loss." if rows else "The loss on the way."
+    picture = Picture(save(figures.curves(story.curve, story.losses), "svg"), about)
+    tables = [Table(["step", *heads], rows, "The numbers", True)] if rows else []
+    return Part("The supernet" if story.what == "supernet" else "The training", pictures=[picture], tables=tables)
 
 
 def _commands(story: Story) -> Iterator[str]:
@@ -233,15 +221,3 @@ def _commands(story: Story) -> Iterator[str]:
             yield pasted("retrain", path)
             yield pasted("compare", path)
     yield pasted("dashboard", story.run.name)
-
-
-def _percent(share: float | None) -> Cell:
-    return Cell("", "") if share is None else Cell(f"{share:.2%}", share)
-
-
-def _quantity(name: str, value: float) -> Cell:
-    return Cell(format_quantity(name, value), value)
-
-
-def _number(value: float) -> Cell:
-    return Cell(f"{value:,}", value)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nas.networks.mixers import mixer_names
 from nas.pareto import LEAST
 from nas.progress import duration
+from nas.reporting.drawings import INK, Form, color, save
+from nas.reporting.figures import CHOSEN, plain
 from nas.searching.fidelity import ACCURACIES, RANKED, SCORES, mixer_shares, ranked
 
 Entries = Mapping[str, Any]
@@ -82,42 +83,45 @@ def _verdict(difference: list[float | None]) -> str:
     return f"{_with_interval(difference, 1, '+.2f')} {word}"
 
 
-def draw(found: Entries) -> bytes:
-    """A PNG file: the accuracies of networks trained alone against three scores, and which mixers and depths the supernet overrates."""
-    import matplotlib
+def picture(found: Entries) -> Any:
+    """A matplotlib figure: the accuracies of networks trained alone against three scores, and which mixers and depths the supernet overrates."""
     from matplotlib.figure import Figure  # not pyplot, which may look for a display
 
-    figure = Figure(figsize=(11, 9.5), layout="constrained")
+    figure = Figure(figsize=(8.5, 8), dpi=110, layout="constrained")
     panels = figure.subplots(2, 2)
     networks = ranked(found)
     mixers = [_most(each) for each in networks]
-    shown = [name for name in mixer_names() if name in mixers]
-    colours = {name: matplotlib.colormaps["tab10"](place % 10) for place, name in enumerate(mixer_names())}
     for panel, name in zip(panels.flat, ACCURACIES[:3], strict=False):
-        panel.set_title(title(name))
         panel.set_ylabel("accuracy alone, %")
         panel.set_axisbelow(True)
         panel.grid(alpha=0.25)
-        if name not in found["figures"]:
-            panel.text(0.5, 0.5, "not known of every network", ha="center", transform=panel.transAxes)
-            continue
-        tau = _with_interval(found["figures"][name]["tau"], 1, "+.2f")
-        panel.set_title(f"{title(name)}: tau {tau}")
-        panel.set_xlabel(f"{title(name)}, %")
-        for mixer in shown:
-            points = [(100 * each[name], 100 * each["truth"]) for each, its in zip(networks, mixers, strict=True) if its == mixer]
-            panel.scatter(*zip(*points, strict=True), color=colours[mixer], label=mixer, s=36, edgecolors="white", linewidths=0.6)
+        if name in found["figures"]:
+            panel.set_title(f"{title(name)}: tau {_with_interval(found['figures'][name]['tau'], 1, '+.2f')}")
+            panel.set_xlabel(f"{title(name)}, %")
+            for mixer in (name for name in mixer_names() if name in mixers):
+                points = [(100 * each[name], 100 * each["truth"]) for each, its in zip(networks, mixers, strict=True) if its == mixer]
+                panel.scatter(*zip(*points, strict=True), color=color(mixer), label=mixer, s=36, edgecolors=INK, linewidths=0.6, gid=mixer)
+        else:
+            panel.set_title(title(name))
+            panel.text(0.5, 0.5, "not known of every network", ha="center", color=INK, transform=panel.transAxes)
+        plain(panel)
     _bars(panels[1, 1], found["bias"])
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), title="mixer of most blocks", frameon=False)
+    named = figure.legend(handles, labels, loc="outside lower center", ncols=5, title="mixer of most blocks", frameon=False, labelcolor=INK)
+    named.get_title().set_color(INK)
     settings = found["settings"]
     figure.suptitle(
         f"{settings['space']} on {settings['data']}, {' and '.join(settings['budgets'])} ± 10%: {len(networks)} networks, "
-        f"each alone for {settings['epochs']:g} epochs"
+        f"each alone for {settings['epochs']:g} epochs\nbehind each tau its interval of 95%",
+        color=INK,
+        fontsize=10,
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return figure
+
+
+def draw(found: Entries, form: Form = "png") -> bytes:
+    """The picture as a file's content."""
+    return save(picture(found), form)
 
 
 def _bars(panel: Any, bias: Mapping[str, Mapping[str, float]]) -> None:
@@ -126,15 +130,18 @@ def _bars(panel: Any, bias: Mapping[str, Mapping[str, float]]) -> None:
     height = 0.8 / len(RANKED)
     for place, one in enumerate(RANKED):
         at = [row + (place - (len(RANKED) - 1) / 2) * height for row in range(len(groups))]
-        panel.barh(at, [bias[one][group] for group in groups], height, label=title(one), color=("0.35", "0.7")[place])
+        panel.barh(at, [bias[one][group] for group in groups], height, label=title(one), color=(CHOSEN, INK)[place])
     panel.set_yticks(range(len(groups)), groups)
     panel.invert_yaxis()
-    panel.axvline(0, color="black", linewidth=0.8)
+    panel.axvline(0, color=INK, linewidth=0.8)
     panel.set_axisbelow(True)
     panel.grid(axis="x", alpha=0.25)
-    panel.set_title("mixers and depths: underrated (-), overrated (+)", pad=26)
-    panel.set_xlabel("rank by score less rank by accuracy alone, ranks from 0 to 1")
-    panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(RANKED), frameon=False)  # above the bars, wherever these go
+    panel.set_title("underrated (-), overrated (+)", pad=24)
+    panel.set_xlabel("rank by score less rank alone, ranks from 0 to 1")
+    panel.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(RANKED), frameon=False, labelcolor=INK, fontsize=8
+    )  # above the bars, wherever these go
+    plain(panel)
 
 
 def _most(network: Entries) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
+from nas.searching.finalist_study import digest_of, study_of
 from nas.searching.optuna_study import open_storage
 
 HOST = "127.0.0.1"  # the dashboard knows no password, and can delete studies
@@ -24,18 +25,20 @@ class Telling:
     """What is put into a study.
 
     Attributes:
-        note: of the study, in Markdown; `{name}` stands for the address of a picture.
-        notes: of the trials of a network, by its key.
+        note: of the study, in Markdown; `{name}` stands for the address of a picture, `{finalists}` for that of the finalists' study.
+        notes: of the trials of a network, by its key, here and in the finalists' study.
         pictures: by file name.
+        of_finalists: the note of the finalists' study; `{search}` stands for the address of this one.
     """
 
     note: str
     notes: Mapping[str, str]
     pictures: Mapping[str, bytes]
+    of_finalists: str = ""
 
     @property
     def digest(self) -> str:
-        told = hashlib.sha256(json.dumps([self.note, dict(self.notes)], sort_keys=True).encode())
+        told = hashlib.sha256(json.dumps([self.note, dict(self.notes), self.of_finalists], sort_keys=True).encode())
         for name, content in sorted(self.pictures.items()):
             told.update(name.encode() + content)
         return told.hexdigest()[:12]
@@ -52,32 +55,51 @@ def tell(path: Path, artifacts: Path, tellings: Mapping[str, Telling]) -> None:
     Raises:
         ValueError: the file cannot be used.
     """
-    from optuna_dashboard import save_note
-    from optuna_dashboard.artifact import get_artifact_path
-
     with open_storage(path) as storage:
+        known = optuna.get_all_study_names(storage)
         for name, telling in tellings.items():
             study = optuna.load_study(study_name=name, storage=storage)
-            attributes = storage.get_study_system_attrs(study._study_id)
-            if attributes.get(TOLD) == telling.digest:
+            finalists = optuna.load_study(study_name=study_of(name), storage=storage) if study_of(name) in known else None
+            there = f"{telling.digest} {finalists and digest_of(finalists)}"
+            if storage.get_study_system_attrs(study._study_id).get(TOLD) == there:
                 continue
-            artifacts.mkdir(exist_ok=True)
-            store = FileSystemArtifactStore(artifacts)
-            for old in attributes.get(PICTURES, []):
-                (artifacts / old).unlink(missing_ok=True)
-                storage.set_study_system_attr(study._study_id, f"artifacts:{old}", json.dumps(None))
-            addresses, made = {}, []
-            with tempfile.TemporaryDirectory() as folder:
-                for file, content in telling.pictures.items():
-                    (Path(folder) / file).write_bytes(content)
-                    made.append(upload_artifact(artifact_store=store, file_path=str(Path(folder) / file), study_or_trial=study))
-                    addresses[file] = get_artifact_path(study, made[-1])
-            save_note(study, _filled(telling.note, addresses))
-            for trial in study.get_trials(deepcopy=False):
-                if note := telling.notes.get(trial.user_attrs.get("arch_key", "")):
-                    save_note(optuna.trial.Trial(study, trial._trial_id), _filled(note, addresses))
-            storage.set_study_system_attr(study._study_id, PICTURES, made)
-            storage.set_study_system_attr(study._study_id, TOLD, telling.digest)
+            addresses = _put_pictures(study, artifacts, telling.pictures)
+            addresses |= {"search": _address(study), "finalists": _address(finalists) if finalists else _address(study)}
+            _save_notes(study, telling.note, telling.notes, addresses)
+            if finalists:
+                _save_notes(finalists, telling.of_finalists, telling.notes, addresses)
+            storage.set_study_system_attr(study._study_id, TOLD, there)
+
+
+def _put_pictures(study: optuna.Study, artifacts: Path, pictures: Mapping[str, bytes]) -> dict[str, str]:
+    """Their addresses by file name; what was there before is gone."""
+    from optuna_dashboard.artifact import get_artifact_path
+
+    artifacts.mkdir(exist_ok=True)
+    storage, store, addresses, made = study._storage, FileSystemArtifactStore(artifacts), dict[str, str](), list[str]()
+    for old in storage.get_study_system_attrs(study._study_id).get(PICTURES, []):
+        (artifacts / old).unlink(missing_ok=True)
+        storage.set_study_system_attr(study._study_id, f"artifacts:{old}", json.dumps(None))
+    with tempfile.TemporaryDirectory() as folder:
+        for file, content in pictures.items():
+            (Path(folder) / file).write_bytes(content)
+            made.append(upload_artifact(artifact_store=store, file_path=str(Path(folder) / file), study_or_trial=study))
+            addresses[file] = get_artifact_path(study, made[-1])
+    storage.set_study_system_attr(study._study_id, PICTURES, made)
+    return addresses
+
+
+def _save_notes(study: optuna.Study, note: str, notes: Mapping[str, str], addresses: Mapping[str, str]) -> None:
+    from optuna_dashboard import save_note
+
+    save_note(study, _filled(note, addresses))
+    for trial in study.get_trials(deepcopy=False):
+        if of_trial := notes.get(trial.user_attrs.get("arch_key", "")):
+            save_note(optuna.trial.Trial(study, trial._trial_id), _filled(of_trial, addresses))
+
+
+def _address(study: optuna.Study) -> str:
+    return f"/dashboard/studies/{study._study_id}"
 
 
 def _filled(note: str, addresses: Mapping[str, str]) -> str:

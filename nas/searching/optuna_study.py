@@ -33,7 +33,8 @@ from nas.searching.search import DIRECTIONS, Evaluation, SearchRequest, Stored, 
 if TYPE_CHECKING:  # the space itself comes with torch
     from nas.networks.mixers import Value
 
-METRICS = ("accuracy", "macs")
+METRICS = ("accuracy, supernet's weights", "multiply-adds")  # names for people
+FINALISTS_OF = "finalists_of"  # attribute of a study of finalists (`finalist_study.py`): of which search
 # Optuna's own messages (a study was created, a trial finished) would stand between ours.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -204,18 +205,6 @@ class OptunaStudy:
             with _readable_errors(self._place):
                 self._written.add_trial(finished)
 
-    def add_finalist(self, key: str, values: Mapping[str, Value], objectives: tuple[float, float], rung: str, origin: str) -> None:
-        """Writes what training a network alone gave, once for each rung; `rung` tells such a trial from those of the search."""
-        written = self._written.get_trials(deepcopy=False)
-        if any((each.user_attrs.get("arch_key"), each.user_attrs.get("rung")) == (key, rung) for each in written):
-            return
-        table = {name: self._table[name] for name in values}
-        shown = {"arch_key": key, "rung": rung, "origin": origin, "macs_m": round(objectives[1] / 1e6, 3)}
-        made = optuna.trial.create_trial(params=dict(values), distributions=table, values=list(objectives), user_attrs=shown)
-        made.system_attrs["constraints"] = [0.0] * sum(not each.quantity.measured for each in self._request.budgets)
-        with _readable_errors(self._place):
-            self._written.add_trial(made)
-
 
 @dataclass(frozen=True)
 class StudyTrial:
@@ -231,7 +220,7 @@ class StudyTrial:
 
 
 def read_studies(path: Path) -> dict[str, tuple[dict[str, Any], list[StudyTrial]]]:
-    """The studies of a file by name, in the order in which they were begun: their facts, and the trials of their searches; none without a file.
+    """The searches of a file by name, in the order in which they were begun: their facts and trials; none without a file.
 
     Raises:
         ValueError: the file is damaged.
@@ -240,7 +229,8 @@ def read_studies(path: Path) -> dict[str, tuple[dict[str, Any], list[StudyTrial]
         return {}
     with open_storage(path) as storage:
         studies = {name: optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)}
-        return {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in studies.items()}
+        searches = {name: study for name, study in studies.items() if FINALISTS_OF not in study.user_attrs}
+        return {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in searches.items()}
 
 
 def importances(path: Path, name: str) -> dict[str, float]:
@@ -284,7 +274,7 @@ def _as_read(trial: FrozenTrial) -> StudyTrial:
 
 
 def _searched(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials of a search, in order; those of finalists are no part of it."""
+    """The trials of a search, in order; those of finalists, which older versions wrote into the same study, are no part of it."""
     return [trial for trial in study.get_trials(deepcopy=False) if "rung" not in trial.user_attrs]
 
 

@@ -19,16 +19,14 @@ from nas.runs.folder import now
 from nas.runs.interrupt import Stopped
 from nas.runs.records import SearchRecord, digest, read_winner, winner_path, write_architecture
 from nas.searching.evaluating import open_evaluator
+from nas.searching.finalist_study import Climber, write_finalists
 from nas.searching.finals import Candidates, Finals, candidates, table
 from nas.searching.known_networks import baselines
-from nas.searching.ladder import Finalist
 from nas.searching.optuna_study import OptunaStudy, open_study
 from nas.searching.proposals import usage
 from nas.searching.search import Instruments, Result, SearchRequest, Trial, failures, measured_values, search
 from nas.searching.supernet_run import SupernetRun
 from nas.searching.winner import Winner, choose_winner, standard_error
-from nas.spaces.decisions import SearchSpace
-from nas.spaces.schema import Values
 from nas.spaces.supernet import Supernet
 from nas.training.setting import DIGITS, look_at_images
 
@@ -158,7 +156,7 @@ class SearchRun:
             if self.finalists:
                 measured = partial(measured_values, budgets=request.budgets, measure=latency)
                 finals = Finals(self.supernet, self.study, request, self.finalists, self.workers, stop, measured)
-                choice = self._by_ladder(finals, supernet, who, study, held_out)
+                choice = self._by_ladder(finals, supernet, who, held_out)
         self._write(result, choice, held_out)
         written = read_winner(run, self.study)
         assert written is not None
@@ -192,8 +190,8 @@ class SearchRun:
         }  # fmt: skip
         return _Choice(winner.trial.architecture, winner.measured, found)
 
-    def _by_ladder(self, finals: Finals, supernet: Supernet | None, who: Candidates, study: OptunaStudy, held_out: int) -> _Choice:
-        """Trains finalists alone, writes them into the study and the winner's fine-tuned weights beside its file, and prints a table."""
+    def _by_ladder(self, finals: Finals, supernet: Supernet | None, who: Candidates, held_out: int) -> _Choice:
+        """Trains finalists alone, writes them into a study and the winner's fine-tuned weights beside its file, and prints a table."""
         alone, run = finals.alone, self.supernet.run
         epochs = alone.phase.epochs
         print(
@@ -203,10 +201,12 @@ class SearchRun:
         )
         ladder = finals.climb(supernet, who)
         winner, measured = finals.winner(ladder)
-        for each in ladder.asked:
-            if at := ladder.accuracies(each):
-                rung = f"{alone.ladder[len(at) - 1]} of {alone.steps} steps alone"
-                study.add_finalist(each.key, _values(self.supernet.space, each), (at[-1], cost(each.architecture).macs), rung, each.origin)
+        seed, path = self.supernet.setting.seed, run.folder / STUDY_FILE
+        climbers = [
+            Climber(each.architecture, each.origin, each.by_hand, each.supernet, each.fine_tuned, alone.known(each.architecture, seed))
+            for each in ladder.asked
+        ]
+        write_finalists(path, self.study, self.supernet.space, climbers, winner.key)
         print("\n".join(table(ladder, alone)))
         kept = finals.keep(supernet, winner, run.folder / f"{self.study}.safetensors") if supernet is not None else None
         accuracy = ladder.accuracies(winner)[-1]
@@ -252,14 +252,6 @@ class _Choice:
     architecture: Architecture
     measured: Mapping[str, float]
     found: Mapping[str, Any]
-
-
-def _values(space: SearchSpace, finalist: Finalist) -> Values:
-    """An option for every decision; none for a published network that the space does not have."""
-    try:
-        return space.encode(finalist.architecture)
-    except ValueError:
-        return {}
 
 
 def _show(progress: Progress, trial: Trial, evaluated: int, best: Trial | None) -> None:

@@ -15,10 +15,11 @@ from nas.quantities import Budget, Cost, parse_budgets
 from nas.runs.folder import Run
 from nas.runs.records import RunStory, SearchRecord, read_run
 from nas.searching.additive import AdditiveModel
+from nas.searching.finalist_study import Climber, ranked
 from nas.searching.optuna_study import StudyTrial, importances, read_studies
 from nas.searching.proposals import usage
 from nas.searching.search_run import STUDY_FILE
-from nas.searching.trained_alone import Trained, read_training_alone
+from nas.searching.trained_alone import read_training_alone
 from nas.spaces.decisions import SearchSpace
 from nas.training.setting import shipped
 
@@ -47,29 +48,14 @@ class Candidate:
     failure: str | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Climber:
-    """A network of the ladder, with what its training alone has given so far."""
-
-    architecture: Architecture
-    origin: str
-    by_hand: bool
-    supernet: float | None
-    fine_tuned: float | None
-    trained: Trained
-
-    @property
-    def last(self) -> float | None:
-        """Its accuracy at the last rung that it came to."""
-        if self.trained.ended:
-            return self.trained.ended.accuracy
-        return self.trained.rungs[-1][1] if self.trained.rungs else None
+    def value(self, quantity: str) -> float | None:
+        """What it costs; None where that was never measured."""
+        return {**self.cost._asdict(), **self.measured}.get(quantity)
 
 
 @dataclass(frozen=True)
 class Search:
-    """One study: `winner` is None while it has not ended."""
+    """One study: `winner` is None while it has not ended; the ladder has those that came furthest first, and the winner before them."""
 
     name: str
     budgets: tuple[Budget, ...]
@@ -78,6 +64,19 @@ class Search:
     ladder: tuple[Climber, ...]
     winner: SearchRecord | None
     importances: Mapping[str, float] = field(default_factory=dict)  # of decisions, by Optuna
+
+    @property
+    def limited(self) -> list[str]:
+        """The quantities that its budgets limit; multiply-adds where there are none."""
+        return list(dict.fromkeys(each.quantity.name for each in self.budgets)) or ["macs"]
+
+    def value(self, architecture: Architecture, quantity: str) -> float | None:
+        """What a network costs; of what is measured, as the search measured it last, and None where it did not."""
+        if quantity in Cost._fields:
+            return float(getattr(cost(architecture), quantity))
+        if self.winner and self.winner.architecture.key == architecture.key:
+            return self.winner.costs.get(quantity)
+        return next((each.measured.get(quantity) for each in self.candidates if each.architecture.key == architecture.key), None)
 
     @property
     def spread(self) -> dict[str, float]:
@@ -105,11 +104,24 @@ class Story:
     space: SearchSpace | None
     searches: Mapping[str, Search]
     rankings: Mapping[str, Mapping[str, Any]]  # by file, what `fidelity` wrote
+    comparison: Mapping[str, Any] | None = None  # what `compare` wrote
+
+    @property
+    def what(self) -> str:
+        """Its own training: "supernet" or "retrain"."""
+        return "supernet" if self.told.record.supernet else "retrain"
 
     @property
     def curve(self) -> list[dict[str, Any]]:
-        """The supernet's smallest, median and largest network on the way."""
-        return [line for line in self.told.metrics if line.get("kind") == "supernet rung"]
+        """What was judged on the way: of a supernet the smallest, median and largest network."""
+        return [line for line in self.told.metrics if line.get("kind") == f"{self.what} rung"]
+
+    @property
+    def losses(self) -> list[tuple[int, float]]:
+        """Step and loss; of steps that were done twice, after a crash, the later."""
+        return sorted(
+            {line["step"]: line["loss"] for line in self.told.metrics if line.get("kind") == self.what and "loss" in line}.items()
+        )
 
 
 def read_story(folder: Path) -> Story:
@@ -130,7 +142,8 @@ def read_story(folder: Path) -> Story:
     searches = {name: _search(run, told, space, name, facts, trials) for name, (facts, trials) in studies.items()}
     searches = {name: replace(each, importances=importances(run.folder / STUDY_FILE, name)) for name, each in searches.items()}
     rankings = {path.stem: json.loads(path.read_text()) for path in sorted(run.folder.glob("fidelity-*.json"))}
-    return Story(run, told, space, searches, rankings)
+    compared = run.folder / "comparison.json"
+    return Story(run, told, space, searches, rankings, json.loads(compared.read_text()) if compared.exists() else None)
 
 
 def _search(
@@ -151,7 +164,9 @@ def _search(
     lines = [line for line in told.metrics if line.get("kind") == "finalist" and line.get("study") == name]
     schedule, seed = (lines[-1]["schedule"] if lines else ""), (told.record.supernet.seed if told.record.supernet else 0) or 0
     ladder = [_climber(run, line, seed) for line in lines if line["schedule"] == schedule]
-    return Search(name, budgets, facts.get("floor", 0.0), tuple(candidates), tuple(ladder), told.searches.get(name))
+    winner = told.searches.get(name)
+    ladder = ranked(ladder, winner.architecture.key if winner else "")
+    return Search(name, budgets, facts.get("floor", 0.0), tuple(candidates), tuple(ladder), winner)
 
 
 def _climber(run: Run, line: Mapping[str, Any], seed: int) -> Climber:

@@ -1,0 +1,90 @@
+"""What a page is made of: sentences, pictures, tables that sort."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass, field
+
+from nas.quantities import format_quantity
+from nas.reporting.drawings import INK
+
+SHRUNK = 0.74  # of its width a picture has at least: in a smaller one letters cannot be read, and it is moved sideways
+INKS = b"light-dark(#595959, #b4b4b4)"  # a browser chooses
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, and what a table is sorted by."""
+
+    text: str
+    value: float | str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table; `mark` sets it off."""
+
+    cells: list[Cell]
+    mark: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; folded, it stands behind a line that says what it is about."""
+
+    heads: list[str]
+    rows: list[Row]
+    about: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An SVG picture and what it shows."""
+
+    svg: bytes
+    about: str
+
+    @property
+    def least(self) -> int:
+        """Pixels of its width on a narrow screen."""
+        points = re.search(rb'width="([\d.]+)pt"', self.svg)
+        return round(SHRUNK * float(points[1]) * 96 / 72) if points else 0
+
+    @property
+    def data(self) -> str:
+        """As an address that holds the picture itself, its ink darker on a light page and lighter on a dark one."""
+        svg = self.svg.replace(b"<svg ", b'<svg style="color-scheme: light dark" ', 1).replace(INK.lower().encode(), INKS)
+        return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the page."""
+
+    title: str
+    texts: list[str] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence at the top."""
+
+    text: str
+    unfinished: bool = False
+
+
+def percent(share: float | None) -> Cell:
+    return Cell("", "") if share is None else Cell(f"{share:.2%}", share)
+
+
+def quantity(name: str, value: float) -> Cell:
+    return Cell(format_quantity(name, value), value)
+
+
+def number(value: float) -> Cell:
+    return Cell(f"{value:,}", value)
