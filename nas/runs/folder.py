@@ -28,7 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nas.machine import cores
+from nas.machine import cores, cpu_model
 from nas.yaml_files import did_you_mean, one_line_error, read_yaml, write_yaml
 
 FORMAT = "run 1"
@@ -188,7 +188,7 @@ def provenance() -> dict[str, Any]:
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    host = {"name": platform.node(), "system": platform.platform(), "cpu": _cpu_model(), "cores": cores()}
+    host = {"name": platform.node(), "system": platform.platform(), "cpu": cpu_model(), "cores": cores()}
     revision = _git_revision()
     found = {"command": _command(), "started": now(), "versions": versions, "host": host}
     return found | ({"revision": revision} if revision else {})
@@ -196,14 +196,6 @@ def provenance() -> dict[str, Any]:
 
 def _command() -> str:
     return shlex.join(sys.argv).encode(errors="replace").decode()  # bytes in a path that are no UTF-8
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M)
-        if found:
-            return found[1]
-    return platform.processor() or platform.machine()
 
 
 def _git_revision() -> str | None:
