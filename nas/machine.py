@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 
 
+DISTURBED = 0.25  # cores that others keep busy, from where on a time is no longer believed
+
+
 def cores() -> int:
     """Cores this process may use."""
     # Not everywhere (macOS has no affinity); where it is, a container or `taskset` may allow fewer cores than there are.

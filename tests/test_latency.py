@@ -81,7 +81,7 @@ def test_an_error_leaves_threads_and_collection_as_they_were(made: SimpleNamespa
 
 def test_a_real_network_takes_time_and_a_larger_one_more() -> None:
     large = Architecture(Frame(64, 2, 5), 4, (Stage(128, ("conv",) * 4, 4.0, kernel=3),))
-    assert 0 < measure_latency(NETWORK, CPU) < measure_latency(large, CPU)
+    assert 0 < measure_latency(NETWORK, CPU).ms < measure_latency(large, CPU).ms
 
 
 def test_what_does_not_fit_is_a_memory_error() -> None:

@@ -112,7 +112,7 @@ def test_exact_quantities_are_the_fields_of_a_cost() -> None:
     assert all(each.name == name for name, each in QUANTITIES.items())
 
 
-    monkeypatch.setitem(QUANTITIES, "energy", counted("energy", "J", "Joules.", "joules", measured=True))
+def test_another_quantity_is_one_more_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(QUANTITIES, "energy", counted("energy", "J", "Joules.", "joules", measured=True))
     budgets = parse_budgets(["12MJ", "8ms"])
     assert [(budget.text, budget.quantity.measured) for budget in budgets] == [("8ms", True), ("12MJ", True)]

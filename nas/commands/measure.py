@@ -23,9 +23,10 @@ def measure(target: str, space: str | None, budget: tuple[str, ...], networks: i
 
     from nas.cost import cost
     from nas.cost.targets import check_target, parse_target
+    from nas.machine import DISTURBED
     from nas.quantities import parse_budgets
     from nas.runs.interrupt import Interrupt
-    from nas.searching.latency_table import DISTURBED, TableRun, measure_space
+    from nas.searching.latency_table import TableRun, measure_space
     from nas.searching.search import check_budgets
     from nas.spaces.decisions import SearchSpace
     from nas.training.setting import shipped

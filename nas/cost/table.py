@@ -106,13 +106,16 @@ class Table:
         """Of a network, foretold.
 
         Raises:
-            KeyError: a part was not timed.
+            ValueError: a part was not timed.
         """
         return self.correction(*self.total(architecture))
 
     def total(self, architecture: Architecture) -> tuple[float, int]:
         """The sum over the parts, uncorrected, and their number."""
-        found = [self.times[part.key] for part in parts(architecture)]
+        try:
+            found = [self.times[part.key] for part in parts(architecture)]
+        except KeyError as missing:
+            raise ValueError(f"architecture {architecture.key}: a part is not in the latency table: got {missing.args[0]}.") from None
         return sum(found), len(found)
 
 

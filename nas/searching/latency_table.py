@@ -32,7 +32,6 @@ LEARN, CHECK = 12, 30  # whole networks that teach the correction, and others th
 STEADY = 0.05  # a spread up to here is believed; a larger one is tried again
 TRIES = 3
 LOWEST, HIGHEST = 0.9, 1.1  # of the tightest budget: where the networks are, as in a ranking
-DISTURBED = 0.25  # cores that others keep busy
 
 
 @dataclass(frozen=True)
