@@ -21,7 +21,7 @@ from nas.networks.network import Network
 from nas.progress import Progress
 from nas.published.presets import architecture_file
 from nas.quantities import Budget, parse_budgets
-from nas.runs.folder import Run
+from nas.runs.folder import TRAINED_ALONE, Run
 from nas.runs.interrupt import Stopped
 from nas.runs.records import SearchRecord, read_record, read_search
 from nas.searching.known_networks import baselines
@@ -217,7 +217,7 @@ def open_comparison(setting: Setting, run: Run, networks: Sequence[Contestant], 
     Raises:
         ValueError: the data or the recipe cannot be used.
     """
-    alone = Alone.on_test(setting, run.folder / "alone")
+    alone = Alone.on_test(setting, run.folder / TRAINED_ALONE)
     check_rungs(alone.phase, alone.judged_on)
     _ = alone.steps, setting.images.size(alone.judged_on)
     return Comparison(run, alone, networks, range(setting.seed, setting.seed + num_seeds))

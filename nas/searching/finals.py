@@ -14,6 +14,7 @@ from nas.networks.architecture import Architecture
 from nas.networks.trained import save_network
 from nas.progress import Progress
 from nas.quantities import Budget, format_quantity
+from nas.runs.folder import TRAINED_ALONE
 from nas.runs.interrupt import Stopped
 from nas.searching.evaluating import Evaluator
 from nas.searching.evolution import History, children
@@ -143,7 +144,7 @@ class Finals:
     def alone(self) -> Alone:
         """How finalists are trained."""
         setting = self.opened.setting
-        return Alone.on_held_out(setting, self.opened.run.folder / "alone", setting.recipe.search.finalist_epochs)
+        return Alone.on_held_out(setting, self.opened.run.folder / TRAINED_ALONE, setting.recipe.search.finalist_epochs)
 
     @cached_property
     def _tuned(self) -> FineTuned:

@@ -12,7 +12,7 @@ from typing import Any
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.quantities import Budget, Cost, parse_budgets
-from nas.runs.folder import Run
+from nas.runs.folder import TRAINED_ALONE, Run
 from nas.runs.records import RunStory, SearchRecord, read_run
 from nas.searching.additive import AdditiveModel
 from nas.searching.optuna_study import StudyTrial, importances, read_studies
@@ -156,5 +156,5 @@ def _search(
 
 def _climber(run: Run, line: Mapping[str, Any], seed: int) -> Climber:
     architecture = Architecture.from_dict(line["architecture"], f"{run.folder}/metrics.jsonl: a finalist")
-    trained = read_training_alone(run.folder / "alone", architecture, line["schedule"], seed)
+    trained = read_training_alone(run.folder / TRAINED_ALONE, architecture, line["schedule"], seed)
     return Climber(architecture, line["origin"], line["by_hand"], line["supernet"], line["fine_tuned"], trained)
