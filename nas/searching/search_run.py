@@ -115,6 +115,17 @@ class SearchRun:
         except MemoryError:
             raise ValueError(f"--latency-batch: no memory for so many images: got {batch}; {accepted}") from None
 
+    def done(self) -> SearchRecord | None:
+        """Its winner, where it came to its end with as many trials and finalists as are wanted.
+
+        Raises:
+            ValueError: its file was changed.
+        """
+        done, wanted = self.supernet.recorded().searches.get(self.study), (self.request.trials, self.finalists)
+        if done and (done.trials, done.finalists) == wanted and (self.supernet.finished() or not self.request.trials):
+            return read_winner(self.supernet.run, self.study)
+        return None
+
     def winner(self, stop: Callable[[], bool]) -> SearchRecord:
         """The winner, searched now as far as it was not; trains the supernet first where the run has none.
 
@@ -122,15 +133,9 @@ class SearchRun:
             ValueError: no network evaluated obeys the budgets, or a file of the run cannot be used.
             Stopped: interrupted; what was evaluated is stored.
         """
-        request, run, path = self.request, self.supernet.run, winner_path(self.supernet.run, self.study)
-        done, wanted = self.supernet.recorded().searches.get(self.study), (request.trials, self.finalists)
-        if (
-            done
-            and (done.trials, done.finalists) == wanted
-            and (self.supernet.finished() or not request.trials)
-            and (winner := read_winner(run, self.study))
-        ):
-            print(f"This search is done ({path}); its result again:")
+        request, run = self.request, self.supernet.run
+        if winner := self.done():
+            print(f"This search is done ({winner_path(run, self.study)}); its result again:")
             return winner
         if self.supernet.setting.data == DIGITS:
             print("The data are scikit-learn's digits: this shows the machine working; a ranking means little. --data gives a real one.")
