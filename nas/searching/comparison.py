@@ -205,6 +205,7 @@ class Comparison:
             except Stopped:
                 ended = len(self.jobs) - len(self.left())  # some ended while they were asked to stop
                 raise Stopped(f"comparison stopped after {ended} of {len(self.jobs)} trainings") from None
+            show.look()
 
     def entries(self, latencies: Mapping[str, float | None]) -> list[dict[str, Any]]:
         """The `networks` of comparison.json once all trainings have ended, in the order of `networks`."""

@@ -10,7 +10,7 @@ from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.quantities import format_quantity
-from nas.searching.finals import ladder_steps
+from nas.searching.climbing import ladder_steps
 from nas.searching.known_networks import baselines
 from nas.searching.search_run import SearchRun
 from nas.searching.supernet_run import SupernetRun

@@ -150,7 +150,7 @@ def _search(
             )
     lines = [line for line in told.metrics if line.get("kind") == "finalist" and line.get("study") == name]
     schedule, seed = (lines[-1]["schedule"] if lines else ""), (told.record.supernet.seed if told.record.supernet else 0) or 0
-    ladder = [_climber(run, line, seed) for line in lines if line["schedule"] == schedule]
+    ladder = [_climber(run, line, seed) for line in {line["key"]: line for line in lines if line["schedule"] == schedule}.values()]
     return Search(name, budgets, facts.get("floor", 0.0), tuple(candidates), tuple(ladder), told.searches.get(name))
 
 
