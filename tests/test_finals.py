@@ -60,7 +60,7 @@ def in_this_process(
     begun: list[Any] = []
 
     def train_beside(
-        alone: Alone, ask: Any, told: Any, *, workers: int, climb: str, stop: Any, show: Any, head_start: Any = lambda job: 0
+        alone: Alone, ask: Any, told: Any, *, workers: int, climb: str, stop: Any, show: Any, head_start: Any = lambda job: 0, **_: Any
     ) -> None:
         while isinstance(job := ask(), tune.Job):
             begun.append(job)
@@ -149,8 +149,8 @@ def test_the_model_may_choose_what_is_near_the_leaders_by_its_accuracy_with_the_
     pools, leaders, looked, choose = list[Sequence[Finalist]](), list[Finalist](), list[Finalist](), Ladder.choose
 
     def watched(self: Ladder, pool: Sequence[Finalist], num: int, look: Look) -> list[Finalist]:
-        def watched_look(shortlist: Sequence[Finalist], scored: bool) -> list[Finalist]:
-            found = look(shortlist, scored)
+        def watched_look(shortlist: Sequence[Finalist], how_many: int, scored: bool) -> list[Finalist]:
+            found = look(shortlist, how_many, scored)
             looked.extend(found if scored else [])
             return found
 

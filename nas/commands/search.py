@@ -60,6 +60,7 @@ def search(
     if not budget and not winner:
         raise click.UsageError("--budget: missing: accepted: 4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms.", click.get_current_context())
     wanted = [parse_budgets([text, *budget]) for text in winner] or [parse_budgets(budget)]
+    wanted = list({tuple(each.text for each in budgets): budgets for budgets in wanted}.values())  # each once
     every = tuple({each.text: each for budgets in wanted for each in budgets}.values())
     if not 0 <= floor < 1:
         raise ValueError(f"--floor: out of range: got {floor}; accepted: 0 up to, not including, 1.")
@@ -77,7 +78,7 @@ def search(
     if request.trials <= request.population and request.sampler != SAMPLERS[0]:
         print(f"--sampler {request.sampler} has no part in this: the first {request.population} networks are drawn. Give more --trials.")
     if dry_run or fresh:
-        show_plan([line for each in searches for line in search_plan(each)], dry_run)
+        show_plan(search_plan(searches), dry_run)
     if dry_run:
         return 0
     with opened.run.lock(), Interrupt() as interrupt:

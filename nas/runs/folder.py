@@ -3,6 +3,7 @@
     runs/<name>/run.yaml        what was run, by which command, on which machine, with which versions
     runs/<name>/metrics.jsonl   one JSON object a line, appended as things happen
     runs/<name>/.lock           held while a process writes to the run
+    runs/<name>/alone/          networks that are trained alone, a folder each, where a run has such
 
 Nothing here can be lost to a kill: files are written beside their place and renamed, the log is only ever appended to.
 """
@@ -33,6 +34,7 @@ from nas.yaml_files import did_you_mean, one_line_error, read_yaml, write_yaml
 
 FORMAT = "run 1"
 RUNS = Path("runs")  # where runs are, from where a command is started
+TRAINED_ALONE = "alone"  # the folder, in that of a run, of networks trained alone
 _PACKAGES = ("torch", "torchvision", "timm", "optuna", "ray", "numpy")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.quantities import Budget
-from nas.searching.finals import obeying
+from nas.searching.candidates import obeying
 from nas.searching.proposals import usage
 from nas.searching.story import Search
 

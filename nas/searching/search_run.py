@@ -18,8 +18,9 @@ from nas.quantities import Budget, format_quantity
 from nas.runs.folder import now
 from nas.runs.interrupt import Stopped
 from nas.runs.records import SearchRecord, digest, read_winner, winner_path, write_architecture
+from nas.searching.candidates import Candidates, Looks, candidates
 from nas.searching.evaluating import open_evaluator
-from nas.searching.finals import Candidates, Finals, candidates, table
+from nas.searching.finals import Finals, table
 from nas.searching.known_networks import baselines
 from nas.searching.ladder import Finalist
 from nas.searching.optuna_study import OptunaStudy, open_study
@@ -115,6 +116,17 @@ class SearchRun:
         except MemoryError:
             raise ValueError(f"--latency-batch: no memory for so many images: got {batch}; {accepted}") from None
 
+    def done(self) -> SearchRecord | None:
+        """Its winner, where it came to its end with as many trials and finalists as are wanted.
+
+        Raises:
+            ValueError: its file was changed.
+        """
+        done, wanted = self.supernet.recorded().searches.get(self.study), (self.request.trials, self.finalists)
+        if done and (done.trials, done.finalists) == wanted and (self.supernet.finished() or not self.request.trials):
+            return read_winner(self.supernet.run, self.study)
+        return None
+
     def winner(self, stop: Callable[[], bool]) -> SearchRecord:
         """The winner, searched now as far as it was not; trains the supernet first where the run has none.
 
@@ -122,15 +134,9 @@ class SearchRun:
             ValueError: no network evaluated obeys the budgets, or a file of the run cannot be used.
             Stopped: interrupted; what was evaluated is stored.
         """
-        request, run, path = self.request, self.supernet.run, winner_path(self.supernet.run, self.study)
-        done, wanted = self.supernet.recorded().searches.get(self.study), (request.trials, self.finalists)
-        if (
-            done
-            and (done.trials, done.finalists) == wanted
-            and (self.supernet.finished() or not request.trials)
-            and (winner := read_winner(run, self.study))
-        ):
-            print(f"This search is done ({path}); its result again:")
+        request, run = self.request, self.supernet.run
+        if winner := self.done():
+            print(f"This search is done ({winner_path(run, self.study)}); its result again:")
             return winner
         if self.supernet.setting.data == DIGITS:
             print("The data are scikit-learn's digits: this shows the machine working; a ranking means little. --data gives a real one.")
@@ -140,10 +146,11 @@ class SearchRun:
         supernet = self.supernet.trained(stop) if request.trials else None
         held_out = setting.images.size("held_out")
         latency = self.measure
+        looks = Looks(run, self.study, request.budgets, partial(measured_values, budgets=request.budgets, measure=latency), stop)
         with open_study(run.folder / STUDY_FILE, self.study, space.decisions, request, self._facts()) as study:
             if supernet is None:
                 self.supernet.begin()
-                result, who = Result([], "trials", 0, 0.0, 0.0), candidates(self.supernet, request, self.finalists, [], None, latency)
+                result, who = Result([], "trials", 0, 0.0, 0.0), candidates(self.supernet, request, self.finalists, [], None, looks)
             else:
                 batches = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
                 with open_evaluator(supernet, batches, setting.recipe, setting.device, self.workers) as evaluator:
@@ -152,12 +159,11 @@ class SearchRun:
                     )
                     result = self._search(study, instruments, stop, held_out)
                     if self.finalists:
-                        who = candidates(self.supernet, request, self.finalists, result.trials, evaluator, instruments.measure)
+                        who = candidates(self.supernet, request, self.finalists, result.trials, evaluator, looks)
                     else:
                         choice = self._by_supernet(choose_winner(result.trials, request, num_heldout=held_out, measure=instruments.measure))
             if self.finalists:
-                measured = partial(measured_values, budgets=request.budgets, measure=latency)
-                finals = Finals(self.supernet, self.study, request, self.finalists, self.workers, stop, measured)
+                finals = Finals(self.supernet, self.study, request, self.finalists, self.workers, looks)
                 choice = self._by_ladder(finals, supernet, who, study, held_out)
         self._write(result, choice, held_out)
         written = read_winner(run, self.study)

@@ -12,7 +12,7 @@ from typing import Any
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.quantities import Budget, Cost, parse_budgets
-from nas.runs.folder import Run
+from nas.runs.folder import TRAINED_ALONE, Run
 from nas.runs.records import RunStory, SearchRecord, read_run
 from nas.searching.additive import AdditiveModel
 from nas.searching.optuna_study import StudyTrial, importances, read_studies
@@ -150,11 +150,11 @@ def _search(
             )
     lines = [line for line in told.metrics if line.get("kind") == "finalist" and line.get("study") == name]
     schedule, seed = (lines[-1]["schedule"] if lines else ""), (told.record.supernet.seed if told.record.supernet else 0) or 0
-    ladder = [_climber(run, line, seed) for line in lines if line["schedule"] == schedule]
+    ladder = [_climber(run, line, seed) for line in {line["key"]: line for line in lines if line["schedule"] == schedule}.values()]
     return Search(name, budgets, facts.get("floor", 0.0), tuple(candidates), tuple(ladder), told.searches.get(name))
 
 
 def _climber(run: Run, line: Mapping[str, Any], seed: int) -> Climber:
     architecture = Architecture.from_dict(line["architecture"], f"{run.folder}/metrics.jsonl: a finalist")
-    trained = read_training_alone(run.folder / "alone", architecture, line["schedule"], seed)
+    trained = read_training_alone(run.folder / TRAINED_ALONE, architecture, line["schedule"], seed)
     return Climber(architecture, line["origin"], line["by_hand"], line["supernet"], line["fine_tuned"], trained)
