@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-
 DISTURBED = 0.25  # cores that others keep busy, from where on a time is no longer believed
 
 

@@ -61,7 +61,9 @@ _ALL = (
     counted("params", "params", "Trainable numbers; what blocks share counts once.", "param"),
     counted("activations", "activations", "Output elements, for one image, of all that multiplies.", "activation"),
     Quantity("latency_ms", "ms", True, "Median time of a forward pass on the target, which does nothing else.", _TIMES, _MICRO),
-    Quantity("image_ms", "img/s", True, "The same for one image of the pass: so many images a second.", (("img/s", Decimal(1000)),), _RATES, True),
+    Quantity(
+        "image_ms", "img/s", True, "The same for one image of the pass: so many images a second.", (("img/s", Decimal(1000)),), _RATES, True
+    ),
     counted("memory_bytes", "B", "Weights, and tensors alive at once, of a forward pass on the target.", "byte", "bytes", measured=True),
 )
 # Every quantity, in the order in which several budgets are named. An entry more is a kind of budget more: if it is exact, a field of `Cost`

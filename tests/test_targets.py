@@ -12,7 +12,7 @@ from errors import refused
 from torch.profiler import ProfilerActivity, profile
 
 from nas.cost import cost, layer_cost
-from nas.cost.latency import Timing
+from nas.cost.latency import Milliseconds
 from nas.cost.memory import memory_bytes, peak_elements
 from nas.cost.table import Correction, Part, PartModule, Table, error, fit, parts
 from nas.cost.targets import Target, conditions, parse_target
@@ -165,13 +165,13 @@ def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[TableRun, li
     """A table whose times are by arithmetic, and the log of what was timed: a millisecond for each MMAC, and a tenth for a network."""
     log: list[str] = []
 
-    def of_part(part: Part, target: Target) -> Timing:
+    def of_part(part: Part, target: Target) -> Milliseconds:
         log.append(part.key)
-        return Timing(1e-6 * sum(layer_cost(each).macs for each in part.layers) + 1e-4, 0.0)
+        return Milliseconds(1e-6 * sum(layer_cost(each).macs for each in part.layers) + 1e-4)
 
-    def of_network(network: Architecture, target: Target) -> Timing:
+    def of_network(network: Architecture, target: Target) -> Milliseconds:
         log.append(network.key)
-        return Timing(1e-6 * cost(network).macs + 1e-4 * len(list(parts(network))) + 0.1, 0.0)
+        return Milliseconds(1e-6 * cost(network).macs + 1e-4 * len(list(parts(network))) + 0.1)
 
     monkeypatch.setattr(latency_table, "_time", of_part)
     monkeypatch.setattr(latency_table, "measure_latency", of_network)
@@ -199,7 +199,7 @@ def test_a_table_is_measured_once_continued_and_held_against_networks_it_had_not
 def test_a_table_made_elsewhere_or_of_another_space_is_refused_with_the_command(
     timed: tuple[TableRun, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table, log = timed
+    table, _ = timed
     with refused("latency table", "measure", "cifar_small"):
         table.table_for(SPACE)
     measure_space(table, SPACE, BUDGETS, lambda: False, check=10)

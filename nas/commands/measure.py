@@ -39,16 +39,25 @@ def measure(target: str, space: str | None, budget: tuple[str, ...], networks: i
     with opened.run.lock(), Interrupt() as interrupt:
         found = measure_space(opened, named, binding, lambda: interrupt.requested, seed=seed, check=networks)
     path = opened.run.folder / f"{named.name}.json"
-    entries = {"target": str(opened.target), "conditions": opened.conditions, "space": named.name, "budgets": [each.text for each in budgets]}
+    entries = {
+        "target": str(opened.target),
+        "conditions": opened.conditions,
+        "space": named.name,
+        "budgets": [each.text for each in budgets],
+    }
     write_atomically(path, json.dumps({**entries, **found.entries()}, indent=1).encode())
     correction = found.table.correction
     print(f"{opened.target} on {opened.conditions['device']}, space {named.name}: {len(found.table.times)} parts.")
-    print(f"Held against {len(found.measured)} networks that it had not seen, of {min(found.measured):.3f} to {max(found.measured):.3f} ms:")
+    print(
+        f"Held against {len(found.measured)} networks that it had not seen, of {min(found.measured):.3f} to {max(found.measured):.3f} ms:"
+    )
     print(f"  median error {found.error.median:.1%}; {found.error.within_5:.0%} within 5%, {found.error.within_10:.0%} within 10%")
     print(f"  the plain sums: {found.plain.median:.1%}; {found.plain.within_5:.0%} and {found.plain.within_10:.0%}")
     print(f"  (corrected: {correction.scale:.3f} x sum + {correction.each:.4f} ms x parts + {correction.start:.4f} ms)")
     print(f"  Kendall's tau {found.tau:.2f}; of multiply-adds {found.tau_macs:.2f}")
     if found.busy is not None and found.busy > DISTURBED:
-        print(f"Other processes kept {found.busy:.1f} cores busy meanwhile: these figures are too long. Delete {opened.run.folder} and measure again on a quiet machine.")
+        print(
+            f"Other processes kept {found.busy:.1f} cores busy meanwhile: these figures are too long. Delete {opened.run.folder} and measure again on a quiet machine."
+        )
     print(f"Written to {path}")
     return 0

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from nas.networks.architecture import Architecture
 
 
-
 @click.command(short_help="Count a network's parameters and multiply-adds.")
 @click.argument("file", metavar="FILE")
 @target_option
@@ -60,7 +59,9 @@ def profile(file: str, target: str | None, json: bool) -> int:
         from nas.quantities import format_quantity
 
         told = [format_quantity(name, taken[name]) for name in ("latency_ms", "image_ms", "memory_bytes")]
-        print(f"On {where}: {told[0]} a pass{of} (half of the passes within {taken['spread']:.0%} of it), {told[1]}, {told[2]} of memory at once")
+        print(
+            f"On {where}: {told[0]} a pass{of} (half of the passes within {taken['spread']:.0%} of it), {told[1]}, {told[2]} of memory at once"
+        )
         if taken["busy_cores"] and taken["busy_cores"] > DISTURBED:
             print(f"Other processes kept {taken['busy_cores']:.1f} cores busy meanwhile: this time is too long.")
     return 0
@@ -73,7 +74,7 @@ def _taken(architecture: Architecture, target: Target) -> dict[str, Any]:
     from nas.machine import OtherLoad
 
     load = OtherLoad()
-    ms, spread = measure_latency(architecture, target)
+    ms = measure_latency(architecture, target)
     memory = measure_memory(architecture, target)
-    found = {"latency_ms": ms, "image_ms": ms / target.batch, "memory_bytes": memory, "spread": spread}
+    found = {"latency_ms": ms, "image_ms": ms / target.batch, "memory_bytes": memory, "spread": ms.spread}
     return {"target": str(target), **found, "busy_cores": load.cores()}

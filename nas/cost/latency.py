@@ -11,7 +11,6 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import torch
 
@@ -20,14 +19,13 @@ from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 
 
-class Timing(NamedTuple):
-    """Milliseconds of a pass: the median, and half of the distance between the quartiles as a share of it."""
+class Milliseconds(float):
+    """The median time of a pass; `spread` is half of the distance between the quartiles as a share of it."""
 
-    ms: float
-    spread: float
+    spread: float = 0.0
 
 
-def measure_latency(architecture: Architecture, target: Target, *, warmup: int = 5, runs: int = 30) -> Timing:
+def measure_latency(architecture: Architecture, target: Target, *, warmup: int = 5, runs: int = 30) -> Milliseconds:
     """The time of a forward pass of the network in its own frame, in evaluation mode, with fresh weights.
 
     Args:
@@ -46,10 +44,12 @@ def measure_latency(architecture: Architecture, target: Target, *, warmup: int =
         return summary(seconds(run, warmup + runs)[warmup:])
 
 
-def summary(passes: list[float]) -> Timing:
+def summary(passes: list[float]) -> Milliseconds:
     """Of passes in seconds."""
     low, median, high = statistics.quantiles(passes, n=4) if len(passes) > 1 else passes * 3
-    return Timing(round(1000 * median, 4), round((high - low) / 2 / median, 4) if median else 0.0)
+    found = Milliseconds(round(1000 * median, 4))
+    found.spread = round((high - low) / 2 / median, 4) if median else 0.0
+    return found
 
 
 def seconds(run: Callable[[], object], passes: int) -> list[float]:

@@ -17,10 +17,14 @@ from nas.networks.network import Network
 def measures(target: Target) -> dict[str, Callable[[Architecture], float]]:
     """By name of a measured quantity, how it is found out, in its unit; while nothing else of ours runs."""
 
-    def latency(architecture: Architecture, images: int = 1) -> float:
-        return measure_latency(architecture, target).ms / images
+    def of_an_image(architecture: Architecture) -> float:
+        return measure_latency(architecture, target) / target.batch
 
-    return {"latency_ms": latency, "image_ms": partial(latency, images=target.batch), "memory_bytes": partial(measure_memory, target=target)}
+    return {
+        "latency_ms": partial(measure_latency, target=target),
+        "image_ms": of_an_image,
+        "memory_bytes": partial(measure_memory, target=target),
+    }
 
 
 def measure_memory(architecture: Architecture, target: Target) -> int:

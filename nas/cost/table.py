@@ -8,6 +8,8 @@ from a few whole networks as `Correction`, where that helps.
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,6 +103,12 @@ class Table:
 
     times: Mapping[str, float]
     correction: Correction = field(default_factory=Correction)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of all its figures."""
+        figures = json.dumps([sorted(self.times.items()), vars(self.correction)])
+        return hashlib.sha256(figures.encode()).hexdigest()[:8]
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Of a network, foretold.

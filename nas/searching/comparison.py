@@ -16,6 +16,7 @@ import torch
 
 from nas.cost import cost
 from nas.cost.latency import measure_latency
+from nas.cost.targets import Target
 from nas.networks.architecture import Architecture, Frame, read_architecture
 from nas.networks.network import Network
 from nas.progress import Progress
@@ -179,7 +180,7 @@ class Comparison:
                 if stop():
                     raise Stopped("comparison stopped before its trainings")
                 try:
-                    found[architecture.key] = measure_latency(architecture, device)
+                    found[architecture.key] = measure_latency(architecture, Target(str(device)))
                 except MemoryError:
                     found[architecture.key] = None
                 self.run.log("latency", key=architecture.key, latency_ms=found[architecture.key], **here)

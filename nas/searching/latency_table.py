@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from nas.cost import cost
-from nas.cost.latency import Timing, measure_latency, pinned, seconds, summary
+from nas.cost.latency import Milliseconds, measure_latency, pinned, seconds, summary
 from nas.cost.table import Error, Part, PartModule, Table, error, fit, parts
 from nas.cost.targets import Target, conditions
 from nas.machine import OtherLoad, pasted
@@ -137,7 +136,13 @@ class Measured:
     def entries(self) -> dict[str, Any]:
         """For a JSON file."""
         each = [
-            {"key": one.key, "architecture": one.to_dict(), **cost(one)._asdict(), "foretold_ms": round(foretold, 5), "measured_ms": measured}
+            {
+                "key": one.key,
+                "architecture": one.to_dict(),
+                **cost(one)._asdict(),
+                "foretold_ms": round(foretold, 5),
+                "measured_ms": measured,
+            }
             for one, foretold, measured in zip(self.networks, self.foretold, self.measured, strict=True)
         ]
         figures = {"error": self.error._asdict(), "uncorrected": self.plain._asdict(), "tau": self.tau, "tau_macs": self.tau_macs}
@@ -162,8 +167,8 @@ def measure_space(
     with Progress(f"parts of {space.name}", len(missing), "part") as progress:
         for part in missing:
             timing = _steady(lambda: _time(part, target), stop)  # noqa: B023 - called at once
-            run.log("part", key=part.key, ms=timing.ms, spread=timing.spread, conditions=opened.digest)
-            progress.advance(text=f"{timing.ms:.3f} ms")
+            run.log("part", key=part.key, ms=timing, spread=timing.spread, conditions=opened.digest)
+            progress.advance(text=f"{timing:.3f} ms")
     drawn = networks_of(space, budgets, LEARN + check, seed)
     roles = [*("learn" for _ in range(LEARN)), *("check" for _ in range(check))]
     timed = {role: opened.networks(role) for role in ("learn", "check")}
@@ -171,9 +176,11 @@ def measure_space(
     with Progress("whole networks", len(todo), "network") as progress:
         for role, each in todo:
             timing = _steady(lambda: measure_latency(each, target), stop)  # noqa: B023
-            run.log("network", role=role, key=each.key, architecture=each.to_dict(), ms=timing.ms, spread=timing.spread, conditions=opened.digest)
-            timed[role][each.key] = each, timing.ms
-            progress.advance(text=f"{timing.ms:.3f} ms")
+            run.log(
+                "network", role=role, key=each.key, architecture=each.to_dict(), ms=timing, spread=timing.spread, conditions=opened.digest
+            )
+            timed[role][each.key] = each, timing
+            progress.advance(text=f"{timing:.3f} ms")
     table = opened.table_for(space)
     checked = [each for role, each in zip(roles, drawn, strict=False) if role == "check"]
     measured = [timed["check"][each.key][1] for each in checked]
@@ -182,15 +189,15 @@ def measure_space(
     return Measured(table, checked, foretold, measured, error(foretold, measured), error(sums, measured), tau, by_macs, load.cores())
 
 
-def _time(part: Part, target: Target) -> Timing:
+def _time(part: Part, target: Target) -> Milliseconds:
     with pinned(target.threads):
         run = target.prepare(PartModule(part), torch.randn(target.batch, *part.shape))
         return summary(seconds(run, 35)[5:])
 
 
-def _steady(timed: Callable[[], Timing], stop: Callable[[], bool]) -> Timing:
+def _steady(timed: Callable[[], Milliseconds], stop: Callable[[], bool]) -> Milliseconds:
     """The fastest of up to three timings, the last as soon as one is steady: what disturbs makes slower, never faster."""
-    found: list[Timing] = []
+    found: list[Milliseconds] = []
     while not found or (min(found).spread > STEADY and len(found) < TRIES):
         if stop():
             raise Stopped("measuring stopped")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import statistics
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -12,6 +15,7 @@ from nas.networks.network import Network
 from nas.quantities import format_quantity
 from nas.searching.climbing import ladder_steps
 from nas.searching.known_networks import baselines
+from nas.searching.proposals import value_of
 from nas.searching.search_run import SearchRun
 from nas.searching.supernet_run import SupernetRun
 from nas.searching.trained_alone import Alone
@@ -20,6 +24,7 @@ from nas.training.loop import evaluate
 from nas.training.plan import WORTH_TIMING, about, block, data_line, phase_line, step_seconds, time_line
 from nas.training.train_supernet import supernet_steps
 
+DRAWN = 300  # networks that tell how much of a space is within a budget
 SPLITS = {"fit": "to train on", "held_out": "held out to choose by", "test": "to test"}
 
 
@@ -37,6 +42,8 @@ def search_plan(searches: Sequence[SearchRun]) -> list[str]:
     setting, phase = opened.setting, opened.setting.recipe.retrain
     lines, per_epoch = _lines(opened), setting.images.steps_per_epoch("train", phase.batch_size)
     supernet = _supernet_seconds(opened) if trials else 0.0
+    for each in searches:
+        lines |= _reach(each)
     parts = [_part(each, several, supernet is not None) for each in searches]
     for each, (told, _) in zip(searches, parts, strict=True):
         if told:
@@ -50,6 +57,27 @@ def search_plan(searches: Sequence[SearchRun]) -> list[str]:
         every = {"supernet": supernet or 0.0, **{told: sum(each[name] for each in timed) for name, told in names.items()}}
         lines["time"] = time_line({name: seconds for name, seconds in every.items() if seconds}, setting.device.type)
     return list(block(lines, (*opened.notes, *setting.notes)))
+
+
+def _reach(search: SearchRun) -> dict[str, str]:
+    """By budget, what the smallest network of the space, the median of some drawn at random and the largest have of it, and how many are within."""
+    space, budgets = search.supernet.space, [each for each in search.request.budgets if each.by_arithmetic]
+    rng = random.Random(0)
+    drawn = [space.decode(space.random(rng)) for _ in range(DRAWN)]
+    lines, within = {}, [True] * DRAWN
+    for budget in budgets:
+        value = partial(value_of, cost, budget)
+        values = [value(each) for each in drawn]
+        three = (value(space.smallest(value)), statistics.median(values), value(space.largest(value)))
+        least, middle, most = (format_quantity(budget.quantity.name, each) for each in three)
+        obeying = [each <= budget.limit for each in values]
+        within = [both and each for both, each in zip(within, obeying, strict=True)]
+        lines[f"  {budget.text}"] = (
+            f"of {space.name} the smallest has {least}, the median {middle}, the largest {most}; {sum(obeying) / DRAWN:.0%} obey"
+        )
+    if len(budgets) > 1:
+        lines["  together"] = f"{sum(within) / DRAWN:.0%} obey all of them"
+    return lines
 
 
 def _part(search: SearchRun, several: bool, timed: bool) -> tuple[str, dict[str, float]]:

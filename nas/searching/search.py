@@ -89,6 +89,7 @@ class Trial:
     origin: str = ""  # as in `Proposal`
     evaluation: Evaluation | None = None  # None where an exact budget forbade it
     measured: Mapping[str, float] = field(default_factory=dict)  # by name; empty where the network did not enter the front
+    foretold: Mapping[str, float] = field(default_factory=dict)  # by name, what arithmetic says of measured quantities
     repeat_of: int | None = None  # number of the trial that evaluated the same architecture
 
     @property
@@ -230,8 +231,10 @@ def _candidate(band: Band, budgets: Sequence[Budget], number: int, suggestion: P
     """The suggested trial with all that arithmetic knows of it."""
     architecture = band.space.decode(suggestion.values)
     cost = band.cost(architecture)
-    over = {b.quantity.name: b.violation(b.value(architecture, cost)) for b in budgets if b.by_arithmetic}
-    return Trial(number, suggestion.values, architecture, cost, over, suggestion.origin)
+    found = {b.quantity.name: b.value(architecture, cost) for b in budgets if b.by_arithmetic}
+    over = {b.quantity.name: b.violation(found[b.quantity.name]) for b in budgets if b.by_arithmetic}
+    foretold = {b.quantity.name: found[b.quantity.name] for b in budgets if b.foretell}
+    return Trial(number, suggestion.values, architecture, cost, over, suggestion.origin, foretold=foretold)
 
 
 def _find_out(

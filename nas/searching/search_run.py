@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
 from nas.cost import cost
 from nas.cost.latency import measure_latency
+from nas.cost.measured import measures
+from nas.cost.targets import Target
 from nas.machine import pasted
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
@@ -47,7 +49,8 @@ class SearchRun:
     request: SearchRequest
     budgets: tuple[Budget, ...]
     asked: tuple[str, ...] = ()
-    latency_batch: int = 1
+    target: Target = field(default_factory=Target)  # where latency and memory are limited
+    table: str = ""  # digest of the latency table that foretells them; "": none does
     workers: int = 0
     finalists: int = 0
 
@@ -58,27 +61,27 @@ class SearchRun:
         settings = self.supernet.setting.recipe.search.model_dump(exclude={"trials", "finalists"})
         usual = {"floor": SearchRequest.floor, "start": [], "search": {key: begun.get(key, value) for key, value in settings.items()}}
         here = {"floor": self.request.floor, "start": sorted(self._keys()[name] for name in self.asked), "search": settings}
-        unusual = {key: value for key, value in {**here, **self._measured()}.items() if value != {**usual, "batch": 1}.get(key)}
+        usual |= {"target": str(Target(str(self.supernet.setting.device)))}
+        unusual = {key: value for key, value in {**here, **self._measured()}.items() if value != usual.get(key)}
         name = "-".join([*(each.text for each in self.budgets), self.request.sampler if self.request.trials else ALONE])
         return f"{name}-{hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:6]}" if unusual else name
 
     def _keys(self) -> dict[str, str]:
         return {name: self.supernet.space.decode(values).key for name, values in self.request.starts.items()}
 
-    def _measured(self) -> dict[str, int]:
+    def _measured(self) -> dict[str, str]:
         """What measured budgets depend on besides the network."""
-        return {"batch": self.latency_batch} if any(each.quantity.measured for each in self.budgets) else {}
+        found = {"target": str(self.target), "table": self.table} if any(each.quantity.measured for each in self.budgets) else {}
+        return {name: value for name, value in found.items() if value}
 
     def _facts(self) -> dict[str, Any]:
         """What has to be the same when the study is continued, besides the request."""
-        device = {"device": str(self.supernet.setting.device)} if self._measured() else {}
-        weights = {"space": self.supernet.space.fingerprint, "weights": self.supernet.identity}
-        return {**weights, **self._measured(), **device}
+        return {"space": self.supernet.space.fingerprint, "weights": self.supernet.identity, **self._measured()}
 
     @property
     def measure(self) -> dict[str, Callable[[Architecture], float]]:
         """By name, how a measured quantity is found out; while nothing else runs."""
-        return {"latency_ms": partial(measure_latency, device=self.supernet.setting.device, batch=self.latency_batch)}
+        return measures(self.target)
 
     def check_measured(self) -> None:
         """Times the smallest network of each pattern of mixers, before anything is trained: one has to be within what is measured and limited.
@@ -99,22 +102,22 @@ class SearchRun:
                 least = format_quantity(budget.quantity.name, min(times))
                 raise ValueError(
                     f"--budget {budget.text}: no network of space {space.name} was found that obeys it here: got {budget.text}; accepted: {least}, what "
-                    f"the fastest of {len(times)} smallest networks needs on this {self.supernet.setting.device.type}, or more. Raise the budget."
+                    f"the fastest of {len(times)} smallest networks needs on {self.target}, or more. Raise the budget."
                 )
 
     def _check_batch(self, network: Architecture) -> None:
         """A pass over a batch is foretold by one over a single image."""
-        device, batch = self.supernet.setting.device, self.latency_batch
+        target, batch = self.target, self.target.batch
         accepted = "accepted: what the device computes in a few seconds. Take fewer images."
         try:
-            one = measure_latency(network, device, warmup=1, runs=3) / 1000
-            if batch * one / (1 if device.type == "cpu" else 100) > LONG_PASS:
+            one = measure_latency(network, replace(target, batch=1), warmup=1, runs=3) / 1000
+            if batch * one / (1 if target.kind == "cpu" else 100) > LONG_PASS:
                 raise ValueError(
-                    f"--latency-batch: too many images for a pass: got {batch}, some {batch * one:.0f} seconds of the smallest network; {accepted}"
+                    f"--target: too many images for a pass: got batch={batch}, some {batch * one:.0f} seconds of the smallest network; {accepted}"
                 )
-            measure_latency(network, device, batch=batch, warmup=0, runs=1)
+            measure_latency(network, target, warmup=0, runs=1)
         except MemoryError:
-            raise ValueError(f"--latency-batch: no memory for so many images: got {batch}; {accepted}") from None
+            raise ValueError(f"--target: no memory for so many images: got batch={batch}; {accepted}") from None
 
     def done(self) -> SearchRecord | None:
         """Its winner, where it came to its end with as many trials and finalists as are wanted.
@@ -216,7 +219,7 @@ class SearchRun:
         print("\n".join(table(ladder, alone)))
         kept = finals.keep(supernet, winner, run.folder / f"{self.study}.safetensors") if supernet is not None else None
         accuracy = ladder.accuracies(winner)[-1]
-        usages = [usage(cost(winner.architecture), self.request.budgets)]
+        usages = [usage(winner.architecture, cost(winner.architecture), self.request.budgets)]
         usages += [measured[each.quantity.name] / each.limit for each in self.request.budgets if each.quantity.measured]
         found = {
             "accuracy_supernet": winner.supernet, "accuracy_at_once": kept, "accuracy_alone": round(accuracy, 4),
@@ -229,18 +232,18 @@ class SearchRun:
         """Writes the baselines and the winner."""
         opened, run = self.supernet, self.supernet.run
         found = {
-            **choice.found, "held_out_images": held_out, "evaluations": result.num_evaluated,
+            **choice.found, **_spread(choice.measured), "held_out_images": held_out, "evaluations": result.num_evaluated,
             "failures": failures(result.trials).total(), "floor": self.request.floor,
         }  # fmt: skip
         entries = {
             "budgets": [each.text for each in self.budgets], "found": found, "space": opened.space_name,
             "space_fingerprint": opened.space.fingerprint, **opened.setting.record(), "run": run.name, "study": self.study,
-            "device": str(opened.setting.device),
+            "device": str(opened.setting.device), **self._measured(),
         }  # fmt: skip
 
         def write(name: str, architecture: Architecture, title: str, costs: Any, **changed: Any) -> None:
             path = run.folder / f"{name}.yaml"
-            counted = {"costs": {**cost(architecture)._asdict(), **costs}}
+            counted = {"costs": {**cost(architecture)._asdict(), **{each: float(value) for each, value in costs.items()}}}
             write_architecture(path, architecture, {**counted, **entries, **changed}, f"{title} Retrain it: {pasted('retrain', path)}")
 
         for each in baselines(opened.space, self.request.budgets, self.request.floor, opened.setting.frame):
@@ -249,6 +252,12 @@ class SearchRun:
         done = {name: record.model_dump() for name, record in opened.recorded().searches.items()}
         finished = {"finished": now(), "winner": digest(winner_path(run, self.study))}
         run.record(searches={**done, self.study: {"trials": self.request.trials, "finalists": self.finalists, **finished}})
+
+
+def _spread(measured: Mapping[str, float]) -> dict[str, float]:
+    """How far the winner's passes were apart, where it was timed."""
+    spread = getattr(measured.get("latency_ms"), "spread", None)
+    return {} if spread is None else {"latency_spread": spread}
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,14 @@ def _search(
             counted = cost(architecture)
             candidates.append(
                 Candidate(
-                    each.number, architecture, each.accuracy, counted, usage(counted, exact), each.origin, each.failure, each.measured
+                    each.number,
+                    architecture,
+                    each.accuracy,
+                    counted,
+                    usage(architecture, counted, exact),
+                    each.origin,
+                    each.failure,
+                    each.measured,
                 )
             )
     lines = [line for line in told.metrics if line.get("kind") == "finalist" and line.get("study") == name]

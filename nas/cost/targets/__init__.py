@@ -86,12 +86,16 @@ def parse_target(text: str, place: str = "--target") -> Target:
         ValueError: an unknown device, runtime or setting, or a value that it does not take.
     """
     where, *settings = (part.strip() for part in text.split(","))
-    device, runtime = (found[1], found[2] or "eager") if (found := re.fullmatch(r"(cpu|cuda(?::\d+)?)(?::([\w-]+))?", where, re.I)) else ("", "")
+    device, runtime = (
+        (found[1], found[2] or "eager") if (found := re.fullmatch(r"(cpu|cuda(?::\d+)?)(?::([\w-]+))?", where, re.I)) else ("", "")
+    )
     if not device:
         raise ValueError(f"{place}: no device: got {brief(text)}; accepted: cpu, cuda or cuda:N, then :RUNTIME. {_EXAMPLE}")
     runtime = runtime.lower()
     if runtime not in RUNTIMES:
-        raise ValueError(f"{place}: unknown runtime: got {runtime!r}; accepted: {', '.join(RUNTIMES)}.{did_you_mean(runtime, RUNTIMES) or ' ' + _EXAMPLE}")
+        raise ValueError(
+            f"{place}: unknown runtime: got {runtime!r}; accepted: {', '.join(RUNTIMES)}.{did_you_mean(runtime, RUNTIMES) or ' ' + _EXAMPLE}"
+        )
     given: dict[str, Any] = {}
     for setting in settings:
         name, _, value = (part.strip() for part in setting.partition("="))
@@ -128,11 +132,15 @@ def check_target(target: Target) -> None:
     missing = [name for name in runtime.packages if not _version(name)]
     if missing:
         what = f"pip install '.[{runtime.extra}]'" if runtime.extra else f"pip install {' '.join(missing)}"
-        raise ValueError(f"--target: {target.runtime} is not installed: got no {', '.join(missing)}; accepted: installed runtimes. Run {what}.")
+        raise ValueError(
+            f"--target: {target.runtime} is not installed: got no {', '.join(missing)}; accepted: installed runtimes. Run {what}."
+        )
     if target.kind == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(target.device.partition(":")[2] or 0) >= found:
-            raise ValueError(f"--target: no such device: got {target.device}; accepted: cpu{', cuda:N below ' + str(found) if found else ''}.")
+            raise ValueError(
+                f"--target: no such device: got {target.device}; accepted: cpu{', cuda:N below ' + str(found) if found else ''}."
+            )
     elif target.threads > cores():
         raise ValueError(f"--target: threads: got {target.threads}; accepted: up to {cores()}, the cores of this machine.")
     if target.kind == "cuda" and target.runtime == "onnxruntime":
