@@ -372,7 +372,9 @@ def test_largest_that_fits_is_near_the_enumerated_largest(texts: tuple[str, ...]
     found = largest_that_fits(space, fixed, used)
     assert found == largest_that_fits(space, fixed, used)
     budgets = parse_budgets(texts)
-    shares = [max(getattr(cost, b.quantity.name) / b.limit for b in budgets) for kinds, cost in everything() if mixer is None or kinds == {mixer}]
+    shares = [
+        max(getattr(cost, b.quantity.name) / b.limit for b in budgets) for kinds, cost in everything() if mixer is None or kinds == {mixer}
+    ]
     best = max((share for share in shares if share <= 1), default=None)
     assert (found is None) == (best is None)
     if found is not None:

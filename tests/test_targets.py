@@ -6,12 +6,14 @@ import json
 import random
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
+from command_line import succeed
 from errors import refused
 from torch.profiler import ProfilerActivity, profile
 
-from nas.cost import cost, layer_cost
+from nas.cost import cost, latency, layer_cost, measured
 from nas.cost.latency import Milliseconds
 from nas.cost.memory import memory_bytes, peak_elements
 from nas.cost.table import Correction, Part, PartModule, Table, error, fit, parts
@@ -21,9 +23,10 @@ from nas.networks.network import Network, attached
 from nas.published.presets import preset_names, preset_path
 from nas.quantities import parse_budgets
 from nas.runs.interrupt import Stopped
-from nas.searching import latency_table
+from nas.searching import latency_table, search_run
 from nas.searching.latency_table import TableRun, distinct_parts, measure_space
 from nas.spaces.decisions import SearchSpace
+from nas.yaml_files import read_yaml
 
 SPACE = SearchSpace.read(Path("search_spaces/cifar_small.yaml"))
 
@@ -210,3 +213,45 @@ def test_a_table_made_elsewhere_or_of_another_space_is_refused_with_the_command(
     with refused("torch", "1.0", "measure"):
         elsewhere.table_for(SPACE)
     assert elsewhere.times() == {} and table.times()
+
+
+# ---- a limit is a limit --------------------------------------------------------------------------------------------------
+
+
+def test_a_search_on_a_target_evaluates_only_what_the_table_admits_and_its_winner_is_timed_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[tuple[Architecture, Target]] = []
+
+    def of_network(network: Architecture, target: Target, **passes: int) -> Milliseconds:
+        """The table foretells a millisecond for each MMAC; larger ones without a position encoding turn out to need four times that."""
+        timed.append((network, target))
+        return Milliseconds((1.0 if obedient(network) else 4.0) * 1e-6 * cost(network).macs)
+
+    def obedient(network: Architecture) -> bool:
+        return cost(network).macs < 3e6 or any(stage.cpe for stage in network.stages)
+
+    target = Target("cpu", "eager", 2)
+    table = TableRun(target, tmp_path / "runs")
+    table.run.record(conditions={table.digest: table.conditions})
+    for part in distinct_parts(SPACE):
+        table.run.log("part", key=part.key, ms=1e-6 * sum(layer_cost(each).macs for each in part.layers), conditions=table.digest)
+    monkeypatch.setattr(latency, "measure_latency", of_network)
+    for module in (measured, search_run):
+        monkeypatch.setattr(module, "measure_latency", of_network)
+    told = succeed(
+        "search --space cifar_small --budget 6MMACs --budget 4ms --target cpu:eager,batch=2 --floor 0.2 --sampler random --smoke --trials 12 --run held",
+        tmp_path,
+    )
+    assert "foretold by the table" in told and "together" in told
+    record = read_yaml(tmp_path / "runs/best.yaml")
+    trials = optuna.load_study(study_name=record["study"], storage=f"sqlite:///{tmp_path / 'runs/held/study.db'}").trials
+    foretold = [(each.user_attrs["latency_ms_foretold"], each.state.name == "COMPLETE") for each in trials]
+    assert sum(evaluated for _, evaluated in foretold) == 12 and all(value <= 4 for value, evaluated in foretold if evaluated)
+    assert all(each.user_attrs["latency_ms_foretold"] == pytest.approx(each.user_attrs["macs_m"], abs=2e-3) for each in trials)
+    winner = Architecture.from_dict(record["architecture"], "best.yaml")
+    assert record["target"] == "cpu:eager,batch=2,threads=1" and record["costs"]["latency_ms"] <= 4
+    assert record["costs"]["latency_ms"] == of_network(winner, target)  # as measured, not as foretold
+    assert obedient(winner)
+    assert {each for _, each in timed} <= {target, Target("cpu", "eager", 1)}  # one image foretells whether a batch is bearable
+    assert len([1 for network, _ in timed if network == winner]) >= 1 and len(timed) < 30  # not one for each candidate
