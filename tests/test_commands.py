@@ -400,7 +400,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "search --budget 1MMACs --trials 1.5": ("--trials", "1.5"),
     "search --budget 1MMACs --trials": ("--trials",),
     "search --budget 1MMACs --sampler tpee": ("tpee", "nsga2", "tpe"),
-    "search --budget 1MMACs --latency-batch 0": ("--latency-batch", "0"),
+    "search --budget 1MMACs --target cpu,batch=0": ("--target", "batch", "0"),
     "train --seed -1": ("--seed", "-1"),
     "train --seed 99999999999999999999": ("--seed",),
     "train --epochs x": ("--epochs", "x"),

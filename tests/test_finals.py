@@ -61,7 +61,7 @@ def in_this_process(
     begun: list[Any] = []
 
     def train_beside(
-        alone: Alone, ask: Any, told: Any, *, workers: int, climb: str, stop: Any, show: Any, head_start: Any = lambda job: 0
+        alone: Alone, ask: Any, told: Any, *, workers: int, climb: str, stop: Any, show: Any, head_start: Any = lambda job: 0, **_: Any
     ) -> None:
         while isinstance(job := ask(), tune.Job):
             begun.append(job)
@@ -127,8 +127,8 @@ def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     once, choose = Whole(shutil.copytree(inputs, tmp_path_factory.mktemp("whole") / "own")), Ladder.choose
 
     def watched(self: Ladder, pool: Sequence[Finalist], num: int, look: Look) -> list[Finalist]:
-        def watched_look(shortlist: Sequence[Finalist], scored: bool) -> list[Finalist]:
-            found = look(shortlist, scored)
+        def watched_look(shortlist: Sequence[Finalist], how_many: int, scored: bool) -> list[Finalist]:
+            found = look(shortlist, how_many, scored)
             once.looked.extend(found if scored else [])
             return found
 

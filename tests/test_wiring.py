@@ -113,7 +113,7 @@ def searched(inputs: Path) -> Searched:
     with pytest.MonkeyPatch.context() as patch, pretended_threads(patch, 7), recording(before_pass=clock.before_pass) as seen:
         patch.setattr("time.perf_counter", clock)
         patch.setattr(SearchRun, "check_measured", lambda self: None)  # by this clock no pass is short
-        succeed(f"search {WITH} {BUDGETS} --seed 3 --run found --latency-batch 2", inputs)
+        succeed(f"search {WITH} {BUDGETS} --seed 3 --run found --target cpu,batch=2", inputs)
     for path, content in test_images.items():
         path.write_bytes(content)
     (inputs / "winner.yaml").write_bytes((inputs / "runs/best.yaml").read_bytes())  # later searches write their own there

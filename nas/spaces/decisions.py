@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,10 @@ class SearchSpace:
     def largest(self, measure: Callable[[Architecture], float]) -> Architecture:
         """The architecture with the largest measure; same conditions."""
         return geometry.extreme(self._free, self.decode, measure, sign=-1)
+
+    def covering(self, *beside: str) -> Iterator[Architecture]:
+        """Architectures that have, together, layers of every shape at every place, as `geometry.covering`."""
+        return geometry.covering(self._free, self.decode, self.patterns(), beside)
 
     @functools.cached_property
     def largest_layers(self) -> dict[str, LayerSpec]:
