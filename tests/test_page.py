@@ -122,7 +122,7 @@ def of_one_stage(stage: dict[str, Any]) -> Architecture:
 def reports(folder: Path) -> dict[str, Path]:
     """The pages of that run, of the same run before it had a winner, and of one whose supernet is in training."""
     record = read_yaml(folder / "runs/found/run.yaml")
-    Run("begun", folder / "runs").record(supernet=record["supernet"])
+    Run("begun", folder / "runs").record(supernet={**record["supernet"], "space": f"/{20 * 'somewhere'}/{20 * 'space'}.yaml"})
     shutil.copytree(folder / "runs/found", folder / "runs/half")
     Run("half", folder / "runs").record(searches={})
     for name in ("found", "half", "begun"):

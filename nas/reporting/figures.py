@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nas.networks.architecture import Architecture
 from nas.networks.mixers import mixer_names
-from nas.quantities import format_quantity
+from nas.quantities import QUANTITIES, format_quantity
 from nas.reporting.drawings import INK, color
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def front(search: Search, quantity: str) -> Figure:
     seen = sorted((value, 100 * accuracy) for value, accuracy in values if value is not None and accuracy is not None)
     if seen:
         costs, accuracies = zip(*seen, strict=True)
-        axes.plot(costs, accuracies, "o", ms=4, mec="none", color=INK, alpha=0.5, label=f"{len(seen)} networks evaluated", gid="evaluated")
+        known = "measured" if QUANTITIES[quantity].measured else "evaluated"  # what cannot win is not measured
+        axes.plot(costs, accuracies, "o", ms=4, mec="none", color=INK, alpha=0.5, label=f"{len(seen)} networks {known}", gid="evaluated")
         axes.step(costs, np.maximum.accumulate(accuracies), where="post", color=INK, lw=1.0, label="front", gid="front")
     names: list[tuple[float, float, str]] = []
     ladder = [(search.value(each.architecture, quantity), each) for each in search.ladder]
@@ -96,8 +97,8 @@ def _limits(axes: Axes, search: Search, quantity: str) -> None:
             if len(search.budgets) == 1:  # of several budgets it is the tightest that a winner uses
                 axes.axvline(search.floor * budget.limit, color=INK, lw=0.8, ls=":")
             axes.annotate(
-                f"budget {budget.text}", (budget.limit, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -9), textcoords="offset points",
-                fontsize=8, color=INK,
+                f"budget {budget.text}", (budget.limit, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+                fontsize=8, color=INK, ha="center",
             )  # fmt: skip
             shown = [each.architecture for each in search.in_band] + [each.architecture for each in search.ladder]
             near = [value for each in shown if (value := search.value(each, quantity)) is not None]
@@ -123,14 +124,15 @@ def ladder(search: Search) -> Figure:
             xs, ys = zip(*((step, 100 * accuracy) for step, accuracy in steps), strict=True)
             won = kind == "winner"
             axes.plot(xs, ys, "-o", ms=2.5, color=tints[kind], gid=kind, lw=2.2 if won else 1.0, alpha=1.0 if won else 0.7)
-            if kind == "winner" or each.by_hand:  # the others are in the table
-                names.append((xs[-1], ys[-1], each.origin if each.by_hand else "winner"))
+            if won or each.by_hand:  # the others are in the table
+                said = ["winner"] * won + [each.origin] * each.by_hand
+                names.append((xs[-1], ys[-1], ", ".join(said)))
     axes.margins(x=0.16)
     _beside(axes, names)
     axes.set_xlabel("training steps alone")
     axes.set_ylabel("held-out accuracy, %")
-    for kind, tint in tints.items():
-        axes.plot([], [], "-", color=tint, label=kind)
+    for kind in (kind for kind in tints if kind in {_kind(each, search) for each in search.ladder}):
+        axes.plot([], [], "-", color=tints[kind], label=kind)
     _legend(figure)
     return figure
 
