@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ import nas.searching.tune as tune
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.runs.interrupt import Stopped
-from nas.searching.ray_workers import local_ray
+from nas.searching.ray_workers import LocalRay
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import Alone, Trained
 from nas.searching.tune import Climb, Job, _Asked, _Training, train_beside
@@ -162,8 +164,8 @@ def interrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def in_one_ray(interrupted: Run) -> Iterator[None]:
     """One start of Ray for all that does not look at how it starts and ends; after the one that does."""
-    with local_ray(NUM), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "local_ray", lambda num: nullcontext())
+    with LocalRay(NUM) as ray, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "LocalRay", lambda num: nullcontext(ray))
         yield
 
 
@@ -182,6 +184,31 @@ def third(values: list[float]) -> float:
     low = int(place)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def test_one_ray_serves_one_lot_after_the_other_and_ends_with_them_whatever_happens(images: Path, tmp_path: Path) -> None:
+    """The second lot is interrupted as by a second Ctrl-C."""
+    alone, rays, processes, before = opened(images, tmp_path), dict[Job, set[int]](), set[int](), surroundings()
+
+    def seen(job: Job) -> None:
+        processes.update(descendants())
+        rays[job] = named("raylet", processes)
+
+    def pressed() -> None:
+        if alone.known(*CLIMBERS[1]).rungs:
+            seen(CLIMBERS[1])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), LocalRay(1) as ray:
+        assert not named("raylet", descendants()), "it starts when it is needed"
+        train_beside(alone, partial(next, iter(CLIMBERS[:1]), None), seen, workers=1, climb="all a rung", ray=ray)
+        train_beside(alone, partial(next, iter(CLIMBERS[1:2]), None), seen, workers=1, climb="all but the end", show=pressed, ray=ray)
+    time_out = time.monotonic() + 10
+    while (living := processes & set(parents())) and time.monotonic() < time_out:
+        time.sleep(0.1)
+    assert processes and not living
+    assert len(rays[CLIMBERS[0]]) == 1 and rays[CLIMBERS[0]] == rays[CLIMBERS[1]]
+    assert surroundings() == before
 
 
 def test_the_networks_that_are_left_behind_are_those_below_the_best_third_when_they_report(climbed: Run) -> None:
@@ -324,3 +351,14 @@ def test_a_ladder_killed_at_each_rung_and_between_ends_as_if_it_had_not_been(ima
         here, there = killed.known(*job), whole.known(*job)
         assert (here.ended, here.rungs) == (there.ended, there.rungs) and here.rungs
     assert len({len(whole.known(*job).rungs) for job in CLIMBERS[:5]}) > 1, "some were left behind"
+
+
+# ---- one Ray -------------------------------------------------------------------------------------------------------
+
+
+def named(name: str, processes: set[int]) -> set[int]:
+    found = set()
+    for process in processes:
+        with contextlib.suppress(OSError):
+            found |= {process} if name in Path(f"/proc/{process}/comm").read_text() else set()
+    return found

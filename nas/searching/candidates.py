@@ -22,7 +22,8 @@ from nas.searching.search import SearchRequest, Trial
 from nas.searching.supernet_run import SupernetRun
 
 DRAWN = 300  # candidates where no search has evaluated any
-VARIED = 6  # one finalist of so many is drawn for variety; without a supernet one of three
+FAVOURITES, VARIED = 4, 6  # one finalist of so many is a favourite of the supernet, or drawn for variety; the others a model chooses
+VARIED_ALONE = 3  # where there is no supernet
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ def in_space(space: Any, architecture: Architecture) -> bool:
     return True
 
 
+def favourites_and_varied(num: int, supernet: bool) -> tuple[int, int]:
+    """How many of so many finalists are favourites of the supernet, and how many are drawn for variety."""
+    return (max(1, num // FAVOURITES), num // VARIED) if supernet else (0, num // VARIED_ALONE)
+
+
 @dataclass(frozen=True)
 class Candidates:
     """Who may become a finalist, with the supernet's scores.
@@ -147,7 +153,7 @@ def candidates(
 
     named = list(baselines(space, request.budgets, request.floor, opened.setting.frame))
     by_hand = {each.architecture.key: (each.name, each.architecture) for each in reversed(named)}  # two patterns may be one network
-    varied = [space.decode(values) for values in stratified(band, num // (VARIED if evaluator else 3), request.seed)]
+    varied = [space.decode(values) for values in stratified(band, favourites_and_varied(num, evaluator is not None)[1], request.seed)]
     varied = [each for each in varied if each.key not in by_hand]
     low = request.floor if request.budgets else 0.0
     pool = [each for each in evaluated.values() if each.feasible and each.usage >= low and each.architecture.key not in by_hand]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
 from nas.runs.folder import Run
-from nas.searching.ladder import BY_MODEL, Finalist, Ladder, Standing
+from nas.searching.ladder import BY_MODEL, REDUCTION, Finalist, Ladder, Standing
 from nas.searching.ray_workers import LocalRay
 from nas.searching.trained_alone import SHARES, Alone, Shown
 
@@ -81,9 +81,10 @@ class Climbing:
         return Ladder(first, _Standings(self.alone), len(SHARES), self.alone.setting.images.size(self.alone.judged_on))
 
     @contextmanager
-    def sitting(self, ladder: Ladder, num: int, lot: Mapping[str, int]) -> Iterator[Sitting]:
-        """Trains about so many networks under one Ray, after an interrupted lot."""
-        with LocalRay(max(1, self.workers)) as ray, Progress("finalists", ladder_steps(self.alone, num), "step") as progress:
+    def sitting(self, ladder: Ladder, chosen: int, lot: Mapping[str, int]) -> Iterator[Sitting]:
+        """Trains under one Ray, first what is left of an interrupted lot; about so many networks will be chosen."""
+        steps = ladder_steps(self.alone, len(ladder.waiting), chosen)
+        with LocalRay(max(1, self.workers)) as ray, Progress("finalists", steps, "step") as progress:
             yield Sitting(self, ladder, progress, ray, lot)
             progress.total = progress.done  # it was an estimate
 
@@ -195,12 +196,11 @@ class _Standings:
         return self._known[finalist.key][rung]
 
 
-def ladder_steps(alone: Alone, networks: int) -> int:
-    """What a ladder of so many networks takes about: of three at a rung one goes on."""
-    steps, before, climbing = 0.0, 0, float(networks)
-    for rung in alone.ladder:
-        steps, before, climbing = steps + climbing * (rung - before), rung, (climbing + 2) / 3
-    return round(steps)
+def ladder_steps(alone: Alone, first: int, chosen: int) -> int:
+    """What a ladder takes about: of three at a rung one goes on, but all that are chosen later come to the rung before the end."""
+    low, high, end = alone.ladder
+    there = (first + 2) / REDUCTION + chosen
+    return round(first * low + (there - chosen) * (high - low) + chosen * high + (there + 2) / REDUCTION * (end - high))
 
 
 def _plain(finalist: Finalist) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nas.progress import Progress
 from nas.quantities import format_quantity
 from nas.runs.folder import TRAINED_ALONE
 from nas.runs.interrupt import Stopped
-from nas.searching.candidates import Candidates, Looks, in_space, obeying
+from nas.searching.candidates import Candidates, Looks, favourites_and_varied, in_space, obeying
 from nas.searching.climbing import Climbing, Logged, Sitting
 from nas.searching.evolution import History, children
 from nas.searching.inherited import FineTuned
@@ -28,7 +28,6 @@ from nas.spaces.supernet import Supernet
 from nas.training.fine_tune import fine_tune
 from nas.training.loop import evaluate
 
-FAVOURITES = 4  # one finalist of so many is a favourite of the supernet
 WIDER = 2  # so many times the favourites are fine-tuned before these are chosen
 LEADERS, CHILDREN = 5, 60  # near so many finalists the model may choose, of so many networks each
 
@@ -84,7 +83,7 @@ class Finals:
 
     def climb(self, supernet: Supernet | None, who: Candidates) -> Ladder:
         """Chooses the finalists, and trains all of them up the ladder."""
-        favourites = max(1, self.num // FAVOURITES)
+        favourites, _ = favourites_and_varied(self.num, supernet is not None)
         by_supernet = self.looks.first([each for each in who.pool if each.supernet is not None], WIDER * favourites)
         tuned = self.fine_tuned(supernet, [*who.by_hand, *who.varied, *by_supernet])
         best = sorted((each for each in tuned if each.origin == "supernet"), key=_by_fine_tuned)[:favourites]
@@ -94,7 +93,7 @@ class Finals:
         new = [each for each in first if each.key not in known]
         ladder = self._climbing.ladder([*logged.asked, *new])
         num = max(0, self.num - sum(not each.by_hand for each in ladder.waiting))
-        with self._climbing.sitting(ladder, len(ladder.waiting) + num, logged.lot) as sitting:
+        with self._climbing.sitting(ladder, num, logged.lot) as sitting:
             if new or not logged.lot:
                 sitting.train_first(len(logged.asked))
             else:  # they have come as far as they do one by one
@@ -161,7 +160,7 @@ class Finals:
             if (measured := obeying(winner.architecture, self.request.budgets, self.looks.measure)) is not None:
                 return winner, measured
             ladder.leave_out(winner)
-            with self._climbing.sitting(ladder, 1, {}) as sitting:
+            with self._climbing.sitting(ladder, 0, {}) as sitting:
                 sitting.train_climbers(to_the_end=True)
         failed = sum(ladder.failed(each) for each in ladder.asked)
         raise ValueError(

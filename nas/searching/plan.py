@@ -13,6 +13,7 @@ from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.quantities import format_quantity
+from nas.searching.candidates import favourites_and_varied
 from nas.searching.climbing import ladder_steps
 from nas.searching.known_networks import baselines
 from nas.searching.proposals import value_of
@@ -90,7 +91,8 @@ def _part(search: SearchRun, several: bool, timed: bool) -> tuple[str, dict[str,
     told, ladder = [f"{trials} evaluations"] * bool(several and trials), 0
     if search.finalists:
         alone = Alone.on_held_out(setting, opened.run.folder, recipe.search.finalist_epochs)
-        ladder = ladder_steps(alone, search.finalists + len(by_hand))
+        first = sum(favourites_and_varied(search.finalists, trials > 0))
+        ladder = ladder_steps(alone, len(by_hand) + first, max(0, search.finalists - first))
         num = f"{search.finalists}{' finalists' * several} and {len(by_hand)} drawn by hand"
         told.append(f"{num}, up to {alone.steps:,} steps each, some {ladder:,} steps in all")
     retraining = recipe.retrain.num_steps(setting.images.steps_per_epoch("train", recipe.retrain.batch_size))
