@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 import torch
 from command_line import run, succeed
 from recording import CLASSES, Recording, numbers, recording, write_images
 from sklearn.datasets import load_digits
+from studies import stored
 
 import nas.searching.tune as tune
 from nas import load_network
@@ -150,12 +150,10 @@ def ended(whole: Whole, tmp_path: Path) -> Path:
 
 
 def finalists(folder: Path) -> list[dict[str, Any]]:
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'runs/found/study.db'}")
-    try:
-        found = optuna.load_study(study_name=STUDY, storage=storage).trials
-        return [{**each.user_attrs, "accuracy": each.values[0], "macs": each.values[1]} for each in found if "rung" in each.user_attrs]
-    finally:
-        storage.engine.dispose()
+    with stored(folder / "runs/found/study.db", STUDY) as found:
+        return [
+            {**each.user_attrs, "accuracy": each.values[0], "macs": each.values[1]} for each in found.trials if "rung" in each.user_attrs
+        ]
 
 
 def test_finalists_learn_from_fit_images_and_are_judged_on_the_held_out_ones(whole: Whole) -> None:
