@@ -6,11 +6,11 @@ import json
 import re
 from pathlib import Path
 
-import optuna
 import pytest
 import torch
 from command_line import refused, run, succeed
 from PIL import Image
+from studies import stored
 
 from nas.networks.architecture import FORMAT, read_architecture
 from nas.networks.trained import load_network
@@ -97,15 +97,9 @@ def test_a_search_begins_with_what_it_is_given_and_with_the_published_networks_o
     out = succeed(f"{SEARCH} --start mine.yaml", folder)
     assert "Starting with networks that the space contains: mine.yaml, spach_conv_ms_xxs." in out  # the first is the second published one
     (database,) = folder.glob("runs/*/study.db")
-    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
-    try:
-        (study,) = optuna.get_all_study_summaries(storage)
+    with stored(database) as study:
         assert study.study_name != "750MMACs-evolution", "another start is another study"
-        trials = optuna.load_study(study_name=study.study_name, storage=storage).get_trials()
-        macs = {trial.user_attrs.get("origin"): trial.values[1] for trial in trials[:2]}
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        macs = {trial.user_attrs.get("origin"): trial.values[1] for trial in study.trials[:2]}
     assert macs == {"mine.yaml": 530039296, "spach_conv_ms_xxs": 712358912}
 
 

@@ -27,6 +27,7 @@ from command_line import refused, run, succeed
 from PIL import Image
 from processes import forks
 from sklearn.datasets import load_digits
+from studies import stored
 
 from nas.machine import cores
 from nas.networks.weight_files import load_weights
@@ -95,17 +96,14 @@ def no_work(monkeypatch: pytest.MonkeyPatch, *targets: str) -> None:
 
 def trials(folder: Path, run_folder: Path, study: str) -> list[Any]:
     """What is in a study, without times."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / run_folder / 'study.db'}")
-    try:
-        found = optuna.load_study(study_name=study, storage=storage).trials
-        return [(each.number, each.state.name, each.params, each.values, each.user_attrs["arch_key"]) for each in found]
-    finally:
-        storage.engine.dispose()
+    with stored(folder / run_folder / "study.db", study) as found:
+        return [(each.number, each.state.name, each.params, each.values, each.user_attrs["arch_key"]) for each in found.trials]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     """All files with their content; a lock says nothing."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    paths = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names if name != ".lock"]
+    return {path: Path(path).read_bytes() for path in paths}
 
 
 # ---- the four commands on images ---------------------------------------------------------------------------------------
@@ -519,15 +517,19 @@ def mistaken(finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+@pytest.fixture(scope="module")
+def untouched(mistaken: Path) -> dict[str, bytes]:
+    return tree(mistaken)
+
+
 @pytest.mark.parametrize(("line", "words"), MISTAKES.items(), ids=[line or "nothing" for line in MISTAKES])
-def test_a_mistake_is_one_line_and_changes_nothing(line: str, words: tuple[str, ...], mistaken: Path) -> None:
+def test_a_mistake_is_one_line_and_changes_nothing(line: str, words: tuple[str, ...], mistaken: Path, untouched: dict[str, bytes]) -> None:
     command = line.partition(" ")[0]
     if command in ("search", "train") and "--space" not in line:
         line = line.replace(command, f"{command} --space tiny.yaml --smoke", 1)
-    before = tree(mistaken)
     said = refused(line, mistaken)
     assert all(word in said for word in words), said
-    assert tree(mistaken) == before
+    assert tree(mistaken) == untouched
 
 
 def test_a_gpu_that_is_not_there_is_refused(mistaken: Path, monkeypatch: pytest.MonkeyPatch) -> None:

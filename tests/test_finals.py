@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 import torch
 from command_line import run, succeed
 from recording import CLASSES, Recording, numbers, recording, write_images
 from sklearn.datasets import load_digits
+from studies import stored
 
 import nas.searching.tune as tune
 from nas import load_network
@@ -150,17 +150,13 @@ def ended(whole: Whole, tmp_path: Path) -> Path:
 
 
 def finalists(folder: Path) -> list[dict[str, Any]]:
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'runs/found/study.db'}")
-    try:
-        search, found = (optuna.load_study(study_name=name, storage=storage).trials for name in (STUDY, f"{STUDY}-finalists"))
-        accuracies = {each.user_attrs["arch_key"]: each.values[0] for each in search if each.values}
-        assert all(
-            each.user_attrs["supernet"] == pytest.approx(accuracies.get(each.user_attrs["arch_key"], each.user_attrs["supernet"]))
-            for each in found
-        )
-        return [{**each.user_attrs, "state": each.state.name, "accuracy": each.value, "rungs": each.intermediate_values} for each in found]
-    finally:
-        storage.engine.dispose()
+    with stored(folder / "runs/found/study.db", STUDY) as study:
+        accuracies = {each.user_attrs["arch_key"]: each.values[0] for each in study.trials if each.values}
+    with stored(folder / "runs/found/study.db", f"{STUDY}-finalists") as study:
+        found = study.trials
+    for each in found:
+        assert each.user_attrs["supernet"] == pytest.approx(accuracies.get(each.user_attrs["arch_key"], each.user_attrs["supernet"]))
+    return [{**each.user_attrs, "state": each.state.name, "accuracy": each.value, "rungs": each.intermediate_values} for each in found]
 
 
 def test_finalists_learn_from_fit_images_and_are_judged_on_the_held_out_ones(whole: Whole) -> None:

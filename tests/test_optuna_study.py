@@ -16,6 +16,7 @@ import optuna
 import pytest
 from optuna_dashboard import _serializer
 from processes import another_process
+from studies import stored
 from toy_space import MEASURE, MEASURED_BUDGETS, Recorder, ToySpace, accuracy_of, cost_of, reason_of
 
 from nas.networks.architecture import Architecture
@@ -54,9 +55,7 @@ def run(
 
 def stored_trials(path: Path, name: str = "4MMACs") -> list[Any]:
     """What another program reads of a study, times and ids apart."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    try:
-        trials = optuna.load_study(study_name=name, storage=storage).get_trials()
+    with stored(path, name) as study:
         return [
             (
                 t.number,
@@ -67,11 +66,8 @@ def stored_trials(path: Path, name: str = "4MMACs") -> list[Any]:
                 t.user_attrs,
                 {k: v for k, v in t.system_attrs.items() if k != "fixed_params"},
             )
-            for t in trials
+            for t in study.get_trials()
         ]
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
 
 
 @pytest.mark.parametrize("sampler", [*PROPOSERS, *SAMPLERS])
@@ -253,11 +249,9 @@ def test_stored_study_tells_its_story(tmp_path: Path) -> None:
 def test_dashboard_shows_what_is_over_budget_as_infeasible_and_why_others_failed(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     result = run(path, evaluate=Recorder(reason_of))
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    study = optuna.load_study(study_name="4MMACs", storage=storage)
-    shown = [
-        _serializer.serialize_frozen_trial(study._study_id, t, study._storage.get_study_system_attrs(study._study_id)) for t in study.trials
-    ]
+    with stored(path) as study:
+        system = study._storage.get_study_system_attrs(study._study_id)
+        shown = [_serializer.serialize_frozen_trial(study._study_id, t, system) for t in study.trials]
     for trial, item in zip(result.trials, shown, strict=True):
         assert item["constraints"] and any(v > 0 for v in item["constraints"]) == (trial.evaluation is None)
         attributes = {attribute["key"]: attribute["value"] for attribute in item["user_attrs"]}
@@ -265,8 +259,6 @@ def test_dashboard_shows_what_is_over_budget_as_infeasible_and_why_others_failed
         assert attributes.get("failure") == (trial.evaluation.failure if trial.evaluation else None)
         assert item["state"] == ("Pruned" if not trial.evaluation else "Fail" if trial.evaluation.failure else "Complete")
     assert {item["state"] for item in shown} == {"Pruned", "Fail", "Complete"}
-    storage.remove_session()
-    storage.engine.dispose()
 
 
 def test_dashboard_still_needs_the_list() -> None:

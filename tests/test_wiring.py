@@ -26,6 +26,7 @@ import torch
 from command_line import refused, run, succeed
 from PIL import Image
 from recording import CLASSES, SIDE, Clock, Pass, Recording, numbers, recording, write_images
+from studies import stored
 from torch import Tensor
 from tracing import trace
 
@@ -144,12 +145,8 @@ def space_of_images(folder: Path) -> SearchSpace:
 
 def evaluated(folder: Path, run_name: str) -> list[optuna.trial.FrozenTrial]:
     """The trials of the last search whose networks were evaluated, each network once."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'runs' / run_name / 'study.db'}")
-    try:
-        study = optuna.load_study(study_name=read_yaml(folder / "runs/best.yaml")["study"], storage=storage)
+    with stored(folder / "runs" / run_name / "study.db", read_yaml(folder / "runs/best.yaml")["study"]) as study:
         return [trial for trial in study.trials if trial.values and "repeat_of" not in trial.user_attrs]
-    finally:
-        storage.engine.dispose()
 
 
 def by_network(passes: list[Pass]) -> list[list[Pass]]:
