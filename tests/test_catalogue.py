@@ -31,7 +31,7 @@ stages:
   - {width: [128, 256], depth: [1, 6], mixer: [none, attention], heads: 1, mlp_ratio: 2, cpe: true}
   - {width: [256, 512], depth: [1, 2], mixer: [none, attention], heads: 1, mlp_ratio: 2, cpe: true}
 """
-SEARCH = "search --space xxs.yaml --smoke --budget 750MMACs"
+SEARCH = "search --space xxs.yaml --smoke --steps 2 --budget 750MMACs"
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_misspelt_name_gets_the_nearest(folder: Path, command: str) -> None:
 
 
 def test_retrain_trains_a_published_network(folder: Path) -> None:
-    assert "Test accuracy" in succeed("retrain spach_trans_ms_xxs --smoke", folder)
+    assert "Test accuracy" in succeed("retrain spach_trans_ms_xxs --smoke --steps 2", folder)
     (weights,) = folder.glob("runs/*/weights.safetensors")
     network = load_network(weights)
     assert network(torch.randn(2, 1, 32, 32)).shape == (2, 10)
@@ -123,7 +123,7 @@ def test_published_networks_of_the_same_budget_are_baselines(folder: Path) -> No
     assert published == {"spach_conv_ms_xxs"}  # 712 of 750 MMACs; the next are 530 and 904
     _, entries = read_architecture(baselines / "spach_conv_ms_xxs.yaml")
     assert entries["costs"]["macs"] == 712358912 and entries["found"] == {"preset": "spach_conv_ms_xxs"}
-    assert "Test accuracy" in succeed(f"retrain {baselines / 'spach_conv_ms_xxs.yaml'} --smoke", folder)
+    assert "Test accuracy" in succeed(f"retrain {baselines / 'spach_conv_ms_xxs.yaml'} --smoke --steps 2", folder)
 
 
 # ------------------------------------------------------------------------------------------------------- original weights

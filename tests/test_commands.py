@@ -155,7 +155,7 @@ def test_the_four_commands_on_real_images(
     """Images of 12 px are raised to the space's stride, to 16; each command takes from the one before what it left."""
     write(folder / data)
     option = "" if data == "digits" else f"--data {data}/"  # as a shell completes it
-    assert "Next: " in succeed(f"train --space tiny.yaml --smoke {option}", folder)
+    assert "Next: " in succeed(f"train --space tiny.yaml --smoke --steps 4 {option}", folder)
     with monkeypatch.context() as patch:
         no_work(patch, TRAIN)
         said = succeed(f"search --space tiny.yaml --smoke --budget 1MMACs {option.rstrip('/')}", folder)
@@ -177,7 +177,7 @@ def test_the_four_commands_on_real_images(
     assert best["architecture"]["frame"].items() <= counted.items()
     assert f"{counted['params']:,}" in succeed(f"profile {name}", folder)
 
-    said = succeed("retrain runs/best.yaml --smoke", folder)
+    said = succeed(RETRAIN, folder)
     (result_file,) = folder.glob("runs/retrain-*/result.yaml")
     result = read_yaml(result_file)
     assert {key: result[key] for key in ("recipe", "resolution")} == {"recipe": recipe, "resolution": resolution}
