@@ -1,15 +1,56 @@
 """What this machine offers, and how this program was started on it."""
 
+import contextlib
 import os
+import platform
+import re
 import shlex
 import sys
+import time
 from pathlib import Path
+
+DISTURBED = 0.25  # cores that others keep busy, from where on a time is no longer believed
 
 
 def cores() -> int:
     """Cores this process may use."""
     # Not everywhere (macOS has no affinity); where it is, a container or `taskset` may allow fewer cores than there are.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
+class OtherLoad:
+    """How many cores other processes kept busy since this was made; Linux alone tells.
+
+    A container's limit is not looked at: what the whole machine does is what disturbs.
+    """
+
+    def __init__(self) -> None:
+        self._begun = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float] | None:
+        """Seconds of all cores' work, of this process's, and of the clock."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
+            return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK"), time.process_time(), time.monotonic()
+        return None
+
+    def cores(self) -> float | None:
+        """On average; None where the system does not tell."""
+        now = self._now()
+        if self._begun is None or now is None:
+            return None
+        whole, own, seconds = (after - before for before, after in zip(self._begun, now, strict=True))
+        return max(0.0, whole - own) / seconds if seconds > 0.1 else None
 
 
 def let_threads_sleep() -> None:

@@ -23,7 +23,7 @@ class Progress:
 
     Args:
         title: what is being done.
-        total: units in all.
+        total: units in all. Where that turns out to be another number, set it: `progress.total = progress.done` says that all is done.
         unit: its name in the singular.
         stream: where to; stderr, so that stdout stays for results.
         clock: seconds, for tests.
@@ -43,7 +43,7 @@ class Progress:
         self._stream, self._clock, self._begun = stream or sys.stderr, clock, clock()
         self._text, self._quiet = "", quiet
         self._first: tuple[float, int] | None = None  # when the first unit of this process was done, and how many were done then
-        self._shown: tuple[float, int] | None = None  # when a line was last printed, and how many were done
+        self._shown: tuple[float, tuple[int, int]] | None = None  # when a line was last printed, how many were done and of how many
         self._terminal = self._stream.isatty()
 
     def __enter__(self) -> Progress:
@@ -87,10 +87,10 @@ class Progress:
             print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=self._stream, flush=True)
         else:
             print(line, file=self._stream, flush=True)
-        self._shown = (now, self.done)
+        self._shown = now, (self.done, self.total)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._shown is not None and self._shown[1] != self.done:
+        if self._shown is not None and self._shown[1] != (self.done, self.total):
             self._show(self._clock())  # how far it came
         if self._shown is not None and self._terminal:
             print(file=self._stream, flush=True)

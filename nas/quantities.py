@@ -1,4 +1,4 @@
-"""What networks cost, and limits on it: ``4.5GFLOPs``, ``28Mparams``, ``8ms`` - parsed, checked and printed.
+"""What networks cost, and limits on it: ``4.5GFLOPs``, ``28Mparams``, ``8ms``, ``120img/s``, ``2GB`` - parsed, checked and printed.
 
 A multiply-add counts once, as the papers count it: ``4.5GFLOPs`` and ``4.5GMACs`` are the same budget.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nas.yaml_files import brief
 
@@ -38,11 +38,12 @@ class Quantity:
     """
 
     name: str  # its key in `QUANTITIES`; of an exact quantity also the field of `Cost`
-    unit: str  # what values and limits are kept in
+    unit: str  # what values and limits are kept in, or of a rate, what they are written in
     measured: bool  # otherwise exact
     how: str  # one sentence for help and reports: what is counted or measured
     scale: tuple[tuple[str, Decimal], ...]  # the units it is written in, ascending, each with its factor to `unit`
     spellings: Mapping[str, str]  # further spellings of units -> the unit that they mean
+    rate: bool = False  # written as so many a second, and kept as the time of one: its scale's factor over the number
 
 
 def counted(name: str, unit: str, how: str, *words: str, measured: bool = False) -> Quantity:
@@ -54,11 +55,16 @@ def counted(name: str, unit: str, how: str, *words: str, measured: bool = False)
 
 _TIMES = (("us", Decimal("0.001")), ("ms", Decimal(1)), ("s", Decimal(1000)))
 _MICRO = {"µs": "us", "μs": "us"}  # the micro sign and the Greek letter
+_RATES = {"ips": "img/s", "fps": "img/s", "images/s": "img/s", "imgs/s": "img/s"}  # the first has no slash: for file names
 _ALL = (
     counted("macs", "MACs", "Multiply-adds of one image, each counted once; papers call them FLOPs.", "MAC", "FLOPs", "FLOP"),
     counted("params", "params", "Trainable numbers; what blocks share counts once.", "param"),
     counted("activations", "activations", "Output elements, for one image, of all that multiplies.", "activation"),
-    Quantity("latency_ms", "ms", True, "Median time of a forward pass on the device of the run, which does nothing else.", _TIMES, _MICRO),
+    Quantity("latency_ms", "ms", True, "Median time of a forward pass on the target, which does nothing else.", _TIMES, _MICRO),
+    Quantity(
+        "image_ms", "img/s", True, "The same for one image of the pass: so many images a second.", (("img/s", Decimal(1000)),), _RATES, True
+    ),
+    counted("memory_bytes", "B", "Weights, and tensors alive at once, of a forward pass on the target.", "byte", "bytes", measured=True),
 )
 # Every quantity, in the order in which several budgets are named. An entry more is a kind of budget more: if it is exact, a field of `Cost`
 # of that name, if it is measured, a function that the command hands to the search.
@@ -72,14 +78,25 @@ class Budget:
     quantity: Quantity
     limit: float  # in the quantity's unit; positive and finite
     text: str  # canonical print, equal for equal limits, fit for file names and for `parse_budget`: ``4.5GMACs``
+    # Of a measured quantity, what arithmetic foretells of an `Architecture` (given a latency table, say), in the quantity's unit.
+    foretell: Callable[[Any], float] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def by_arithmetic(self) -> bool:
+        """Whether `value` judges networks before any runs."""
+        return not self.quantity.measured or self.foretell is not None
+
+    def value(self, architecture: Any, cost: Cost) -> float:
+        """What arithmetic says that the network of this cost has of the quantity."""
+        return getattr(cost, self.quantity.name) if self.foretell is None else self.foretell(architecture)
 
     def violation(self, value: float) -> float:
         """How far `value` is over the limit, as a share of the limit: 0.1 is 10% over, 0 or less is within."""
         return value / self.limit - 1.0
 
 
-_EXAMPLES = "Write it like 4.5GFLOPs, 300MMACs, 28Mparams or 8ms."
-_BUDGET = re.compile(r"\s*([+-]?(?:nan|inf(?:inity)?|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?))\s*([^\W\d_]*)\s*", re.I)
+_EXAMPLES = "Write it like 4.5GFLOPs, 300MMACs, 28Mparams, 8ms, 120img/s or 2GB."
+_BUDGET = re.compile(r"\s*([+-]?(?:nan|inf(?:inity)?|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?))\s*([^\W\d_]*(?:/s)?)\s*", re.I)
 
 
 def parse_budget(text: str, place: str = "--budget") -> Budget:
@@ -111,7 +128,8 @@ def parse_budget(text: str, place: str = "--budget") -> Budget:
     # Decimal, so that 28.1M is 28100000 to the last bit and not 28.1 * 1e6.
     limit = float(number)
     if limit and math.isfinite(limit):
-        limit = float(Decimal(number) * factor)
+        exact = Decimal(number)
+        limit = float(factor / Decimal(f"{exact:.9g}") if quantity.rate else exact * factor)
     if not (math.isfinite(limit) and limit > 0):
         raise ValueError(f"{place}: not a limit: got {brief(text)}; accepted: a positive finite number. {_EXAMPLES}")
     return Budget(quantity, limit, _canonical(quantity, limit))
@@ -140,6 +158,9 @@ def format_quantity(name: str, value: float) -> str:
     quantity = QUANTITIES[name]
     if not math.isfinite(value) or value == 0:
         return f"{value:g} {quantity.unit}"
+    if quantity.rate:
+        number = float(quantity.scale[0][1]) / value
+        return f"{number:{'.3g' if number < 1000 else '.0f'}} {quantity.unit}"
     # Rounded before the prefix is chosen, so that 999.9 million prints as 1.00 G and not as 1000 M.
     rounded = Decimal(f"{value:.2e}")
     unit, factor = _largest_unit(quantity, abs(rounded))
@@ -167,6 +188,8 @@ def _largest_unit(quantity: Quantity, value: Decimal) -> tuple[str, Decimal]:
 def _canonical(quantity: Quantity, limit: float) -> str:
     """The exact limit in its handiest unit: no figure is rounded away, since two limits must not share a file name."""
     exact = Decimal(repr(limit))
+    if quantity.rate:  # nine figures were read, of a number whose inverse is kept
+        return f"{float(quantity.scale[0][1] / exact):.9g}{next(iter(quantity.spellings))}".replace("e+", "E")
     unit, factor = _largest_unit(quantity, exact)
     number = exact / factor
     handy = Decimal("1e-6") <= number < Decimal("1e6")

@@ -1,9 +1,12 @@
 """Lets tests import the modules beside them (`references`, `tracing`), whichever way pytest imports the tests."""
 
+import gc
 import os
 import sys
 import tempfile
 from pathlib import Path
+
+import pytest
 
 from nas.machine import let_threads_sleep
 
@@ -14,3 +17,21 @@ let_threads_sleep()  # before any test imports torch, as the command line does
 # Before any test imports `datasets`: its cache of the sets that tests write, and no calls to the outside.
 _cache = tempfile.TemporaryDirectory(prefix="datasets-cache-")
 os.environ |= {"HF_DATASETS_CACHE": _cache.name, "HF_HUB_OFFLINE": "1"}
+os.fsync = lambda descriptor: None  # thousands of waits for the disk; no test cuts the power, and who looks at the call puts its own here
+gc.set_threshold(10_000)  # of allocations, not 700: a look at all that 3,000 tests and their modules keep takes a quarter of a second
+
+# Files that take longest, in the order in which they are begun: two processes end together where what is left to the end is short.
+LONGEST = ["commands", "tune", "finals", "fidelity", "supernet", "optuna_study", "page", "wiring", "catalogue", "shipped_files"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second measured quantity: it takes an entry in the table and a function, and nothing else."""
+    from nas.quantities import QUANTITIES, counted
+
+    monkeypatch.setitem(QUANTITIES, "memory_bytes", counted("memory_bytes", "B", "Bytes, made up.", measured=True))

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -45,6 +44,8 @@ def numbers(split: str) -> set[int]:
 
 def write_images(folder: Path) -> Path:
     """Scanned digits as PNG files, `folder/<split>/<class>/<number>.png`, each with its number written into it in black and white."""
+    from sklearn.datasets import load_digits  # not above: Ray's workers read this file and write no images
+
     digits = load_digits(n_class=CLASSES)
     number = 0
     for split, count in SPLITS.items():

@@ -6,11 +6,11 @@ import json
 import re
 from pathlib import Path
 
-import optuna
 import pytest
 import torch
 from command_line import refused, run, succeed
 from PIL import Image
+from studies import stored
 
 from nas.networks.architecture import FORMAT, read_architecture
 from nas.networks.trained import load_network
@@ -31,7 +31,7 @@ stages:
   - {width: [128, 256], depth: [1, 6], mixer: [none, attention], heads: 1, mlp_ratio: 2, cpe: true}
   - {width: [256, 512], depth: [1, 2], mixer: [none, attention], heads: 1, mlp_ratio: 2, cpe: true}
 """
-SEARCH = "search --space xxs.yaml --smoke --budget 750MMACs"
+SEARCH = "search --space xxs.yaml --smoke --steps 2 --budget 750MMACs"
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_misspelt_name_gets_the_nearest(folder: Path, command: str) -> None:
 
 
 def test_retrain_trains_a_published_network(folder: Path) -> None:
-    assert "Test accuracy" in succeed("retrain spach_trans_ms_xxs --smoke", folder)
+    assert "Test accuracy" in succeed("retrain spach_trans_ms_xxs --smoke --steps 2", folder)
     (weights,) = folder.glob("runs/*/weights.safetensors")
     network = load_network(weights)
     assert network(torch.randn(2, 1, 32, 32)).shape == (2, 10)
@@ -97,15 +97,9 @@ def test_a_search_begins_with_what_it_is_given_and_with_the_published_networks_o
     out = succeed(f"{SEARCH} --start mine.yaml", folder)
     assert "Starting with networks that the space contains: mine.yaml, spach_conv_ms_xxs." in out  # the first is the second published one
     (database,) = folder.glob("runs/*/study.db")
-    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
-    try:
-        (study,) = optuna.get_all_study_summaries(storage)
+    with stored(database) as study:
         assert study.study_name != "750MMACs-evolution", "another start is another study"
-        trials = optuna.load_study(study_name=study.study_name, storage=storage).get_trials()
-        macs = {trial.user_attrs.get("origin"): trial.values[1] for trial in trials[:2]}
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        macs = {trial.user_attrs.get("origin"): trial.values[1] for trial in study.trials[:2]}
     assert macs == {"mine.yaml": 530039296, "spach_conv_ms_xxs": 712358912}
 
 
@@ -129,7 +123,7 @@ def test_published_networks_of_the_same_budget_are_baselines(folder: Path) -> No
     assert published == {"spach_conv_ms_xxs"}  # 712 of 750 MMACs; the next are 530 and 904
     _, entries = read_architecture(baselines / "spach_conv_ms_xxs.yaml")
     assert entries["costs"]["macs"] == 712358912 and entries["found"] == {"preset": "spach_conv_ms_xxs"}
-    assert "Test accuracy" in succeed(f"retrain {baselines / 'spach_conv_ms_xxs.yaml'} --smoke", folder)
+    assert "Test accuracy" in succeed(f"retrain {baselines / 'spach_conv_ms_xxs.yaml'} --smoke --steps 2", folder)
 
 
 # ------------------------------------------------------------------------------------------------------- original weights

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ import pytest
 import torch
 from command_line import refused, run, succeed
 from PIL import Image
+from processes import forks
 from sklearn.datasets import load_digits
+from studies import stored
 
 from nas.machine import cores
 from nas.networks.weight_files import load_weights
@@ -94,17 +96,14 @@ def no_work(monkeypatch: pytest.MonkeyPatch, *targets: str) -> None:
 
 def trials(folder: Path, run_folder: Path, study: str) -> list[Any]:
     """What is in a study, without times."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / run_folder / 'study.db'}")
-    try:
-        found = optuna.load_study(study_name=study, storage=storage).trials
-        return [(each.number, each.state.name, each.params, each.values, each.user_attrs["arch_key"]) for each in found]
-    finally:
-        storage.engine.dispose()
+    with stored(folder / run_folder / "study.db", study) as found:
+        return [(each.number, each.state.name, each.params, each.values, each.user_attrs["arch_key"]) for each in found.trials]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     """All files with their content; a lock says nothing."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    paths = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names if name != ".lock"]
+    return {path: Path(path).read_bytes() for path in paths}
 
 
 # ---- the four commands on images ---------------------------------------------------------------------------------------
@@ -156,7 +155,7 @@ def test_the_four_commands_on_real_images(
     """Images of 12 px are raised to the space's stride, to 16; each command takes from the one before what it left."""
     write(folder / data)
     option = "" if data == "digits" else f"--data {data}/"  # as a shell completes it
-    assert "Next: " in succeed(f"train --space tiny.yaml --smoke {option}", folder)
+    assert "Next: " in succeed(f"train --space tiny.yaml --smoke --steps 4 {option}", folder)
     with monkeypatch.context() as patch:
         no_work(patch, TRAIN)
         said = succeed(f"search --space tiny.yaml --smoke --budget 1MMACs {option.rstrip('/')}", folder)
@@ -178,7 +177,7 @@ def test_the_four_commands_on_real_images(
     assert best["architecture"]["frame"].items() <= counted.items()
     assert f"{counted['params']:,}" in succeed(f"profile {name}", folder)
 
-    said = succeed("retrain runs/best.yaml --smoke", folder)
+    said = succeed(RETRAIN, folder)
     (result_file,) = folder.glob("runs/retrain-*/result.yaml")
     result = read_yaml(result_file)
     assert {key: result[key] for key in ("recipe", "resolution")} == {"recipe": recipe, "resolution": resolution}
@@ -249,12 +248,10 @@ def test_a_budget_above_the_largest_network_is_said_to_be_no_limit(finished: Pat
 # ---- interrupted -------------------------------------------------------------------------------------------------------
 
 KILLED = """
-import itertools, os, signal, sys
-sys.path[:0] = [{repository!r}, {tests!r}]
+import importlib, itertools, os, signal, sys
 import launch, nas.training.loop
-from test_commands import place
 nas.training.loop.CHECKPOINT_SECONDS = 0.0
-owner, name = place({target!r})
+owner, name = getattr(importlib.import_module({module!r}), {owner!r}), {name!r}
 calls, real = itertools.count(1), getattr(owner, name)
 def dies(*args):
     if next(calls) == 3:
@@ -266,11 +263,20 @@ launch.main()
 """
 
 
-def killed(line: str, folder: Path, target: str) -> None:
+Forked = Callable[[str, Path], int]
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Forked]:
+    with forks() as run:
+        yield run
+
+
+def killed(forked: Forked, line: str, folder: Path, target: str) -> None:
     """Runs a command in a process that kills itself when it calls the target for the third time."""
-    code = KILLED.format(repository=str(REPOSITORY), tests=str(Path(__file__).parent), target=target, words=shlex.split(line))
-    ended = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=240)
-    assert ended.returncode == -signal.SIGKILL, ended
+    owner, name = place(target)
+    code = KILLED.format(module=owner.__module__, owner=owner.__name__, name=name, words=shlex.split(line))
+    assert forked(code, folder) == -signal.SIGKILL
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, target: str, call: int) -> None:
@@ -299,13 +305,13 @@ def assert_same_end(folder: Path, other: Path) -> None:
     assert results[0] == results[1]
 
 
-def test_killed_commands_end_as_if_they_had_not_been_killed(folder: Path, finished_once: Path) -> None:
-    killed(SEARCH, folder, STEP)  # in the supernet's training
+def test_killed_commands_end_as_if_they_had_not_been_killed(folder: Path, finished_once: Path, forked: Forked) -> None:
+    killed(forked, SEARCH, folder, STEP)  # in the supernet's training
     assert (folder / RUN / "supernet.pt").exists() and not (folder / RUN / "study.db").exists()
-    killed(SEARCH, folder, EVALUATE)  # among the evaluations
+    killed(forked, SEARCH, folder, EVALUATE)  # among the evaluations
     assert len(trials(folder, RUN, "1MMACs-evolution")) == 2 and not (folder / "runs/best.yaml").exists()
     succeed(SEARCH, folder)
-    killed(RETRAIN, folder, STEP)
+    killed(forked, RETRAIN, folder, STEP)
     assert not list(folder.glob("runs/retrain-*/result.yaml"))
     succeed(RETRAIN, folder)
     assert_same_end(folder, finished_once)
@@ -392,7 +398,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "search --budget 1MMACs --trials 1.5": ("--trials", "1.5"),
     "search --budget 1MMACs --trials": ("--trials",),
     "search --budget 1MMACs --sampler tpee": ("tpee", "nsga2", "tpe"),
-    "search --budget 1MMACs --latency-batch 0": ("--latency-batch", "0"),
+    "search --budget 1MMACs --target cpu,batch=0": ("--target", "batch", "0"),
     "train --seed -1": ("--seed", "-1"),
     "train --seed 99999999999999999999": ("--seed",),
     "train --epochs x": ("--epochs", "x"),
@@ -511,15 +517,19 @@ def mistaken(finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+@pytest.fixture(scope="module")
+def untouched(mistaken: Path) -> dict[str, bytes]:
+    return tree(mistaken)
+
+
 @pytest.mark.parametrize(("line", "words"), MISTAKES.items(), ids=[line or "nothing" for line in MISTAKES])
-def test_a_mistake_is_one_line_and_changes_nothing(line: str, words: tuple[str, ...], mistaken: Path) -> None:
+def test_a_mistake_is_one_line_and_changes_nothing(line: str, words: tuple[str, ...], mistaken: Path, untouched: dict[str, bytes]) -> None:
     command = line.partition(" ")[0]
     if command in ("search", "train") and "--space" not in line:
         line = line.replace(command, f"{command} --space tiny.yaml --smoke", 1)
-    before = tree(mistaken)
     said = refused(line, mistaken)
     assert all(word in said for word in words), said
-    assert tree(mistaken) == before
+    assert tree(mistaken) == untouched
 
 
 def test_a_gpu_that_is_not_there_is_refused(mistaken: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,12 @@ import random
 from typing import Any
 
 import pytest
+from toy_space import Recorder, ToySpace, cost_of, reason_of
 
 from nas.networks.architecture import Architecture
 from nas.quantities import parse_budgets
 from nas.searching.evolution import ALIVE, PROPOSERS, TOURNAMENT, History, best_of, children
 from nas.searching.proposals import Band, Proposal, draw
-from tests.test_search import Recorder, ToySpace, cost_of, reason_of
 from tests.test_search import run as searched
 
 SPACE, LIMIT = ToySpace(stages=3), 12e6

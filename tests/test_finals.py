@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 import torch
 from command_line import run, succeed
-from recording import CLASSES, numbers, recording, write_images
+from recording import CLASSES, Recording, numbers, recording, write_images
 from sklearn.datasets import load_digits
+from studies import stored
 
 import nas.searching.tune as tune
 from nas import load_network
@@ -60,7 +61,7 @@ def in_this_process(
     begun: list[Any] = []
 
     def train_beside(
-        alone: Alone, ask: Any, told: Any, *, workers: int, climb: str, stop: Any, show: Any, head_start: Any = lambda job: 0
+        alone: Alone, ask: Any, told: Any, *, workers: int, climb: str, stop: Any, show: Any, head_start: Any = lambda job: 0, **_: Any
     ) -> None:
         while isinstance(job := ask(), tune.Job):
             begun.append(job)
@@ -101,35 +102,66 @@ def folder(inputs: Path, tmp_path: Path) -> Path:
     return shutil.copytree(inputs, tmp_path / "own")
 
 
+@dataclass
+class Whole:
+    """A search with finalists that nothing interrupted, and what was seen of it: nobody writes to its folder.
+
+    Attributes:
+        starts: the head start of each network, by its key.
+        pools: what finalists were chosen from, each time one was.
+        leaders: the best at the time.
+        looked: the networks that the model's choice was to be found among, with the supernet's accuracy.
+    """
+
+    folder: Path
+    said: str = ""
+    seen: Recording = field(default_factory=Recording)
+    starts: dict[str, float] = field(default_factory=dict)
+    pools: list[list[Finalist]] = field(default_factory=list)
+    leaders: list[Finalist] = field(default_factory=list)
+    looked: list[Finalist] = field(default_factory=list)
+
+
 @pytest.fixture(scope="module")
-def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A search with finalists that nothing interrupted."""
-    folder = shutil.copytree(inputs, tmp_path_factory.mktemp("whole") / "own")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "train_beside", in_this_process())
-        succeed(SEARCH, folder)
-    return folder
+def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    once, choose = Whole(shutil.copytree(inputs, tmp_path_factory.mktemp("whole") / "own")), Ladder.choose
+
+    def watched(self: Ladder, pool: Sequence[Finalist], num: int, look: Look) -> list[Finalist]:
+        def watched_look(shortlist: Sequence[Finalist], how_many: int, scored: bool) -> list[Finalist]:
+            found = look(shortlist, how_many, scored)
+            once.looked.extend(found if scored else [])
+            return found
+
+        once.pools.append(list(pool))
+        once.leaders.extend(self.leaders(LEADERS))
+        return choose(self, pool, num, watched_look)
+
+    with pytest.MonkeyPatch.context() as patch, recording() as once.seen:
+        patch.setattr(tune, "train_beside", in_this_process(starts=once.starts))
+        patch.setattr(Ladder, "choose", watched)
+        once.said = succeed(SEARCH, once.folder)
+    return once
+
+
+@pytest.fixture
+def ended(whole: Whole, tmp_path: Path) -> Path:
+    """One's own copy of it."""
+    return shutil.copytree(whole.folder, tmp_path / "ended")
 
 
 def finalists(folder: Path) -> list[dict[str, Any]]:
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'runs/found/study.db'}")
-    try:
-        search, found = (optuna.load_study(study_name=name, storage=storage).trials for name in (STUDY, f"{STUDY}-finalists"))
-        accuracies = {each.user_attrs["arch_key"]: each.values[0] for each in search if each.values}
-        assert all(
-            each.user_attrs["supernet"] == pytest.approx(accuracies.get(each.user_attrs["arch_key"], each.user_attrs["supernet"]))
-            for each in found
-        )
-        return [{**each.user_attrs, "state": each.state.name, "accuracy": each.value, "rungs": each.intermediate_values} for each in found]
-    finally:
-        storage.engine.dispose()
+    with stored(folder / "runs/found/study.db", STUDY) as study:
+        accuracies = {each.user_attrs["arch_key"]: each.values[0] for each in study.trials if each.values}
+    with stored(folder / "runs/found/study.db", f"{STUDY}-finalists") as study:
+        found = study.trials
+    for each in found:
+        assert each.user_attrs["supernet"] == pytest.approx(accuracies.get(each.user_attrs["arch_key"], each.user_attrs["supernet"]))
+    return [{**each.user_attrs, "state": each.state.name, "accuracy": each.value, "rungs": each.intermediate_values} for each in found]
 
 
-def test_finalists_learn_from_fit_images_and_are_judged_on_the_held_out_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finalists_learn_from_fit_images_and_are_judged_on_the_held_out_ones(whole: Whole) -> None:
     """Neither fine-tuning nor training alone sees a held-out image with gradients, and nobody opens the test split."""
-    monkeypatch.setattr(tune, "train_beside", in_this_process())
-    with recording() as seen:
-        succeed(SEARCH, folder)
+    seen = whole.seen
     trained = {number for step in seen.steps for number in step.numbers}
     assert trained <= numbers("train") and len(trained) > 40
     assert set(seen.evaluated_splits) == {"held_out"} and {split for split, *_ in seen.batches} == {"fit"}
@@ -138,105 +170,84 @@ def test_finalists_learn_from_fit_images_and_are_judged_on_the_held_out_ones(fol
     assert all(isinstance(step.module, Network) for step in seen.steps)
 
 
-def test_finalists_have_their_supernets_accuracy_as_a_head_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    starts: dict[str, float] = {}
-    monkeypatch.setattr(tune, "train_beside", in_this_process(starts=starts))
-    succeed(SEARCH, folder)
-    lines = [line for line in read_run(folder / "runs/found").metrics if line["kind"] == "finalist"]
-    assert starts == {line["key"]: line["supernet"] for line in lines if line["origin"] != "model"} and len(set(starts.values())) > 1
+def test_finalists_have_their_supernets_accuracy_as_a_head_start(whole: Whole) -> None:
+    lines = [line for line in read_run(whole.folder / "runs/found").metrics if line["kind"] == "finalist"]
+    assert whole.starts == {line["key"]: line["supernet"] for line in lines if line["origin"] != "model"}
+    assert len(set(whole.starts.values())) > 1
 
 
-def test_the_model_may_choose_what_is_near_the_leaders_by_its_accuracy_with_the_supernets_weights(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_model_may_choose_what_is_near_the_leaders_by_its_accuracy_with_the_supernets_weights(whole: Whole) -> None:
     """Beside what the search evaluated: new networks within the budget, a decision or two from a leader, or with sizes moved after that."""
-    monkeypatch.setattr(tune, "train_beside", in_this_process())
-    pools, leaders, looked, choose = list[Sequence[Finalist]](), list[Finalist](), list[Finalist](), Ladder.choose
-
-    def watched(self: Ladder, pool: Sequence[Finalist], num: int, look: Look) -> list[Finalist]:
-        def watched_look(shortlist: Sequence[Finalist], scored: bool) -> list[Finalist]:
-            found = look(shortlist, scored)
-            looked.extend(found if scored else [])
-            return found
-
-        pools.append(list(pool))
-        leaders.extend(self.leaders(LEADERS))
-        return choose(self, pool, num, watched_look)
-
-    monkeypatch.setattr(Ladder, "choose", watched)
-    with recording() as seen:
-        succeed(SEARCH, folder)
     found: dict[str, list[bool]] = {}
     labels = load_digits(n_class=CLASSES).target
-    for one in seen.evaluations:
+    for one in whole.seen.evaluations:
         if isinstance(one.module, Supernet):
             right = [logits.argmax().item() == labels[number] for logits, number in zip(one.logits, one.numbers, strict=True)]
             found.setdefault(one.architecture.key, []).extend(right)
-    near = [each for each in pools[-1] if each.origin == "model"]
-    space = SearchSpace.read(folder / "tiny.yaml")
-    assert len(near) > 10 and all(len({each.key for each in pool}) == len(pool) for pool in pools)
+    near = [each for each in whole.pools[-1] if each.origin == "model"]
+    space = SearchSpace.read(whole.folder / "tiny.yaml")
+    assert len(near) > 10 and all(len({each.key for each in pool}) == len(pool) for pool in whole.pools)
+    others = [space.encode(each.architecture) for each in whole.leaders]
     for each in near:
         assert 160_000 <= cost(each.architecture).macs <= 200_000
-        values, others = space.encode(each.architecture), [space.encode(one.architecture) for one in leaders]
+        values = space.encode(each.architecture)
         mixers = [sum(values[name] != other[name] for name in space.mixer_decisions) for other in others]
         assert min(mixers) <= 2
-    scored = [each for each in looked if each.key in {one.key for one in near}]
+    scored = [each for each in whole.looked if each.key in {one.key for one in near}]
     assert scored and all(len(found[each.key]) == 40 and each.supernet == pytest.approx(np.mean(found[each.key])) for each in scored)
-    assert {each.key for each in near} - {each.key for each in leaders}
+    assert {each.key for each in near} - {each.key for each in whole.leaders}
 
 
-def test_the_table_the_study_and_the_winner_agree(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "train_beside", in_this_process())
-    said = succeed(SEARCH, folder)
-    found, rows = read_yaml(folder / "runs/best.yaml")["found"], finalists(folder)
+def test_the_table_the_study_and_the_winner_agree(whole: Whole, ended: Path) -> None:
+    found, rows = read_yaml(ended / "runs/best.yaml")["found"], finalists(ended)
     best = max((row for row in rows if row["state"] == "COMPLETE"), key=lambda row: row["accuracy"])
     assert best is rows[0] and [row.get("winner") for row in rows] == [True, *[None] * (len(rows) - 1)], (
         "found at once: the first, and marked"
     )
     behind = [row for row in rows if row["state"] == "PRUNED"]
     assert behind and all(row["rungs"] for row in behind), "what they had shown until then"
-    architecture, entries = read_architecture(folder / "runs/best.yaml")
+    architecture, entries = read_architecture(ended / "runs/best.yaml")
     assert best["arch_key"] == architecture.key and best["accuracy"] == pytest.approx(found["accuracy_alone"], abs=1e-4)
     assert best["macs_m"] == round(entries["costs"]["macs"] / 1e6, 3) <= 0.2
     assert len(rows) == found["finalists"] and len({row["arch_key"] for row in rows}) == len(rows)
     patterns = {
-        read_architecture(path)[0].key for path in (folder / "runs/found/baselines" / STUDY).glob("*.yaml")
+        read_architecture(path)[0].key for path in (ended / "runs/found/baselines" / STUDY).glob("*.yaml")
     }  # two may be one network
-    by_hand = {path.stem for path in (folder / "runs/found/baselines" / STUDY).glob("*.yaml")}
+    by_hand = {path.stem for path in (ended / "runs/found/baselines" / STUDY).glob("*.yaml")}
     assert (
         {"conv", "conv-then-attention"} <= by_hand
         and patterns <= {row["arch_key"] for row in rows}
         and len({row["origin"] for row in rows} & by_hand) == len(patterns)
     )
     assert sum(row["origin"] not in by_hand for row in rows) == 4, "as many as the recipe says"
-    table = [line for line in said.splitlines() if any(row["arch_key"] in line for row in rows)]
+    table = [line for line in whole.said.splitlines() if any(row["arch_key"] in line for row in rows)]
     assert len(table) == len(rows) and [line for line in table if line.endswith("chosen")] == [table[0]]
     for row in rows:
         (line,) = (line for line in table if row["arch_key"] in line)
         assert f"{row['accuracy'] or row['rungs'][max(row['rungs'])]:.2%}" in line and row["origin"] in line
-    assert f"Winner: {best['accuracy']:.2%} of 40 held-out images" in said
-    tuned = [line for line in read_run(folder / "runs/found").metrics if line["kind"] == "fine-tuned" and line["key"] == architecture.key]
+    assert f"Winner: {best['accuracy']:.2%} of 40 held-out images" in whole.said
+    tuned = [line for line in read_run(ended / "runs/found").metrics if line["kind"] == "fine-tuned" and line["key"] == architecture.key]
     assert len(tuned) == 1, "found out once, whoever chose the winner"
     assert found["accuracy_at_once"] == max(tuned[0]["accuracy"], found["accuracy_supernet"]), "fine-tuned where that helps"
-    assert read_found(folder / "runs/best.yaml").architecture == architecture, "what `compare` takes"
-    story = read_run(folder / "runs/found")
+    assert read_found(ended / "runs/best.yaml").architecture == architecture, "what `compare` takes"
+    story = read_run(ended / "runs/found")
     assert story.searches[STUDY].found.origin == best["origin"] and story.searches[STUDY].found.trial is None
 
 
 @pytest.mark.parametrize("tuned", [None, 0.0, 1.0])
 def test_the_weights_beside_the_winner_have_the_accuracy_that_is_said(
-    tuned: float | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: float | None, whole: Whole, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are the supernet's own where fine-tuning is known (or said here) not to help."""
-    monkeypatch.setattr(tune, "train_beside", in_this_process())
+    folder: Path = request.getfixturevalue("ended" if tuned is None else "folder")
     if tuned is not None:
+        monkeypatch.setattr(tune, "train_beside", in_this_process())
         monkeypatch.setattr(FineTuned, "evaluation", lambda *_: Evaluation(tuned))
-    with recording() as seen:
         succeed(SEARCH, folder)
     network = load_network(folder / "runs/found" / f"{STUDY}.safetensors").eval()
     found = read_yaml(folder / "runs/best.yaml")["found"]
     assert network.architecture == read_architecture(folder / "runs/best.yaml")[0]
-    images = {number: image for one in seen.evaluations for number, image in zip(one.numbers, one.images, strict=True)}
+    images = {number: image for one in whole.seen.evaluations for number, image in zip(one.numbers, one.images, strict=True)}
     held_out = sorted(numbers("val"))
     with torch.inference_mode():
         answers = network(torch.stack([images[number] for number in held_out])).argmax(1).numpy()
@@ -247,12 +258,10 @@ def test_the_weights_beside_the_winner_have_the_accuracy_that_is_said(
         assert accuracy == pytest.approx(found["accuracy_at_once"]) and found["accuracy_at_once"] >= found["accuracy_supernet"]
 
 
-def test_done_is_done_and_more_finalists_train_only_what_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "train_beside", in_this_process())
-    succeed(SEARCH, folder)
-    before = {row["arch_key"] for row in finalists(folder)}
+def test_done_is_done_and_more_finalists_train_only_what_is_new(ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {row["arch_key"] for row in finalists(ended)}
     with recording() as seen:
-        assert "This search is done" in succeed(SEARCH, folder)
+        assert "This search is done" in succeed(SEARCH, ended)
     assert not seen.steps and not seen.evaluations
     trained: list[str] = []
     real = Alone.train
@@ -264,39 +273,39 @@ def test_done_is_done_and_more_finalists_train_only_what_is_new(folder: Path, mo
 
     monkeypatch.setattr(Alone, "train", train)
     monkeypatch.setattr(tune, "train_beside", in_this_process())
-    succeed(f"{SEARCH} --finalists 6", folder)
-    after = {row["arch_key"] for row in finalists(folder)}
+    succeed(f"{SEARCH} --finalists 6", ended)
+    after = {row["arch_key"] for row in finalists(ended)}
     assert before < after and len(after) == len(before) + 2
     assert after - before <= set(trained)
 
 
-@pytest.mark.parametrize("rung", range(3))
-def test_a_ladder_that_was_stopped_at_a_rung_ends_as_if_it_had_not_been(rung: int, folder: Path, whole: Path) -> None:
-    def stop(jobs: int, reached: int) -> None:
-        if jobs >= 2 and reached == rung:
-            raise Stopped("a test stopped it")
+def test_a_ladder_that_was_stopped_at_each_rung_ends_as_if_it_had_not_been(folder: Path, whole: Whole) -> None:
+    for rung in range(3):
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "train_beside", in_this_process(stop))
-        stopped = run(SEARCH, folder)
-        assert stopped.status == 130 and "the same command continues" in stopped.out, stopped
+        def stop(jobs: int, reached: int, rung: int = rung) -> None:
+            if jobs >= 2 and reached == rung:
+                raise Stopped("a test stopped it")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tune, "train_beside", in_this_process(stop))
+            stopped = run(SEARCH, folder)
+            assert stopped.status == 130 and "the same command continues" in stopped.out, stopped
     with pytest.MonkeyPatch.context() as patch, recording() as seen:
         patch.setattr(tune, "train_beside", in_this_process())
         succeed(SEARCH, folder)
-    assert finalists(folder) == finalists(whole)
+    assert finalists(folder) == finalists(whole.folder)
     for name in (STUDY, "best"):
-        one, other = (read_yaml(each / "runs/found" / f"{name}.yaml") for each in (folder, whole))
+        one, other = (read_yaml(each / "runs/found" / f"{name}.yaml") for each in (folder, whole.folder))
         assert (one["architecture"], one["found"]) == (other["architecture"], other["found"])
     assert seen.steps, "something was left to do"
 
 
-def test_another_schedule_is_another_study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_schedule_is_another_study(ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "train_beside", in_this_process())
-    succeed(SEARCH, folder)
-    text = (folder / "plain.yaml").read_text()
-    (folder / "plain.yaml").write_text(text.replace("finalist_epochs: 2", "finalist_epochs: 1"))
-    said = succeed(SEARCH, folder)
-    assert f"study {STUDY}-" in said and read_yaml(folder / "runs/best.yaml")["study"] != STUDY
+    text = (ended / "plain.yaml").read_text()
+    (ended / "plain.yaml").write_text(text.replace("finalist_epochs: 2", "finalist_epochs: 1"))
+    said = succeed(SEARCH, ended)
+    assert f"study {STUDY}-" in said and read_yaml(ended / "runs/best.yaml")["study"] != STUDY
 
 
 def test_without_a_supernet_finalists_alone_decide(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import torch
 from errors import refused
 from processes import REPOSITORY, another_process
 
+import nas.runs.folder as folders
 from nas.machine import cores
 from nas.runs.folder import Run, provenance
 from nas.yaml_files import read_yaml, write_yaml
@@ -163,6 +164,7 @@ def test_provenance_names_command_versions_and_host(monkeypatch: pytest.MonkeyPa
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if git.returncode == 0:
         assert found["revision"].removesuffix("-dirty") == git.stdout.strip()
+    monkeypatch.setattr(folders, "_git_revision", folders._git_revision.__wrapped__)  # not remembered
     monkeypatch.setenv("PATH", "")  # no git
     assert "revision" not in provenance()
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from toy_space import FRAME
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture, Stage
 from nas.searching.ladder import BY_MODEL, Finalist, Ladder, Standing
-from tests.test_search import FRAME
 
 MIXERS = ("conv", "attention", "token_mlp", "s2_shift")
 RUNGS, IMAGES = 3, 1000
@@ -229,10 +229,11 @@ def test_a_shortlist_alone_is_looked_at_and_who_is_chosen_has_a_score() -> None:
     unscored = [replace(each, supernet=None) for each in pool]
     looks, barred = list[list[str]](), set[str]()
 
-    def look(shortlist: Sequence[Finalist], scored: bool) -> list[Finalist]:
-        looks.append([each.key for each in shortlist])
-        barred.update(looks[0][:3])
-        return [replace(each, supernet=0.5 if scored else None) for each in shortlist if each.key not in barred]
+    def look(finalists: Sequence[Finalist], num: int, scored: bool) -> list[Finalist]:
+        barred.update(() if barred else [each.key for each in finalists[:3]])
+        found = [replace(each, supernet=0.5 if scored else None) for each in finalists if each.key not in barred][:num]
+        looks.append([each.key for each in found])
+        return found
 
     chosen = judged(first, at).choose(unscored, 2, look)
     assert len(looks[0]) == 20 < len(pool) and all(set(each) <= set(looks[0]) for each in looks)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from nas.cost import latency
 from nas.cost.latency import measure_latency, memory_errors
+from nas.cost.targets import Target
 from nas.networks.architecture import Architecture, Frame, Stage
 
 NETWORK = Architecture(Frame(16, 2, 5), 4, (Stage(8, ("conv",), 2.0, kernel=3),))
-CPU = torch.device("cpu")
+CPU = Target()
 
 
 class Fake(nn.Module):
@@ -58,8 +59,8 @@ def test_every_pass_is_of_the_network_in_its_frame_with_pinned_threads(made: Sim
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        measure_latency(NETWORK, CPU, batch=3)
-        measure_latency(NETWORK, CPU, threads=3)
+        measure_latency(NETWORK, Target(batch=3))
+        measure_latency(NETWORK, Target(threads=3))
         assert torch.get_num_threads() == 2 and gc.isenabled()
     finally:
         torch.set_num_threads(before)
@@ -74,7 +75,7 @@ def test_an_error_leaves_threads_and_collection_as_they_were(made: SimpleNamespa
     before = torch.get_num_threads()
     made.seconds = []
     with pytest.raises(IndexError):
-        measure_latency(NETWORK, CPU, threads=before + 1)
+        measure_latency(NETWORK, Target(threads=before + 1))
     assert torch.get_num_threads() == before and gc.isenabled()
 
 
@@ -85,7 +86,7 @@ def test_a_real_network_takes_time_and_a_larger_one_more() -> None:
 
 def test_what_does_not_fit_is_a_memory_error() -> None:
     with pytest.raises(MemoryError):
-        measure_latency(NETWORK, CPU, batch=10**14)  # more than any address space
+        measure_latency(NETWORK, Target(batch=10**14))  # more than any address space
     for error in (torch.OutOfMemoryError("CUDA"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")):
         with pytest.raises(MemoryError), memory_errors():
             raise error

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import shutil
 import signal
 import sqlite3
 import statistics
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,25 +15,26 @@ from typing import Any
 import optuna
 import pytest
 from optuna_dashboard import _serializer
+from processes import another_process
+from studies import stored
+from toy_space import MEASURE, MEASURED_BUDGETS, Recorder, ToySpace, accuracy_of, cost_of, reason_of
 
 from nas.networks.architecture import Architecture
 from nas.quantities import parse_budgets
 from nas.searching.evolution import PROPOSERS
 from nas.searching.optuna_study import SAMPLERS, OptunaStudy, open_study
 from nas.searching.search import DIRECTIONS, Evaluation, Instruments, Result, SearchRequest, check_budgets, search
-from tests.test_search import MEASURE, MEASURED_BUDGETS, Recorder, ToySpace, accuracy_of, cost_of, memory, reason_of
-
-__all__ = ["memory"]
 
 SMALL = ToySpace(stages=1)  # writing a trial takes time by the number of its parameters
+POPULATION, TRIALS = 6, 14  # some generations, the last of them cut short
 FACTS = {"space": "toy", "fingerprint": ToySpace.fingerprint}
 
 
 def run(
     path: Path | None,
     *,
-    trials: int = 24,
-    population: int = 10,
+    trials: int = TRIALS,
+    population: int = POPULATION,
     sampler: str = "nsga2",
     seed: int = 0,
     space: ToySpace = SMALL,
@@ -58,9 +55,7 @@ def run(
 
 def stored_trials(path: Path, name: str = "4MMACs") -> list[Any]:
     """What another program reads of a study, times and ids apart."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    try:
-        trials = optuna.load_study(study_name=name, storage=storage).get_trials()
+    with stored(path, name) as study:
         return [
             (
                 t.number,
@@ -71,11 +66,8 @@ def stored_trials(path: Path, name: str = "4MMACs") -> list[Any]:
                 t.user_attrs,
                 {k: v for k, v in t.system_attrs.items() if k != "fixed_params"},
             )
-            for t in trials
+            for t in study.get_trials()
         ]
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
 
 
 @pytest.mark.parametrize("sampler", [*PROPOSERS, *SAMPLERS])
@@ -83,35 +75,43 @@ def test_stopped_and_continued_equals_uninterrupted(sampler: str, tmp_path: Path
     run(tmp_path / "a.db", sampler=sampler)
     seen: list[str] = []
     # Within the first generation, at its end, within the second, and in what is then the last.
-    for trials in (4, 10, 13, 24):
+    for trials in (3, POPULATION, 8, TRIALS):
         recorder = Recorder()
         run(tmp_path / "b.db", sampler=sampler, trials=trials, evaluate=recorder)
         seen += recorder.seen
     assert stored_trials(tmp_path / "a.db") == stored_trials(tmp_path / "b.db")
-    assert len(seen) == len(set(seen)) == 24  # what was known was not evaluated again
+    assert len(seen) == len(set(seen)) == TRIALS  # what was known was not evaluated again
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import tests.conftest, tests.test_optuna_study as t
+print("ready", flush=True)
+for position in (4, 2):  # in the first generation, and in the second
+    def evaluate(architectures):
+        for k, architecture in enumerate(architectures):
+            if k == position:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield t.Evaluation(t.accuracy_of(architecture))
+    if (child := os.fork()) == 0:
+        t.run(Path(sys.argv[1]), evaluate=evaluate)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 
 
 def test_killed_in_a_generation_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
-    script = textwrap.dedent("""
-        import os, signal, sys
-        from pathlib import Path
-        import tests.test_optuna_study as t
-        def evaluate(architectures):
-            for k, architecture in enumerate(architectures):
-                if k == int(sys.argv[2]):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                yield t.Evaluation(t.accuracy_of(architecture))
-        t.run(Path(sys.argv[1]), evaluate=evaluate)
-    """)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    for position in (6, 4):  # in the first generation, and in the second
-        command = [sys.executable, "-c", script, str(tmp_path / "b.db"), str(position)]
-        assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    with another_process(KILLED, tmp_path / "b.db") as process:
+        statuses, _ = process.communicate(timeout=60)
+    assert [int(status) for status in statuses.split()] == [-signal.SIGKILL] * 2
     assert (tmp_path / "b.db-wal").exists()
+    begun = len(stored_trials(tmp_path / "b.db"))
     run(tmp_path / "b.db")
     run(tmp_path / "a.db")
+    assert POPULATION < begun < len(stored_trials(tmp_path / "a.db"))
     assert stored_trials(tmp_path / "a.db") == stored_trials(tmp_path / "b.db")
-    assert len(stored_trials(tmp_path / "a.db")) >= 24
+    assert len(stored_trials(tmp_path / "a.db")) >= TRIALS
 
 
 def test_killed_while_the_file_is_made_leaves_one_that_opens(tmp_path: Path) -> None:
@@ -140,11 +140,18 @@ def test_what_was_measured_or_failed_is_taken_from_the_study_when_continued(tmp_
     calls: list[tuple[str, str]] = []
     measure = {name: functools.partial(lambda name, a: (calls.append((name, a.key)), MEASURE[name](a))[1], name) for name in MEASURE}
     recorder = Recorder(reason_of)
-    given: dict[str, Any] = {"budgets": MEASURED_BUDGETS, "measure": measure, "evaluate": recorder, "space": ToySpace()}
+    given: dict[str, Any] = {
+        "budgets": MEASURED_BUDGETS,
+        "measure": measure,
+        "evaluate": recorder,
+        "space": ToySpace(),
+        "trials": 24,
+        "population": 10,
+    }
     whole = run(tmp_path / "a.db", **given)
     once = [*calls], [*recorder.seen]
     calls.clear(), recorder.seen.clear()
-    run(tmp_path / "b.db", trials=14, **given)
+    run(tmp_path / "b.db", **{**given, "trials": 14})
     parts = run(tmp_path / "b.db", **given)
     assert (calls, recorder.seen) == once and len(set(calls)) == len(calls)
     assert whole.trials == parts.trials
@@ -171,7 +178,7 @@ def test_a_finished_study_is_repeated_without_evaluating(tmp_path: Path) -> None
 
 def test_each_generation_breeds_from_the_one_before_though_some_are_pruned(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    result = run(path, trials=30, space=ToySpace())
+    result = run(path, trials=30, population=10, space=ToySpace())
     trials = stored_trials(path)
     pruned = [t for t in trials if t[1] == optuna.trial.TrialState.PRUNED]
     assert 0 < len(pruned) < len(result.trials) / 2
@@ -187,7 +194,7 @@ def test_each_generation_breeds_from_the_one_before_though_some_are_pruned(tmp_p
 
 @pytest.mark.parametrize("sampler", [*PROPOSERS, *SAMPLERS])
 def test_same_seed_same_study_and_another_seed_another(sampler: str) -> None:
-    values = [[t.values for t in run(None, sampler=sampler, seed=seed).trials] for seed in (0, 0, 1)]
+    values = [[t.values for t in run(None, trials=24, population=10, sampler=sampler, seed=seed).trials] for seed in (0, 0, 1)]
     assert values[0] == values[1] != values[2]
     assert values[0][10:20] != values[0][20:30]  # nor are generations alike
 
@@ -220,7 +227,7 @@ def test_stored_study_tells_its_story(tmp_path: Path) -> None:
     study = optuna.load_study(study_name="4MMACs", storage=storage)
     assert study.metric_names == ["accuracy, supernet's weights", "multiply-adds"]
     assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
-    request = {"budgets": ["4MMACs"], "floor": 0.8, "starts": [], "sampler": "nsga2", "seed": 0, "population": 10}
+    request = {"budgets": ["4MMACs"], "floor": 0.8, "starts": [], "sampler": "nsga2", "seed": 0, "population": POPULATION}
     assert study.user_attrs == {**FACTS, **request}
     for trial, written in zip(result.trials, study.trials, strict=True):
         assert written.params == trial.values
@@ -242,11 +249,9 @@ def test_stored_study_tells_its_story(tmp_path: Path) -> None:
 def test_dashboard_shows_what_is_over_budget_as_infeasible_and_why_others_failed(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     result = run(path, evaluate=Recorder(reason_of))
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    study = optuna.load_study(study_name="4MMACs", storage=storage)
-    shown = [
-        _serializer.serialize_frozen_trial(study._study_id, t, study._storage.get_study_system_attrs(study._study_id)) for t in study.trials
-    ]
+    with stored(path) as study:
+        system = study._storage.get_study_system_attrs(study._study_id)
+        shown = [_serializer.serialize_frozen_trial(study._study_id, t, system) for t in study.trials]
     for trial, item in zip(result.trials, shown, strict=True):
         assert item["constraints"] and any(v > 0 for v in item["constraints"]) == (trial.evaluation is None)
         attributes = {attribute["key"]: attribute["value"] for attribute in item["user_attrs"]}
@@ -254,8 +259,6 @@ def test_dashboard_shows_what_is_over_budget_as_infeasible_and_why_others_failed
         assert attributes.get("failure") == (trial.evaluation.failure if trial.evaluation else None)
         assert item["state"] == ("Pruned" if not trial.evaluation else "Fail" if trial.evaluation.failure else "Complete")
     assert {item["state"] for item in shown} == {"Pruned", "Fail", "Complete"}
-    storage.remove_session()
-    storage.engine.dispose()
 
 
 def test_dashboard_still_needs_the_list() -> None:
@@ -356,7 +359,7 @@ def test_trials_changed_by_another_program_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="trial 3 was changed by another program: got state RUNNING"):
         run(path)
     last = len(stored_trials(tmp_path / "b.db")) - 1
-    assert (last + 1) % 10, "the last generation has to be one that is asked again"
+    assert (last + 1) % POPULATION, "the last generation has to be one that is asked again"
     with contextlib.closing(sqlite3.connect(tmp_path / "b.db")) as connection, connection:
         connection.execute(
             "update trial_params set param_value = 1 - (param_value > 0) where param_name = 's0.depth' "

@@ -7,37 +7,21 @@ from pathlib import Path
 
 import pytest
 from command_line import run, succeed
-from recording import recording, write_images
+from finished import STUDY, WITH, finished_search
+from recording import recording
 
 from nas.runs.folder import Run
 from nas.runs.overview import overviews
 from nas.yaml_files import read_yaml
 
-SPACE = """
-format: search space 1
-frame: {resolution: 16, channels: 1, classes: 4}
-patch: 4
-stages: [{width: [16, 32], depth: [1, 2], mixer: [conv, s2_shift], mlp_ratio: 1}]
-"""
-RECIPE = """
-format: recipe 1
-bf16: never
-supernet: {steps: 4, batch_size: 8, lr: 1.0e-3}
-search: {trials: 3, population: 2, batch_size: 12}
-retrain: {steps: 4, batch_size: 8, lr: 1.0e-3}
-"""
-WITH = "--device cpu --data images --recipe plain.yaml"
+RETRAIN = "retrain runs/best.yaml --device cpu --data images --recipe plain.yaml"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    write_images(folder / "images")
-    (folder / "tiny.yaml").write_text(SPACE)
-    (folder / "plain.yaml").write_text(RECIPE)
-    succeed(f"search {WITH} --space tiny.yaml --budget 100kMACs --run found", folder)
-    succeed(f"train {WITH} --space tiny.yaml --run alone", folder)
-    succeed(f"retrain runs/best.yaml {WITH} --run final", folder)
+    folder = finished_search(tmp_path_factory.mktemp("runs"))
+    succeed(f"train {WITH} --steps 2 --run alone", folder)
+    succeed(f"{RETRAIN} --run final", folder)
     (folder / "runs/broken").mkdir()
     (folder / "runs/broken/run.yaml").write_text("format: run 1\nname: [")
     return folder
@@ -47,7 +31,7 @@ def test_each_run_is_told_by_what_it_is_and_what_came_of_it(folder: Path) -> Non
     winner, result = (read_yaml(folder / "runs" / name) for name in ("found/best.yaml", "final/result.yaml"))
     told = {each.name: each for each in overviews(folder / "runs")}
     assert {name: (each.what, each.state) for name, each in told.items() if name != "broken"} == {
-        "found": ("search of tiny", "searched: 100kMACs-evolution"), "alone": ("search of tiny", "supernet trained"), "final": ("retraining", "ended"),
+        "found": ("search of tiny", f"searched: {STUDY}"), "alone": ("search of tiny", "supernet trained"), "final": ("retraining", "ended"),
     }  # fmt: skip
     assert told["broken"].what == "damaged" and "run.yaml" in told["broken"].state
     assert f"{winner['found']['accuracy_supernet']:.2%}" in told["found"].accuracy
@@ -75,9 +59,9 @@ def test_cleaning_asks_and_takes_nothing_that_anybody_needs(folder: Path, monkey
     }
     assert gone == {"found/supernet.pt.previous", "final/checkpoint.pt"}, "the other run has only trained its supernet"
     with recording() as seen:
-        assert "its result again" in succeed(f"search {WITH} --space tiny.yaml --budget 100kMACs --run found", folder)
-        assert "its result again" in succeed(f"retrain runs/best.yaml {WITH} --run final", folder)
-        succeed(f"search {WITH} --space tiny.yaml --budget 90kMACs --run found", folder)
+        assert "its result again" in succeed(f"search {WITH} --budget 200kMACs --run found", folder)
+        assert "its result again" in succeed(f"{RETRAIN} --run final", folder)
+        succeed(f"search {WITH} --budget 180kMACs --run found", folder)
     assert not seen.steps, "a further search has its supernet"
     assert "Nothing to remove" in succeed("runs --clean --yes", folder)
 

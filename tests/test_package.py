@@ -34,10 +34,10 @@ def test_a_wheel_finds_its_spaces_presets_and_recipes_from_any_folder(installed:
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
 
     assert nas.__version__ in says("--version").stdout
-    trained = says("train", "--space", "cifar", "--smoke", "--steps", "1")
+    trained = says("train", "--space", "cifar_small", "--smoke", "--steps", "1")
     assert trained.returncode == 0, trained.stderr
-    assert "python -m nas search --run cifar-digits-digits-0-smoke --budget " in trained.stdout
-    assert (tmp_path / "runs/cifar-digits-digits-0-smoke/supernet.pt").exists(), "runs are kept where the command runs"
+    assert "python -m nas search --run cifar_small-digits-digits-0-smoke --budget " in trained.stdout
+    assert (tmp_path / "runs/cifar_small-digits-digits-0-smoke/supernet.pt").exists(), "runs are kept where the command runs"
     assert "as_mlp_t" in says("retrain", "as_mlp_tt").stderr, "the published networks are there"
 
 

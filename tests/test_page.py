@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser, open_browser
 from command_line import refused, succeed
+from finished import STUDY, finished_search
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.text import Text
 from processes import another_process
-from recording import write_images
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
@@ -38,32 +38,14 @@ from nas.searching.finalist_study import write_finalists
 from nas.searching.story import read_story
 from nas.yaml_files import read_yaml, write_yaml
 
-SPACE = """
-format: search space 1
-frame: {resolution: 16, channels: 1, classes: 4}
-patch: 4
-stages: [{width: [16, 32], depth: [1, 2], mixer: [conv, s2_shift], mlp_ratio: [1, 2]}]
-"""
-RECIPE = """
-format: recipe 1
-bf16: never
-supernet: {steps: 20, batch_size: 8, lr: 1.0e-3}
-search: {trials: 8, population: 4, batch_size: 12}
-retrain: {steps: 4, batch_size: 8, lr: 1.0e-3}
-"""
-WITH = "--device cpu --data images --recipe plain.yaml --space tiny.yaml"
-FIRST, SECOND = "200kMACs-evolution", "150kMACs-12kparams-random"
+FIRST, SECOND = STUDY, "150kMACs-12kparams-random"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two searches, the second under two budgets, the first with a ladder in its records: two networks drawn by hand that were left behind,
     the winner, and one that was better but, say, too slow."""
-    folder = tmp_path_factory.mktemp("told")
-    write_images(folder / "images")
-    (folder / "tiny.yaml").write_text(SPACE)
-    (folder / "plain.yaml").write_text(RECIPE)
-    succeed(f"search {WITH} --budget 200kMACs --run found", folder)
+    folder = finished_search(tmp_path_factory.mktemp("told"))
     succeed("search --device cpu --budget 150kMACs --budget 12kparams --sampler random --run found", folder)
     add_ladder(Run("found", folder / "runs"))
     add_ranking(folder / "runs/found")

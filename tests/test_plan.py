@@ -299,8 +299,8 @@ def test_a_time_that_no_network_meets_is_told_before_anything_is_trained(folder:
 
 
 def test_a_batch_that_takes_minutes_to_time_is_refused_at_once(folder: Path) -> None:
-    told = refused(f"search {WITH} --budget 10s --latency-batch 100000000", folder)
-    assert "--latency-batch" in told and "100000000" in told
+    told = refused(f"search {WITH} --budget 10s --target cpu,batch=9999999", folder)
+    assert "--target" in told and "9999999" in told
 
 
 def test_a_sampler_without_a_part_is_told(folder: Path) -> None:
@@ -328,3 +328,48 @@ def test_several_winners_are_searched_on_one_supernet(folder: Path) -> None:
         succeed("search --device cpu --run a --budget 550kMACs", folder)
     assert not again.steps, "it is for all that lies between them"
     assert "--budget" in refused("search --device cpu", folder)
+
+
+def plan_of(command: str, folder: Path) -> dict[str, list[str]]:
+    """The lines of a plan by what they are of."""
+    lines = [re.match(r"  (\w+(?: and \w+)*) +(.+)", line) for line in succeed(command, folder).splitlines()]
+    found: dict[str, list[str]] = {}
+    for line in filter(None, lines):
+        found.setdefault(line[1], []).append(line[2])
+    return found
+
+
+def hours(text: str) -> float:
+    number, unit = re.match(r"about ([\d.]+) (minutes|hours|days)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"minutes": 1 / 60, "hours": 1, "days": 24}[unit]
+
+
+@pytest.mark.parametrize("budgets", [["600kMACs"], ["600kMACs", "500kMACs", "400kMACs"]])
+def test_the_hours_of_several_winners_are_those_of_one_supernet_and_of_each_search(
+    budgets: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes 36 seconds, so that a hundred take an hour."""
+    timed = list[str]()
+    monkeypatch.setattr("nas.searching.plan.step_seconds", lambda model, *_: timed.append(type(model).__name__) or 36.0)
+    (folder / "long.yaml").write_text(RECIPE.replace("steps: 4", "steps: 3000", 1).replace("steps: 4", "steps: 700"))
+    asked = " ".join(f"--winner {each}" for each in [*budgets, "0.6MMACs"]) if budgets[1:] else f"--budget {budgets[0]}"
+    told = plan_of(f"search {WITH.replace('plain', 'long')} {asked} --finalists 4 --dry-run", folder)
+    assert all(len(lines) == 1 for lines in told.values()) and timed.count("Supernet") == 1, "each thing is said and timed once"
+    rows = [told[each][0] for each in (budgets if budgets[1:] else ["finalists"])]
+    ladders = [int(re.search(r"some ([\d,]+) steps in all", row)[1].replace(",", "")) for row in rows]  # type: ignore[index]
+    assert set(told) >= {"images", "supernet", "retrain", "time"} and all(ladders)
+    assert hours(told["time"][0]) == pytest.approx((3000 + sum(ladders) + 700 * len(budgets)) / 100, rel=0.1)
+    if budgets[1:]:
+        assert [hours(row.rpartition("; ")[2]) for row in rows] == pytest.approx([each / 100 for each in ladders], rel=0.1)
+
+
+def test_what_is_done_already_takes_no_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.searching.plan.step_seconds", lambda *_: 36.0)
+    (folder / "long.yaml").write_text(RECIPE.replace("retrain: {steps: 4", "retrain: {steps: 700"))
+    command = f"search {WITH.replace('plain', 'long')} --run a"
+    succeed(f"{command} --winner 600kMACs --winner 400kMACs --finalists 0", folder)
+    told = plan_of(f"{command} --winner 600kMACs --winner 500kMACs --finalists 0 --dry-run", folder)
+    assert "already" in told["600kMACs"][0] and "already" not in told["500kMACs"][0] and "already" in told["supernet"][0]
+    assert hours(told["time"][0]) == pytest.approx(7, rel=0.1), "one retraining"
+    told = plan_of(f"{command} --budget 600kMACs --finalists 0 --dry-run", folder)
+    assert "time" not in told

@@ -120,3 +120,16 @@ def test_short_work_is_not_shown_at_all() -> None:
                 clock.seconds += seconds / 2
                 progress.advance()
         assert stream.getvalue().startswith(shown) and bool(stream.getvalue()) == bool(shown)
+
+
+def test_a_total_that_was_an_estimate_may_be_put_right_at_the_end() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Progress("climb", total=10, stream=stream, clock=clock) as progress:
+        for _ in range(2):
+            clock.seconds += 20
+            progress.advance(3)
+        progress.total = progress.done
+    assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == [
+        "climb: 3/10 steps", "climb: 6/10 steps", "climb: 6/6 steps",
+    ]  # fmt: skip
+    assert "left" not in stream.getvalue().splitlines()[-1]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_evaluators import factory
+from toy_space import FRAME, accuracy_of
 
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Stage
@@ -19,7 +20,6 @@ from nas.searching import ray_workers
 from nas.searching.ray_workers import Workers, gpu_share
 from nas.searching.search import Evaluation
 from tests.test_optuna_study import run, stored_trials
-from tests.test_search import FRAME, accuracy_of
 
 NUM = min(2, cores())
 
@@ -30,31 +30,6 @@ def network(width: int) -> Architecture:
 
 def expected(architectures: list[Architecture]) -> list[Evaluation]:
     return [Evaluation(accuracy_of(architecture)) for architecture in architectures]
-
-
-def factory(payload: dict[str, np.ndarray]) -> Callable[[Architecture], Evaluation]:
-    """Evaluators whose behaviour goes by the width: odd ones fail in one way or another."""
-    folder = Path(bytes(payload["folder"]).decode())
-    assert payload["weights"].nbytes == 8_000_000
-
-    def evaluate(architecture: Architecture) -> Evaluation:
-        width = architecture.stages[0].width
-        if width == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if width == 3 and not (folder / "died").exists():
-            (folder / "died").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if width == 5:
-            raise ValueError("a broken image")
-        if width == 7:
-            begun = time.time_ns()
-            (folder / f"begun{begun}").touch()
-            time.sleep(1)
-            (folder / f"ended{begun}").touch()
-        time.sleep(width % 3 / 200)  # so that they finish out of order
-        return Evaluation(accuracy_of(architecture))
-
-    return evaluate
 
 
 @pytest.fixture(scope="module")

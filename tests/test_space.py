@@ -17,7 +17,7 @@ import pytest
 from nas.cost import cost
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.layers import LayerSpec, layer_specs
-from nas.spaces import geometry
+from nas.spaces import decisions, geometry
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.schema import Decision
 
@@ -42,6 +42,12 @@ FILE = {
 }
 
 Write = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No space that another test read is known to be sound."""
+    monkeypatch.setattr(decisions, "_CHECKED", set())
 
 
 @pytest.fixture
@@ -98,6 +104,32 @@ def test_every_layer_that_a_network_may_have_is_built_when_its_space_is_read(pat
     space, rng = SearchSpace.read(path), random.Random(0)
     for _ in range(300):
         assert {spec.shape for spec in layer_specs(space.decode(space.random(rng)))} <= built
+
+
+def test_a_space_is_checked_once_in_a_process_and_a_refused_one_each_time(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command makes its space again for each frame, and a copy of it with each copy of a supernet."""
+    checked: list[int] = []
+    real = geometry.check
+    monkeypatch.setattr(geometry, "check", lambda *args: checked.append(1) or real(*args))
+    space = SearchSpace.read(write())
+    assert copy.deepcopy(space).fingerprint == SearchSpace.read(write()).fingerprint == space.fingerprint and len(checked) == 1
+    assert space.at(Frame(64, 3, 10)).frame.resolution == 64 and len(checked) == 2
+    for times in (3, 4):
+        with pytest.raises(ValueError, match=r"at resolution 40: stages\.1"):
+            SearchSpace.read(write(frame__resolution=40, stages__1__mixer="permute"))
+        assert len(checked) == times
+
+
+def test_a_network_is_written_out_once(write: Write) -> None:
+    """Who fits sizes to a budget asks for the same few hundred networks ten thousand times."""
+    space, rng = SearchSpace.read(write()), random.Random(0)
+    for _ in range(50):
+        values = space.random(rng)
+        architecture = space.decode(values)
+        assert space.decode(dict(reversed(values.items()))) is architecture and cost(architecture) is cost(copy.deepcopy(architecture))
+        name = rng.choice(list(values))
+        for option in space.decisions[name]:
+            assert (space.decode({**values, name: option}) is architecture) is (option == values[name])
 
 
 @pytest.mark.parametrize("path", SPACE_FILES, ids=lambda path: path.stem)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +19,14 @@ import pytest
 import torch
 from errors import refused
 
+import nas.searching.tune as tune
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.runs.interrupt import Stopped
+from nas.searching.ray_workers import LocalRay
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import Alone, Trained
-from nas.searching.tune import Climb, Job, train_beside
+from nas.searching.tune import Climb, Job, _Asked, _Training, train_beside
 from nas.training.recipe import Phase
 from nas.training.setting import Given, open_setting
 from tests.processes import REPOSITORY
@@ -142,14 +147,34 @@ def head_start(job: Job) -> float:
 
 
 @pytest.fixture(scope="module")
-def climbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def interrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three trainings to the end, in a Ray of their own, stopped when one has reached a rung."""
+    run = Run(opened(images, tmp_path_factory.mktemp("interrupted")), CLIMBERS[:3])
+    given = iter(run.jobs)
+    before = surroundings()
+    run(lambda: next(given, None), climb="all to the end", stop=lambda: bool(run.reports))
+    assert surroundings() == before, "signal handlers and environment are put back"
+    time_out = time.monotonic() + 10
+    while (living := run.processes & set(parents())) and time.monotonic() < time_out:
+        time.sleep(0.1)
+    assert run.processes and not living, "no process of Ray's is left behind"
+    return run
+
+
+@pytest.fixture(scope="module")
+def in_one_ray(interrupted: Run) -> Iterator[None]:
+    """One start of Ray for all that does not look at how it starts and ends; after the one that does."""
+    with LocalRay(NUM) as ray, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "LocalRay", lambda num: nullcontext(ray))
+        yield
+
+
+@pytest.fixture(scope="module")
+def climbed(in_one_ray: None, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A ladder of eight networks and one that ends its worker."""
     run = Run(opened(images, tmp_path_factory.mktemp("climbed")), [*CLIMBERS[:2], DEATH, *CLIMBERS[2:]])
     given = iter(run.jobs)
-    before = surroundings()
-    run(lambda: next(given, None), climb="the best", head_start=head_start)
-    assert surroundings() == before, "signal handlers and environment are put back"
-    return run
+    return run(lambda: next(given, None), climb="the best", head_start=head_start)
 
 
 def third(values: list[float]) -> float:
@@ -159,6 +184,31 @@ def third(values: list[float]) -> float:
     low = int(place)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def test_one_ray_serves_one_lot_after_the_other_and_ends_with_them_whatever_happens(images: Path, tmp_path: Path) -> None:
+    """The second lot is interrupted as by a second Ctrl-C."""
+    alone, rays, processes, before = opened(images, tmp_path), dict[Job, set[int]](), set[int](), surroundings()
+
+    def seen(job: Job) -> None:
+        processes.update(descendants())
+        rays[job] = named("raylet", processes)
+
+    def pressed() -> None:
+        if alone.known(*CLIMBERS[1]).rungs:
+            seen(CLIMBERS[1])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), LocalRay(1) as ray:
+        assert not named("raylet", descendants()), "it starts when it is needed"
+        train_beside(alone, partial(next, iter(CLIMBERS[:1]), None), seen, workers=1, climb="all a rung", ray=ray)
+        train_beside(alone, partial(next, iter(CLIMBERS[1:2]), None), seen, workers=1, climb="all but the end", show=pressed, ray=ray)
+    time_out = time.monotonic() + 10
+    while (living := processes & set(parents())) and time.monotonic() < time_out:
+        time.sleep(0.1)
+    assert processes and not living
+    assert len(rays[CLIMBERS[0]]) == 1 and rays[CLIMBERS[0]] == rays[CLIMBERS[1]]
+    assert surroundings() == before
 
 
 def test_the_networks_that_are_left_behind_are_those_below_the_best_third_when_they_report(climbed: Run) -> None:
@@ -195,36 +245,36 @@ def test_who_ends_a_worker_twice_has_failed_and_the_others_go_on(climbed: Run) -
 # ---- interrupted ---------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupt_loses_nothing_and_the_same_call_trains_what_is_missing(images: Path, tmp_path: Path) -> None:
-    """Each goes on by a rung where that is wanted, and then to the end."""
-    alone = opened(images, tmp_path / "beside")
-    jobs = CLIMBERS[:3]
-    first = Run(alone, jobs)
+def test_an_interrupt_leaves_whole_rungs_and_nothing_of_rays(interrupted: Run) -> None:
+    assert isinstance(interrupted.error, Stopped), interrupted.error
+    known = {job: interrupted.alone.known(*job) for job in interrupted.jobs}
+    assert known[interrupted.reports[0].job].rungs and any(each.ended is None for each in known.values())
+
+
+def climb_here(alone: Alone, jobs: Sequence[Job], climb: Climb, halt: Path) -> list[int]:
+    """What a worker does with each of the jobs, in this process, and how many rungs of the ladder each has reached then."""
+    asked, worker = _Asked(lambda: next(given, None), lambda job: None, alone, lambda job: 0.0), object.__new__(_Training)
     given = iter(jobs)
-    first(lambda: next(given, None), climb="all to the end", stop=lambda: bool(first.reports))
-    assert isinstance(first.error, Stopped), first.error
-    time_out = time.monotonic() + 10
-    while (living := first.processes & set(parents())) and time.monotonic() < time_out:
-        time.sleep(0.1)
-    assert first.processes and not living, "no process of Ray's is left behind"
+    while isinstance(config := asked.suggest("one"), dict):
+        worker.setup(config, alone, torch.get_num_threads(), halt, climb)
+        while not worker.step()["done"]:
+            pass
+    return [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs]
+
+
+def test_the_same_call_trains_what_is_missing_as_far_as_each_is_to_come(
+    interrupted: Run, in_one_ray: None, images: Path, tmp_path: Path
+) -> None:
+    """Each goes on by a rung where that is wanted, and then to the end."""
+    alone, jobs = interrupted.alone, interrupted.jobs
     known = {job: alone.known(*job) for job in jobs}
-    assert known[first.reports[0].job].rungs and any(each.ended is None for each in known.values())
-
     reached = [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs]
-    rung, given = Run(alone, jobs), iter(jobs)
-    rung(lambda: next(given, None), climb="all a rung")
-    assert rung.error is None
-    assert [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs] == [min(3, at + 1) for at in reached]
+    assert climb_here(alone, jobs, "all a rung", tmp_path / "halt") == [min(3, at + 1) for at in reached]
+    assert climb_here(alone, jobs, "all but the end", tmp_path / "halt") == [max(2, min(3, at + 1)) for at in reached]
 
-    high, given = Run(alone, jobs), iter(jobs)
-    high(lambda: next(given, None), climb="all but the end")
-    assert [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs] == [
-        max(2, min(3, at + 1)) for at in reached
-    ]
-
-    second, given = Run(alone, jobs), iter(jobs)
-    second(lambda: next(given, None), climb="all to the end")
-    assert second.error is None
+    again, given = Run(alone, jobs), iter(jobs)
+    again(lambda: next(given, None), climb="all to the end")
+    assert again.error is None
     expected = opened(images, tmp_path / "here")
     for job in jobs:
         assert set(known[job].rungs) <= set(alone.known(*job).rungs)
@@ -301,3 +351,14 @@ def test_a_ladder_killed_at_each_rung_and_between_ends_as_if_it_had_not_been(ima
         here, there = killed.known(*job), whole.known(*job)
         assert (here.ended, here.rungs) == (there.ended, there.rungs) and here.rungs
     assert len({len(whole.known(*job).rungs) for job in CLIMBERS[:5]}) > 1, "some were left behind"
+
+
+# ---- one Ray -------------------------------------------------------------------------------------------------------
+
+
+def named(name: str, processes: set[int]) -> set[int]:
+    found = set()
+    for process in processes:
+        with contextlib.suppress(OSError):
+            found |= {process} if name in Path(f"/proc/{process}/comm").read_text() else set()
+    return found

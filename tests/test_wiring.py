@@ -26,6 +26,7 @@ import torch
 from command_line import refused, run, succeed
 from PIL import Image
 from recording import CLASSES, SIDE, Clock, Pass, Recording, numbers, recording, write_images
+from studies import stored
 from torch import Tensor
 from tracing import trace
 
@@ -113,7 +114,7 @@ def searched(inputs: Path) -> Searched:
     with pytest.MonkeyPatch.context() as patch, pretended_threads(patch, 7), recording(before_pass=clock.before_pass) as seen:
         patch.setattr("time.perf_counter", clock)
         patch.setattr(SearchRun, "check_measured", lambda self: None)  # by this clock no pass is short
-        succeed(f"search {WITH} {BUDGETS} --seed 3 --run found --latency-batch 2", inputs)
+        succeed(f"search {WITH} {BUDGETS} --seed 3 --run found --target cpu,batch=2", inputs)
     for path, content in test_images.items():
         path.write_bytes(content)
     (inputs / "winner.yaml").write_bytes((inputs / "runs/best.yaml").read_bytes())  # later searches write their own there
@@ -144,12 +145,8 @@ def space_of_images(folder: Path) -> SearchSpace:
 
 def evaluated(folder: Path, run_name: str) -> list[optuna.trial.FrozenTrial]:
     """The trials of the last search whose networks were evaluated, each network once."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'runs' / run_name / 'study.db'}")
-    try:
-        study = optuna.load_study(study_name=read_yaml(folder / "runs/best.yaml")["study"], storage=storage)
+    with stored(folder / "runs" / run_name / "study.db", read_yaml(folder / "runs/best.yaml")["study"]) as study:
         return [trial for trial in study.trials if trial.values and "repeat_of" not in trial.user_attrs]
-    finally:
-        storage.engine.dispose()
 
 
 def by_network(passes: list[Pass]) -> list[list[Pass]]:

@@ -6,6 +6,7 @@ from nas.commands.dashboard import dashboard
 from nas.commands.evaluate import evaluate
 from nas.commands.fidelity import fidelity
 from nas.commands.import_weights import import_weights
+from nas.commands.measure import measure
 from nas.commands.pick import pick
 from nas.commands.predict import predict
 from nas.commands.presets import presets
@@ -27,6 +28,7 @@ COMMANDS = (
     fidelity,
     compare,
     profile,
+    measure,
     show,
     dashboard,
     report,

@@ -37,6 +37,7 @@ def fidelity(budget: tuple[str, ...], networks: int | None, seeds: int, alone_ep
     """
     from nas.pareto import LEAST
     from nas.quantities import parse_budgets
+    from nas.runs.folder import TRAINED_ALONE
     from nas.runs.interrupt import Interrupt
     from nas.searching.fidelity import LOWEST, Fidelity, networks_around
     from nas.searching.ray_workers import check_workers
@@ -49,7 +50,7 @@ def fidelity(budget: tuple[str, ...], networks: int | None, seeds: int, alone_ep
     opened = open_supernet_run(Given.of(options), options["space"], options["run"], (options["epochs"], options["steps"]), budgets, LOWEST)
     drawn = networks_around(opened, networks or (LEAST if options["smoke"] else 30))
     setting, run = opened.setting, opened.run
-    alone = Alone.on_held_out(setting, run.folder / "alone", alone_epochs or setting.recipe.search.finalist_epochs)
+    alone = Alone.on_held_out(setting, run.folder / TRAINED_ALONE, alone_epochs or setting.recipe.search.finalist_epochs)
     compared = Fidelity(opened, budgets, drawn, alone, seeds, workers)
     with run.lock(), Interrupt() as interrupt:
         opened.check_begun()

@@ -59,6 +59,13 @@ batch_size_option = option("--batch-size", "N", "Images at a time (default: 64).
 space_option = option("--space", "SPACE", "Search space: a name in search_spaces/ or a YAML file (default: hybrid).")
 
 
+target_option = option(
+    "--target",
+    "TARGET",
+    "Where latencies are taken: DEVICE:RUNTIME, with eager, compile or onnxruntime, then ,batch=N,threads=N,dtype=NAME (default: --device:eager).",
+)
+
+
 def show_plan(lines: list[str], dry_run: bool) -> None:
     """Prints what is to be done."""
     click.echo("\n".join(["What will be done:", *lines, *(["Nothing was begun: --dry-run."] * dry_run)]))

@@ -6,12 +6,12 @@ from functools import partial
 
 import click
 
-from nas.commands.options import COUNT, device_option, option
+from nas.commands.options import device_option, option, target_option
 
 
 @click.command(short_help="Take a winner for another budget out of a run's searches.")
 @click.argument("run", metavar="RUN")
-@option("--budget", "BUDGET", "4.5GFLOPs, 300MMACs, 28Mparams or 8ms; may be repeated.", multiple=True, required=True)
+@option("--budget", "BUDGET", "4.5GFLOPs, 300MMACs, 28Mparams or 8ms, 120img/s or 2GB; may be repeated.", multiple=True, required=True)
 @option(
     "--floor",
     "SHARE",
@@ -19,15 +19,16 @@ from nas.commands.options import COUNT, device_option, option
     type=click.FloatRange(0, 1, max_open=True),
     default=0.8,
 )
-@option("--latency-batch", "N", "Images in a timed pass (default: 1).", type=COUNT, default=1)
+@target_option
 @device_option
-def pick(run: str, budget: tuple[str, ...], floor: float, latency_batch: int, device: str) -> int:
+def pick(run: str, budget: tuple[str, ...], floor: float, target: str | None, device: str) -> int:
     """Take a winner for another budget out of what the searches of a run have found out; nothing is evaluated anew but latencies.
 
     RUN is the name or folder of a run. Networks trained alone count first; without one the supernet's weights decide.
     """
     from nas.cost import cost
-    from nas.cost.latency import measure_latency
+    from nas.cost.measured import measures
+    from nas.cost.targets import Target
     from nas.machine import pasted
     from nas.networks.architecture import describe
     from nas.quantities import format_quantity, parse_budgets
@@ -36,11 +37,14 @@ def pick(run: str, budget: tuple[str, ...], floor: float, latency_batch: int, de
     from nas.searching.pick import pick as picked_of
     from nas.searching.search import measured_values
     from nas.searching.story import read_story
+    from nas.searching.targeted import Targeted, open_target
     from nas.training.setting import open_device
 
-    budgets, where, folder = parse_budgets(budget), open_device(device), run_folder(run)
-    story = read_story(folder)
-    measure = {"latency_ms": partial(measure_latency, device=where, batch=latency_batch)}
+    budgets, story = parse_budgets(budget), read_story(run_folder(run))
+    folder = story.run.folder
+    where = open_device(device)
+    there = open_target(target, where, budgets, story.space) if story.space else Targeted(Target(str(where)))
+    budgets, measure = there.bound(budgets), measures(there.target)
     found = picked_of(list(story.searches.values()), budgets, floor, partial(measured_values, budgets=budgets, measure=measure))
     texts = " and ".join(each.text for each in budgets)
     search = pasted("search", "--run", story.run.name, *(word for each in budgets for word in ("--budget", each.text)))
@@ -51,7 +55,7 @@ def pick(run: str, budget: tuple[str, ...], floor: float, latency_batch: int, de
             f"budget of a network that was looked at. Lower --floor, or search: {search}"
         )
     how = "trained alone" if found.alone else "with the supernet's weights"
-    counted = {**cost(found.architecture)._asdict(), **found.measured}
+    counted = {**cost(found.architecture)._asdict(), **{name: float(value) for name, value in found.measured.items()}}
     path = folder / f"picked-{'-'.join(each.text for each in budgets)}.yaml"
     begun = story.told.record.supernet
     told = begun.model_dump(mode="json", exclude_none=True, include=set(Begun.model_fields)) if begun else {}

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import COUNT, dry_run_option, option, show_plan, space_option, training_options
+from nas.commands.options import dry_run_option, option, show_plan, space_option, target_option, training_options
 
 if TYPE_CHECKING:
     from nas.quantities import Budget
     from nas.runs.records import SearchRecord
     from nas.searching.search_run import SearchRun
     from nas.searching.supernet_run import SupernetRun
+    from nas.searching.targeted import Targeted
 
 SAMPLERS = ["evolution", "random", "nsga2", "tpe"]
 
 
 @click.command(short_help="Search a network under a budget.")
-@option("--budget", "BUDGET", "4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms; may be repeated.", multiple=True)
+@option("--budget", "BUDGET", "4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams, 8ms, 120img/s or 2GB; may be repeated.", multiple=True)
 @option(
     "--winner", "BUDGET", "A winner under this budget too, on the same supernet, beside those of --budget; may be repeated.", multiple=True
 )
@@ -38,7 +39,7 @@ SAMPLERS = ["evolution", "random", "nsga2", "tpe"]
 )
 @option("--sampler", "SAMPLER", f"{', '.join(SAMPLERS)} (default: {SAMPLERS[0]}).", default=SAMPLERS[0], type=click.Choice(SAMPLERS))
 @option("--workers", "N", "Ray actors that evaluate; 0: in this process (default: 0).", type=click.IntRange(0), default=0)
-@option("--latency-batch", "N", "Images in a timed pass (default: 1).", type=COUNT, default=1)
+@target_option
 @dry_run_option
 @space_option
 @training_options("the supernet's training")
@@ -55,11 +56,15 @@ def search(
     from nas.searching.plan import search_plan
     from nas.searching.ray_workers import check_workers
     from nas.searching.supernet_run import open_supernet_run
+    from nas.searching.targeted import open_target
     from nas.training.setting import Given, look_at_images
 
     if not budget and not winner:
-        raise click.UsageError("--budget: missing: accepted: 4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams or 8ms.", click.get_current_context())
+        raise click.UsageError(
+            "--budget: missing: accepted: 4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams, 8ms, 120img/s or 2GB.", click.get_current_context()
+        )
     wanted = [parse_budgets([text, *budget]) for text in winner] or [parse_budgets(budget)]
+    wanted = list({tuple(each.text for each in budgets): budgets for budgets in wanted}.values())  # each once
     every = tuple({each.text: each for budgets in wanted for each in budgets}.values())
     if not 0 <= floor < 1:
         raise ValueError(f"--floor: out of range: got {floor}; accepted: 0 up to, not including, 1.")
@@ -67,7 +72,10 @@ def search(
     opened = open_supernet_run(Given.of(options), options["space"], options["run"], (options["epochs"], options["steps"]), every, floor)
     if opened.fixed:
         print(f"Not searched, since no budget rewards it: {', '.join(f'{name} {value}' for name, value in opened.fixed.items())}.")
-    searches = [_search_of(opened, budgets, floor, trials, workers, options) for budgets in wanted]
+    there = open_target(options["target"], opened.setting.device, every, opened.space)
+    if there.note:
+        print(there.note)
+    searches = [_search_of(opened, there, budgets, floor, trials, workers, options) for budgets in wanted]
     opened.check_begun()
     fresh, request = opened.recorded().supernet is None, searches[0].request
     if dry_run or fresh:
@@ -77,7 +85,7 @@ def search(
     if request.trials <= request.population and request.sampler != SAMPLERS[0]:
         print(f"--sampler {request.sampler} has no part in this: the first {request.population} networks are drawn. Give more --trials.")
     if dry_run or fresh:
-        show_plan([line for each in searches for line in search_plan(each)], dry_run)
+        show_plan(search_plan(searches), dry_run)
     if dry_run:
         return 0
     with opened.run.lock(), Interrupt() as interrupt:
@@ -88,7 +96,13 @@ def search(
 
 
 def _search_of(
-    opened: SupernetRun, given: Sequence[Budget], floor: float, trials: int | None, workers: int, options: Mapping[str, Any]
+    opened: SupernetRun,
+    there: Targeted,
+    given: Sequence[Budget],
+    floor: float,
+    trials: int | None,
+    workers: int,
+    options: Mapping[str, Any],
 ) -> SearchRun:
     """The search under some of the budgets that a supernet is for; says which of them are no limit."""
     from dataclasses import replace
@@ -96,14 +110,14 @@ def _search_of(
     from nas.cost import cost
     from nas.quantities import format_quantity
     from nas.searching.known_networks import starting_networks
-    from nas.searching.proposals import exact_value
+    from nas.searching.proposals import value_of
     from nas.searching.search import SearchRequest, check_budgets
     from nas.searching.search_run import SearchRun
 
     space, settings = opened.space, opened.setting.recipe.search
-    binding, unlimited = check_budgets(space, cost, given)
+    binding, unlimited = check_budgets(space, cost, there.bound(given))
     for each in unlimited:
-        value = partial(exact_value, cost, each.quantity.name)
+        value = partial(value_of, cost, each)
         most = format_quantity(each.quantity.name, value(space.largest(value)))
         print(f"--budget {each.text} is no limit: the largest network of {space.name} has {most}.")
     starts = starting_networks(space, binding, options["start"])
@@ -113,7 +127,7 @@ def _search_of(
     if not finalists and not request.trials:
         raise ValueError("--trials: nobody would choose: got 0 with no finalists; accepted: 1 or more, or --finalists. Give one of them.")
     mine = replace(opened, budgets=binding, unlimited=unlimited)
-    return SearchRun(mine, request, tuple(given), options["start"], options["latency_batch"], workers, finalists)
+    return SearchRun(mine, request, tuple(given), options["start"], there.target, there.digest, workers, finalists)
 
 
 def _show(search: SearchRun, record: SearchRecord) -> None:
@@ -133,6 +147,8 @@ def _show(search: SearchRun, record: SearchRecord) -> None:
     if found.accuracy_alone is not None:
         accuracy, how = found.accuracy_alone, f"trained alone for {found.epochs_alone:g} epoch{'s' * (found.epochs_alone != 1)}"
     print(f"\nWinner: {accuracy:.2%} of {found.held_out_images} held-out images {how} (standard error {found.standard_error:.2%})")
+    if found.latency_spread is not None:
+        print(f"  timed on {search.target}: half of the passes within {found.latency_spread:.0%} of the median below")
     share = f"; it uses {found.usage:.0%} of the tightest budget (a winner uses {found.floor:.0%} or more)"
     print(f"  chosen as {found.reason}{share if found.usage else ''}")  # with no budget that binds there is nothing to use
     for line in describe(architecture):

@@ -1,4 +1,4 @@
-"""Latency: the time of one forward pass of the whole network, measured on the device it is for.
+"""Latency: the time of one forward pass of the whole network, measured on the target that it is for.
 
 Multiply-adds do not rank latency inside a budget (Kendall tau -0.03 on a GPU and -0.06 on a CPU over 109 published networks of 4 to 5 GMACs), so it is
 measured, not derived. A figure taken beside running work is worthless: callers measure while nothing else of theirs runs.
@@ -10,24 +10,27 @@ import contextlib
 import gc
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
+from nas.cost.targets import Target
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 
 
-def measure_latency(
-    architecture: Architecture, device: torch.device, *, batch: int = 1, threads: int = 1, warmup: int = 5, runs: int = 30
-) -> float:
-    """Median time in milliseconds of a forward pass of the network in its own frame, in evaluation mode and float32, with fresh weights.
+class Milliseconds(float):
+    """The median time of a pass; `spread` is half of the distance between the quartiles as a share of it."""
+
+    spread: float = 0.0
+
+
+def measure_latency(architecture: Architecture, target: Target, *, warmup: int = 5, runs: int = 30) -> Milliseconds:
+    """The time of a forward pass of the network in its own frame, in evaluation mode, with fresh weights.
 
     Args:
         architecture: timed at the resolution, channels and classes of its frame.
-        device: where the network must run.
-        batch: images in one pass.
-        threads: CPU threads, pinned for the measurement and put back after it.
+        target: where it must run.
         warmup: passes before the measured ones.
         runs: measured passes.
 
@@ -35,27 +38,46 @@ def measure_latency(
         MemoryError: the network or its activations do not fit.
     """
     frame = architecture.frame
-    threads_before, collecting = torch.get_num_threads(), gc.isenabled()
-    torch.set_num_threads(threads)
+    with memory_errors(), pinned(target.threads):
+        images = torch.randn(target.batch, frame.channels, frame.resolution, frame.resolution)
+        run = target.prepare(Network(architecture), images)
+        return summary(seconds(run, warmup + runs)[warmup:])
+
+
+def summary(passes: list[float]) -> Milliseconds:
+    """Of passes in seconds."""
+    low, median, high = statistics.quantiles(passes, n=4) if len(passes) > 1 else passes * 3
+    found = Milliseconds(round(1000 * median, 4))
+    found.spread = round((high - low) / 2 / median, 4) if median else 0.0
+    return found
+
+
+def seconds(run: Callable[[], object], passes: int) -> list[float]:
+    """Of each of some passes, by the clock."""
+    collecting = gc.isenabled()
     gc.disable()
     try:
-        with memory_errors(), torch.inference_mode():
-            network = Network(architecture).eval().to(device)
-            images = torch.randn(batch, frame.channels, frame.resolution, frame.resolution, device=device)
-            seconds = [_seconds(network, images) for _ in range(warmup + runs)][warmup:]
+        return [_seconds(run) for _ in range(passes)]
     finally:
-        torch.set_num_threads(threads_before)
         if collecting:
             gc.enable()
-    return round(1000 * statistics.median(seconds), 4)
 
 
-def _seconds(network: torch.nn.Module, images: torch.Tensor) -> float:
+def _seconds(run: Callable[[], object]) -> float:
     started = time.perf_counter()
-    network(images)
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)  # a GPU's work is asynchronous: wait for its end
+    run()
     return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """So many CPU threads for torch, put back after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -163,15 +163,17 @@ def run(layers: Outline, call: Callable[..., Tensor], images_BCHW: Tensor) -> Te
     x = images_BCHW
     for layer in layers:
         if isinstance(layer, BlockSpecs):
-            cpe = partial(call, layer.cpe) if layer.cpe else None
-            if layer.branch:
-                x = call(layer.branch, x, partial(call, layer.mixer), cpe)
-            elif cpe:
-                x = x + cpe(x)
-            x = call(layer.mlp, x)
-        else:
-            x = call(layer, x)
+            x = mix_tokens(layer, call, x)  # a step of its own, so that what it began with is let go
+        x = call(layer.mlp if isinstance(layer, BlockSpecs) else layer, x)
     return x
+
+
+def mix_tokens(block: BlockSpecs, call: Callable[..., Tensor], x_BHWC: Tensor) -> Tensor:
+    """The first half of a block, up to its channel MLP."""
+    cpe = partial(call, block.cpe) if block.cpe else None
+    if block.branch:
+        return call(block.branch, x_BHWC, partial(call, block.mixer), cpe)
+    return x_BHWC + cpe(x_BHWC) if cpe else x_BHWC
 
 
 def own_slice(module: nn.Module, name: str, largest: Tensor) -> Tensor:

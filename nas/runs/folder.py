@@ -3,6 +3,7 @@
     runs/<name>/run.yaml        what was run, by which command, on which machine, with which versions
     runs/<name>/metrics.jsonl   one JSON object a line, appended as things happen
     runs/<name>/.lock           held while a process writes to the run
+    runs/<name>/alone/          networks that are trained alone, a folder each, where a run has such
 
 Nothing here can be lost to a kill: files are written beside their place and renamed, the log is only ever appended to.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -28,11 +30,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nas.machine import cores
+from nas.machine import cores, cpu_model
 from nas.yaml_files import did_you_mean, one_line_error, read_yaml, write_yaml
 
 FORMAT = "run 1"
 RUNS = Path("runs")  # where runs are, from where a command is started
+TRAINED_ALONE = "alone"  # the folder, in that of a run, of networks trained alone
 _PACKAGES = ("torch", "torchvision", "timm", "optuna", "ray", "numpy")
 
 
@@ -184,28 +187,26 @@ def now() -> str:
 
 def provenance() -> dict[str, Any]:
     """What a stranger needs to repeat this: command, time, versions, host and, in a git checkout, the revision. Never fails."""
-    versions = {"python": platform.python_version()}
+    host = {"name": platform.node(), "system": platform.platform(), "cpu": cpu_model(), "cores": cores()}
+    revision = _git_revision()
+    found = {"command": _command(), "started": now(), "versions": {**_versions()}, "host": host}
+    return found | ({"revision": revision} if revision else {})
+
+
+@functools.cache  # of what runs: what this process imported does not change
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    host = {"name": platform.node(), "system": platform.platform(), "cpu": _cpu_model(), "cores": cores()}
-    revision = _git_revision()
-    found = {"command": _command(), "started": now(), "versions": versions, "host": host}
-    return found | ({"revision": revision} if revision else {})
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def _command() -> str:
     return shlex.join(sys.argv).encode(errors="replace").decode()  # bytes in a path that are no UTF-8
 
 
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M)
-        if found:
-            return found[1]
-    return platform.processor() or platform.machine()
-
-
+@functools.cache  # likewise; a search asks several times
 def _git_revision() -> str | None:
     git = ["git", "-C", str(Path(__file__).parent)]
     try:

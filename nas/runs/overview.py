@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.runs.folder import Run
+from nas.runs.folder import TRAINED_ALONE, Run
 from nas.runs.records import RunStory, read_run
-
-TRAINED_ALONE = "alone"  # the folder of networks trained alone
 
 
 @dataclass(frozen=True)

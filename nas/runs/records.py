@@ -114,6 +114,7 @@ class Found(_Entries):
     evaluations: Count
     failures: Count = 0
     usage: Annotated[float, Field(ge=0)]  # share of the tightest budget; 0 without one
+    latency_spread: Annotated[float, Field(ge=0)] | None = None  # of the winner's passes, where they were timed, as a share of the median
     floor: Share
     reason: StrictStr
 

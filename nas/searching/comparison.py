@@ -16,12 +16,13 @@ import torch
 
 from nas.cost import cost
 from nas.cost.latency import measure_latency
+from nas.cost.targets import Target
 from nas.networks.architecture import Architecture, Frame, read_architecture
 from nas.networks.network import Network
 from nas.progress import Progress
 from nas.published.presets import architecture_file
 from nas.quantities import Budget, parse_budgets
-from nas.runs.folder import Run
+from nas.runs.folder import TRAINED_ALONE, Run
 from nas.runs.interrupt import Stopped
 from nas.runs.records import SearchRecord, read_record, read_search
 from nas.searching.known_networks import baselines
@@ -179,7 +180,7 @@ class Comparison:
                 if stop():
                     raise Stopped("comparison stopped before its trainings")
                 try:
-                    found[architecture.key] = measure_latency(architecture, device)
+                    found[architecture.key] = measure_latency(architecture, Target(str(device)))
                 except MemoryError:
                     found[architecture.key] = None
                 self.run.log("latency", key=architecture.key, latency_ms=found[architecture.key], **here)
@@ -205,6 +206,7 @@ class Comparison:
             except Stopped:
                 ended = len(self.jobs) - len(self.left())  # some ended while they were asked to stop
                 raise Stopped(f"comparison stopped after {ended} of {len(self.jobs)} trainings") from None
+            show.look()
 
     def entries(self, latencies: Mapping[str, float | None]) -> list[dict[str, Any]]:
         """The `networks` of comparison.json once all trainings have ended, in the order of `networks`."""
@@ -217,7 +219,7 @@ def open_comparison(setting: Setting, run: Run, networks: Sequence[Contestant], 
     Raises:
         ValueError: the data or the recipe cannot be used.
     """
-    alone = Alone.on_test(setting, run.folder / "alone")
+    alone = Alone.on_test(setting, run.folder / TRAINED_ALONE)
     check_rungs(alone.phase, alone.judged_on)
     _ = alone.steps, setting.images.size(alone.judged_on)
     return Comparison(run, alone, networks, range(setting.seed, setting.seed + num_seeds))

@@ -184,6 +184,7 @@ class Fidelity:
             train_beside(
                 self.alone, lambda: next(waiting, None), lambda job: None, workers=self.workers, climb="all to the end", show=show, stop=stop
             )  # fmt: skip
+            show.look()
 
     def _truth(self, architecture: Architecture) -> dict[str, Any]:
         """The accuracies of a network alone by all seeds known, the first one's on the way, and a failure's reason."""

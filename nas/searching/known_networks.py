@@ -32,15 +32,19 @@ def starting_networks(space: SearchSpace, budgets: Sequence[Budget], asked: Iter
             starts[name] = space.encode(architecture)
         except ValueError as error:
             raise ValueError(f"--start {name}: {error} Give one whose every choice the space offers, or widen the space.") from None
-        used = usage(cost(architecture.at(space.frame)), budgets)
+        used = _used(architecture.at(space.frame), budgets)
         if used > 1:
             raise ValueError(f"--start {name}: over budget: got {used:.3g} times the tightest limit; accepted: networks within it.")
     for preset in read_presets():
         with contextlib.suppress(ValueError):  # most are of another space
             values = space.encode(preset.architecture)
-            if usage(cost(space.decode(values)), budgets) <= 1 and values not in starts.values():
+            if _used(space.decode(values), budgets) <= 1 and values not in starts.values():
                 starts[preset.name] = values
     return starts
+
+
+def _used(architecture: Architecture, budgets: Sequence[Budget]) -> float:
+    return usage(architecture, cost(architecture), budgets)
 
 
 class Baseline(NamedTuple):
@@ -62,14 +66,14 @@ def baselines(space: SearchSpace, budgets: Sequence[Budget], floor: float, train
         trained_at: what networks are trained for; published ones whose mixers cannot take its grid are left out.
     """
     for name, fixed in space.patterns().items():
-        values = largest_that_fits(space, fixed, lambda v: usage(cost(space.decode(v)), budgets) if budgets else 0.0)
+        values = largest_that_fits(space, fixed, lambda v: _used(space.decode(v), budgets) if budgets else 0.0)
         if values is not None:
             title = "The largest network of one pattern of mixers within the budget, to hold a winner against."
             yield Baseline(name, space.decode(values), {"pattern": name}, title)
     for preset in read_presets():
         with contextlib.suppress(ValueError):
             architecture = preset.architecture.at(space.frame)
-            if max(floor, 1e-9) <= usage(cost(architecture), budgets) <= 1:
+            if max(floor, 1e-9) <= _used(architecture, budgets) <= 1:
                 with torch.device("meta"):
                     Network(preset.architecture.at(trained_at))
                 title = f"{preset.published.name}, a published network of the same budget, to hold a winner against."

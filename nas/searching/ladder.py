@@ -50,7 +50,7 @@ class Finalist:
         return self.architecture.key
 
 
-Look = Callable[[Sequence[Finalist], bool], list[Finalist]]
+Look = Callable[[Sequence[Finalist], int, bool], list[Finalist]]
 
 
 class Ladder:
@@ -84,7 +84,9 @@ class Ladder:
         """What is added to an accuracy alone at the first rung: the accuracy with the supernet's weights."""
         return self._unscored if finalist.supernet is None else finalist.supernet
 
-    def choose(self, pool: Sequence[Finalist], num: int, look: Look = lambda finalists, scored: list(finalists)) -> list[Finalist]:
+    def choose(
+        self, pool: Sequence[Finalist], num: int, look: Look = lambda finalists, num, scored: list(finalists[:num])
+    ) -> list[Finalist]:
         """More finalists: `num` of a pool, those that an additive model of what the asked ones have shown puts first.
 
         The model knows what networks are made of and cost. It heeds the supernet's scores too, among those that it puts on a shortlist without
@@ -93,7 +95,7 @@ class Ladder:
         Args:
             pool: candidates; those that were asked for already are left out.
             num: how many, fewer where the pool has no more.
-            look: gives those of a shortlist that may be trained; with True, each with the supernet's score.
+            look: gives the first so many that may be trained, in their order; with True, each with the supernet's score.
         """
         known = {each.key for each in self.asked}
         left = [each for each in pool if each.key not in known]
@@ -101,16 +103,17 @@ class Ladder:
         if len(taught) > 1:
             plain, with_scores = (_Model(self, taught, names) for names in (("macs",), ("macs", "supernet")))
             left, heeds = plain.ordered(left), with_scores.error < plain.error
-        left = look(left[: SHORTLIST * num], heeds)
+        left = look(left, SHORTLIST * num, heeds)
         if heeds:
             left = with_scores.ordered(left)
-        chosen = [replace(each, origin=BY_MODEL) for each in look(left[:num], True)]
+        chosen = [replace(each, origin=BY_MODEL) for each in look(left, num, True)]
         self.asked += chosen
         return chosen
 
     def again(self, chosen: Sequence[Finalist]) -> None:
-        """Takes back those that were chosen in an earlier sitting."""
+        """Takes back those that were asked for or chosen in an earlier sitting."""
         self.asked += chosen
+        self.waiting = [each for each in self.waiting if each not in chosen]
 
     def leaders(self, num: int) -> list[Finalist]:
         """Those of the asked whose accuracies promise most."""

@@ -291,6 +291,7 @@ def _attributes(trial: Trial, generation: int) -> dict[str, Any]:
         "generation": generation,
         "origin": trial.origin or None,
         "repeat_of": trial.repeat_of,
+        **{f"{name}_foretold": round(value, 4) for name, value in trial.foretold.items()},
         **trial.measured,
     }
     return {name: value for name, value in shown.items() if value is not None}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.quantities import Budget
-from nas.searching.finals import obeying
+from nas.searching.candidates import obeying
 from nas.searching.proposals import usage
 from nas.searching.story import Search
 
@@ -20,7 +20,7 @@ class Picked:
     Attributes:
         accuracy: by which it was picked.
         alone: whether that is of a training alone; otherwise it is with the supernet's weights.
-        usage: share of the tightest budget on exact quantities.
+        usage: share of the tightest budget that arithmetic judges.
         measured: measured quantities that are limited, measured now.
         origin: where the study had it from.
         among: how many networks of the study use the budgets so.
@@ -43,13 +43,13 @@ def pick(
     The two kinds of accuracy are never compared with each other. What is measured is measured from the best on, until one obeys; None where no
     network does.
     """
-    exact = [each for each in budgets if not each.quantity.measured]
-    low = floor if exact else 0.0
+    judged = [each for each in budgets if each.by_arithmetic]
+    low = floor if judged else 0.0
     for alone, group in ((True, list(_trained(searches))), (False, list(_scored(searches)))):
-        there = {each.key: (accuracy, each, origin) for accuracy, each, origin in group if low <= usage(cost(each), exact) <= 1}
+        there = {each.key: (accuracy, each, origin) for accuracy, each, origin in group if low <= usage(each, cost(each), judged) <= 1}
         for accuracy, each, origin in sorted(there.values(), key=lambda one: (-one[0], one[1].key)):
             if (values := obeying(each, budgets, measured)) is not None:
-                return Picked(each, accuracy, alone, usage(cost(each), exact), values, origin, len(there))
+                return Picked(each, accuracy, alone, usage(each, cost(each), judged), values, origin, len(there))
     return None
 
 

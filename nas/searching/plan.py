@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import random
+import statistics
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.quantities import format_quantity
-from nas.searching.finals import ladder_steps
+from nas.searching.candidates import favourites_and_varied
+from nas.searching.climbing import ladder_steps
 from nas.searching.known_networks import baselines
+from nas.searching.proposals import value_of
 from nas.searching.search_run import SearchRun
 from nas.searching.supernet_run import SupernetRun
 from nas.searching.trained_alone import Alone
 from nas.spaces.supernet import Supernet
 from nas.training.loop import evaluate
-from nas.training.plan import WORTH_TIMING, block, data_line, phase_line, step_seconds, time_line
+from nas.training.plan import WORTH_TIMING, about, block, data_line, phase_line, step_seconds, time_line
 from nas.training.train_supernet import supernet_steps
 
+DRAWN = 300  # networks that tell how much of a space is within a budget
 SPLITS = {"fit": "to train on", "held_out": "held out to choose by", "test": "to test"}
 
 
@@ -29,39 +37,85 @@ def supernet_plan(opened: SupernetRun) -> list[str]:
     return list(block(lines, (*opened.notes, *opened.setting.notes)))
 
 
-def search_plan(search: SearchRun) -> list[str]:
-    """Of `search`: supernet, evaluations, networks trained alone, and the retraining of the winner behind it."""
-    opened, setting = search.supernet, search.supernet.setting
-    lines, images, recipe = _lines(opened), setting.images, setting.recipe
-    by_hand = [each.architecture for each in baselines(opened.space, search.request.budgets, search.request.floor, setting.frame)]
-    per_epoch = images.steps_per_epoch("train", recipe.retrain.batch_size)
-    retraining = recipe.retrain.num_steps(per_epoch)
-    ladder, num = 0, search.finalists and search.finalists + len(by_hand)
-    if num:
-        alone = Alone.on_held_out(setting, opened.run.folder, recipe.search.finalist_epochs)
-        ladder = ladder_steps(alone, num)
-        lines["finalists"] = (
-            f"{search.finalists} and {len(by_hand)} drawn by hand, up to {alone.steps:,} steps each, some {ladder:,} steps in all"
-        )
-    lines["retrain"] = phase_line(recipe.retrain, retraining, per_epoch)
-    trials = search.request.trials
+def search_plan(searches: Sequence[SearchRun]) -> list[str]:
+    """Of `search`: the supernet; for each winner evaluations and networks trained alone; and the retraining of the winners behind it."""
+    opened, trials, several = searches[0].supernet, searches[0].request.trials, len(searches) > 1
+    setting, phase = opened.setting, opened.setting.recipe.retrain
+    lines, per_epoch = _lines(opened), setting.images.steps_per_epoch("train", phase.batch_size)
     supernet = _supernet_seconds(opened) if trials else 0.0
-    if supernet is not None and by_hand and max(retraining, ladder) >= WORTH_TIMING:
-        step, image = _network_seconds(opened, by_hand)
-        parts = {"supernet": supernet, f"{trials} evaluations": trials * images.size("held_out") * image, "finalists": ladder * step}
-        parts = {name: seconds for name, seconds in parts.items() if seconds} | {"retraining the winner": retraining * step}
-        lines["time"] = time_line(parts, setting.device.type)
+    for each in searches:
+        lines |= _reach(each)
+    parts = [_part(each, several, supernet is not None) for each in searches]
+    for each, (told, _) in zip(searches, parts, strict=True):
+        if told:
+            lines[" and ".join(budget.text for budget in each.budgets) if several else "finalists"] = told
+    lines["retrain"] = "each winner: " * several + phase_line(phase, phase.num_steps(per_epoch), per_epoch)
+    if timed := [seconds for _, seconds in parts if seconds]:
+        num = len(timed)
+        names = {"evaluations": f"{trials} evaluations", "finalists": "finalists", "retraining": "retraining the winner"}
+        if num > 1:
+            names |= {"evaluations": f"{num} times {trials} evaluations", "retraining": f"retraining {num} winners"}
+        every = {"supernet": supernet or 0.0, **{told: sum(each[name] for each in timed) for name, told in names.items()}}
+        lines["time"] = time_line({name: seconds for name, seconds in every.items() if seconds}, setting.device.type)
     return list(block(lines, (*opened.notes, *setting.notes)))
+
+
+def _reach(search: SearchRun) -> dict[str, str]:
+    """By budget, what the smallest network of the space, the median of some drawn at random and the largest have of it, and how many are within."""
+    space, budgets = search.supernet.space, [each for each in search.request.budgets if each.by_arithmetic]
+    rng = random.Random(0)
+    drawn = [space.decode(space.random(rng)) for _ in range(DRAWN)]
+    lines, within = {}, [True] * DRAWN
+    for budget in budgets:
+        value = partial(value_of, cost, budget)
+        values = [value(each) for each in drawn]
+        three = (value(space.smallest(value)), statistics.median(values), value(space.largest(value)))
+        least, middle, most = (format_quantity(budget.quantity.name, each) for each in three)
+        obeying = [each <= budget.limit for each in values]
+        within = [both and each for both, each in zip(within, obeying, strict=True)]
+        lines[f"  {budget.text}"] = (
+            f"of {space.name} the smallest has {least}, the median {middle}, the largest {most}; {sum(obeying) / DRAWN:.0%} obey"
+        )
+    if len(budgets) > 1:
+        lines["  together"] = f"{sum(within) / DRAWN:.0%} obey all of them"
+    return lines
+
+
+def _part(search: SearchRun, several: bool, timed: bool) -> tuple[str, dict[str, float]]:
+    """What one winner takes, in words and in seconds; none where these are not worth timing, or nothing is left to do."""
+    if search.done():
+        return "searched already", {}
+    opened, setting, recipe, trials = search.supernet, search.supernet.setting, search.supernet.setting.recipe, search.request.trials
+    named = baselines(opened.space, search.request.budgets, search.request.floor, setting.frame)
+    by_hand = list({each.architecture.key: each.architecture for each in named}.values())  # two patterns may be one network
+    told, ladder = [f"{trials} evaluations"] * bool(several and trials), 0
+    if search.finalists:
+        alone = Alone.on_held_out(setting, opened.run.folder, recipe.search.finalist_epochs)
+        first = sum(favourites_and_varied(search.finalists, trials > 0))
+        ladder = ladder_steps(alone, len(by_hand) + first, max(0, search.finalists - first))
+        num = f"{search.finalists}{' finalists' * several} and {len(by_hand)} drawn by hand"
+        told.append(f"{num}, up to {alone.steps:,} steps each, some {ladder:,} steps in all")
+    retraining = recipe.retrain.num_steps(setting.images.steps_per_epoch("train", recipe.retrain.batch_size))
+    seconds: dict[str, float] = {}
+    if timed and by_hand and max(retraining, ladder) >= WORTH_TIMING:
+        step, image = _network_seconds(opened, by_hand)
+        seconds = {
+            "evaluations": trials * setting.images.size("held_out") * image,
+            "finalists": ladder * step,
+            "retraining": retraining * step,
+        }
+        told += [about(seconds["evaluations"] + seconds["finalists"])] * several
+    return "; ".join(told), seconds
 
 
 def _lines(opened: SupernetRun) -> dict[str, str]:
     """What both begin with."""
     setting, space = opened.setting, opened.space
     lines = {"images": data_line(setting, space.stride, SPLITS)}
-    phase = setting.recipe.supernet
+    phase, trained = setting.recipe.supernet, "trained already: " * opened.finished()
     ends = " and ".join(f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in opened.range.ends.items())
     lines["supernet"] = (
-        f"{phase_line(phase, supernet_steps(setting), setting.images.steps_per_epoch('fit', phase.batch_size))}; of {space.name}, {ends}"
+        f"{trained}{phase_line(phase, supernet_steps(setting), setting.images.steps_per_epoch('fit', phase.batch_size))}; of {space.name}, {ends}"
     )
     if (setting.resolution, setting.source.channels) != (space.frame.resolution, space.frame.channels):
         for name, network in (

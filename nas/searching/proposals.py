@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,45 +27,47 @@ class Proposal(NamedTuple):
     origin: str
 
 
-def usage(cost: Cost, budgets: Sequence[Budget]) -> float:
-    """Share of the tightest budget: the largest cost / limit over the budgets on exact quantities; 0 with none of these."""
-    return max((getattr(cost, b.quantity.name) / b.limit for b in budgets if not b.quantity.measured), default=0.0)
+def usage(architecture: Architecture, cost: Cost, budgets: Sequence[Budget]) -> float:
+    """Share of the tightest budget: the largest value / limit over the budgets that arithmetic judges; 0 with none of these."""
+    return max((b.value(architecture, cost) / b.limit for b in budgets if b.by_arithmetic), default=0.0)
 
 
-def exact_value(cost_of: Callable[[Architecture], Cost], name: str, architecture: Architecture) -> float:
-    """The exact quantity of that name."""
-    return getattr(cost_of(architecture), name)
+def value_of(cost_of: Callable[[Architecture], Cost], budget: Budget, architecture: Architecture) -> float:
+    """What a network has of a budget's quantity, by arithmetic."""
+    return budget.value(architecture, cost_of(architecture))
 
 
 class Band:
-    """The networks that use between `floor` and all of the tightest budget. Measured budgets cannot be judged here and are left out.
+    """The networks that use between `floor` and all of the tightest budget. Budgets that arithmetic cannot judge are left out.
 
-    Without an exact budget the band holds sizes of all kinds: `floor` is 0 and the limit the MACs of the largest network.
+    Without another the band holds sizes of all kinds: `floor` is 0 and the limit the MACs of the largest network.
 
     Attributes:
         space: where the networks are.
         cost: of a network, by arithmetic.
-        limits: the exact budgets, at least one.
+        limits: the budgets that arithmetic judges, at least one.
         floor: lower end, as a share of the tightest limit.
     """
 
     def __init__(self, space: SearchSpace, cost: Callable[[Architecture], Cost], budgets: Sequence[Budget], floor: float) -> None:
         self.space, self.cost = space, cost
-        self.limits = [budget for budget in budgets if not budget.quantity.measured]
+        self.limits = [budget for budget in budgets if budget.by_arithmetic]
         self.floor = floor if self.limits else 0.0
         if not self.limits:
-            macs = partial(exact_value, cost, "macs")
-            self.limits = [Budget(QUANTITIES["macs"], macs(space.largest(macs)), "")]
+            macs = Budget(QUANTITIES["macs"], math.inf, "")
+            most = value_of(cost, macs, space.largest(partial(value_of, cost, macs)))
+            self.limits = [replace(macs, limit=most)]
 
     def used(self, values: Values) -> float:
         """Share of the tightest limit that the network of these values uses; above 1 does not fit."""
-        return usage(self.cost(self.space.decode(values)), self.limits)
+        architecture = self.space.decode(values)
+        return usage(architecture, self.cost(architecture), self.limits)
 
 
 def first_generation(band: Band, starts: Mapping[str, Values], population: int, rng: random.Random) -> list[Proposal]:
     """Distinct networks within the budgets: the starts, the smallest, the largest that fits, each pattern's, and draws from the band."""
     space = band.space
-    smallest = space.encode(space.smallest(partial(exact_value, band.cost, band.limits[0].quantity.name)))
+    smallest = space.encode(space.smallest(partial(value_of, band.cost, band.limits[0])))
     seeds: list[tuple[Values | None, str]] = [(values, name) for name, values in starts.items()]
     seeds += [(smallest, "smallest"), (largest_that_fits(space, {}, band.used), "largest that fits")]
     seeds += [(largest_that_fits(space, fixed, band.used), name) for name, fixed in space.patterns().items()]

@@ -174,16 +174,26 @@ def _size(payload: Any) -> int:
     return len(pickle.dumps(payload, protocol=5, buffer_callback=buffers.append)) + sum(buffer.raw().nbytes for buffer in buffers)
 
 
-@contextlib.contextmanager
-def local_ray(num_cpus: int) -> Iterator[None]:
-    """Ray on this machine alone, for as long as the context lasts."""
-    _start_ray(num_cpus, 0)
-    import ray
+class LocalRay:
+    """Ray on this machine alone, from its first use until the context ends."""
 
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    def __init__(self, num_cpus: int) -> None:
+        self._num_cpus, self._running = num_cpus, False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def start(self) -> None:
+        """Starts Ray where that was not done yet: it takes seconds, on a busy machine many."""
+        if not self._running:
+            self._running = True  # half started, it has to be stopped too
+            _start_ray(self._num_cpus, 0)
+
+    def __exit__(self, *_: object) -> None:
+        if self._running:
+            import ray
+
+            ray.shutdown()
 
 
 def _start_ray(num_cpus: int, payload_bytes: int) -> None:

@@ -22,7 +22,7 @@ from nas.networks.architecture import Architecture
 from nas.pareto import dominates
 from nas.quantities import Budget, Cost, format_quantity
 from nas.searching.evolution import PROPOSERS, History
-from nas.searching.proposals import Band, Proposal, draw, exact_value, first_generation, largest_that_fits, usage
+from nas.searching.proposals import Band, Proposal, draw, first_generation, largest_that_fits, usage, value_of
 
 if TYPE_CHECKING:  # the space itself comes with torch
     from nas.spaces.decisions import SearchSpace
@@ -89,6 +89,7 @@ class Trial:
     origin: str = ""  # as in `Proposal`
     evaluation: Evaluation | None = None  # None where an exact budget forbade it
     measured: Mapping[str, float] = field(default_factory=dict)  # by name; empty where the network did not enter the front
+    foretold: Mapping[str, float] = field(default_factory=dict)  # by name, what arithmetic says of measured quantities
     repeat_of: int | None = None  # number of the trial that evaluated the same architecture
 
     @property
@@ -217,7 +218,7 @@ def _proposals(band: Band, request: SearchRequest, generation: int, known: Mappi
     if generation == 0:
         proposals = first_generation(band, request.starts, request.population, rng)
     elif propose:
-        in_band = [t for t in known.values() if t.feasible and band.floor <= usage(t.cost, band.limits) <= 1]
+        in_band = [t for t in known.values() if t.feasible and band.floor <= usage(t.architecture, t.cost, band.limits) <= 1]
         history = History([(t.values, t.objectives[0]) for t in in_band], set(known))
         proposals = propose(band, history, max(1, request.population // BATCHES), rng)
     else:
@@ -230,8 +231,10 @@ def _candidate(band: Band, budgets: Sequence[Budget], number: int, suggestion: P
     """The suggested trial with all that arithmetic knows of it."""
     architecture = band.space.decode(suggestion.values)
     cost = band.cost(architecture)
-    exact = {b.quantity.name: b.violation(getattr(cost, b.quantity.name)) for b in budgets if not b.quantity.measured}
-    return Trial(number, suggestion.values, architecture, cost, exact, suggestion.origin)
+    found = {b.quantity.name: b.value(architecture, cost) for b in budgets if b.by_arithmetic}
+    over = {b.quantity.name: b.violation(found[b.quantity.name]) for b in budgets if b.by_arithmetic}
+    foretold = {b.quantity.name: found[b.quantity.name] for b in budgets if b.foretell}
+    return Trial(number, suggestion.values, architecture, cost, over, suggestion.origin, foretold=foretold)
 
 
 def _find_out(
@@ -242,7 +245,10 @@ def _find_out(
     measure: Measure,
     known: Iterable[Trial],
 ) -> Trial:
-    """The trial with its evaluation, measured where it would enter the front of the feasible ones so far; as it is stored, if it is."""
+    """The trial with its evaluation, measured where it would enter the front of the feasible ones so far; as it is stored, if it is.
+
+    What arithmetic foretells is measured of finalists and winners alone.
+    """
     if stored is not None:
         assert stored.evaluation is not None, f"trial {trial.number} is within budget, and is stored as over it"
         return dataclasses.replace(trial, evaluation=stored.evaluation).held_to(budgets, stored.measured)
@@ -250,7 +256,8 @@ def _find_out(
     if evaluated.accuracy is None or any(t.feasible and dominates(t.objectives, evaluated.objectives, DIRECTIONS) for t in known):
         return evaluated
     try:
-        return evaluated.held_to(budgets, measured_values(trial.architecture, budgets, measure))
+        unforetold = [each for each in budgets if not each.by_arithmetic]
+        return evaluated.held_to(budgets, measured_values(trial.architecture, unforetold, measure))
     except MemoryError:
         return dataclasses.replace(trial, evaluation=Evaluation(failure="out of memory when measured"))
 
@@ -264,15 +271,15 @@ def check_budgets(space: SearchSpace, cost_of: CostOf, budgets: Sequence[Budget]
     """Tells budgets that bind from budgets that are no limit.
 
     Returns:
-        The budgets that some network exceeds, with all on measured quantities, which arithmetic cannot judge; and those above the largest.
+        The budgets that some network exceeds, with all that arithmetic cannot judge; and those above the largest.
 
     Raises:
         ValueError: no network meets a budget, or none could be found that meets them together.
     """
     unlimited: list[Budget] = []
-    exact = [budget for budget in budgets if not budget.quantity.measured]
-    for budget in exact:
-        value = partial(exact_value, cost_of, budget.quantity.name)
+    judged = [budget for budget in budgets if budget.by_arithmetic]
+    for budget in judged:
+        value = partial(value_of, cost_of, budget)
         least = value(space.smallest(value))
         if least > budget.limit:
             step = 10.0 ** (math.floor(math.log10(least)) - 2)  # rounded up to three figures: what is printed as accepted is accepted
@@ -283,10 +290,10 @@ def check_budgets(space: SearchSpace, cost_of: CostOf, budgets: Sequence[Budget]
             )
         if value(space.largest(value)) <= budget.limit:
             unlimited.append(budget)
-    exact = [budget for budget in exact if budget not in unlimited]
-    if len(exact) > 1 and largest_that_fits(space, {}, Band(space, cost_of, exact, 0.0).used) is None:
+    judged = [budget for budget in judged if budget not in unlimited]
+    if len(judged) > 1 and largest_that_fits(space, {}, Band(space, cost_of, judged, 0.0).used) is None:
         raise ValueError(
-            f"--budget: no network of space {space.name} was found within all at once: got {' and '.join(b.text for b in exact)}; "
+            f"--budget: no network of space {space.name} was found within all at once: got {' and '.join(b.text for b in judged)}; "
             f"accepted: limits that one network can meet. Raise one of them."
         )
     return tuple(budget for budget in budgets if budget not in unlimited), tuple(unlimited)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
 from nas.cost import cost
 from nas.cost.latency import measure_latency
+from nas.cost.measured import measures
+from nas.cost.targets import Target
 from nas.machine import pasted
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
@@ -18,9 +20,10 @@ from nas.quantities import Budget, format_quantity
 from nas.runs.folder import now
 from nas.runs.interrupt import Stopped
 from nas.runs.records import SearchRecord, digest, read_winner, winner_path, write_architecture
+from nas.searching.candidates import Candidates, Looks, candidates
 from nas.searching.evaluating import open_evaluator
 from nas.searching.finalist_study import Climber, write_finalists
-from nas.searching.finals import Candidates, Finals, candidates, table
+from nas.searching.finals import Finals, table
 from nas.searching.known_networks import baselines
 from nas.searching.optuna_study import OptunaStudy, open_study
 from nas.searching.proposals import usage
@@ -44,7 +47,8 @@ class SearchRun:
     request: SearchRequest
     budgets: tuple[Budget, ...]
     asked: tuple[str, ...] = ()
-    latency_batch: int = 1
+    target: Target = field(default_factory=Target)  # where latency and memory are limited
+    table: str = ""  # digest of the latency table that foretells them; "": none does
     workers: int = 0
     finalists: int = 0
 
@@ -55,27 +59,27 @@ class SearchRun:
         settings = self.supernet.setting.recipe.search.model_dump(exclude={"trials", "finalists"})
         usual = {"floor": SearchRequest.floor, "start": [], "search": {key: begun.get(key, value) for key, value in settings.items()}}
         here = {"floor": self.request.floor, "start": sorted(self._keys()[name] for name in self.asked), "search": settings}
-        unusual = {key: value for key, value in {**here, **self._measured()}.items() if value != {**usual, "batch": 1}.get(key)}
+        usual |= {"target": str(Target(str(self.supernet.setting.device)))}
+        unusual = {key: value for key, value in {**here, **self._measured()}.items() if value != usual.get(key)}
         name = "-".join([*(each.text for each in self.budgets), self.request.sampler if self.request.trials else ALONE])
         return f"{name}-{hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:6]}" if unusual else name
 
     def _keys(self) -> dict[str, str]:
         return {name: self.supernet.space.decode(values).key for name, values in self.request.starts.items()}
 
-    def _measured(self) -> dict[str, int]:
+    def _measured(self) -> dict[str, str]:
         """What measured budgets depend on besides the network."""
-        return {"batch": self.latency_batch} if any(each.quantity.measured for each in self.budgets) else {}
+        found = {"target": str(self.target), "table": self.table} if any(each.quantity.measured for each in self.budgets) else {}
+        return {name: value for name, value in found.items() if value}
 
     def _facts(self) -> dict[str, Any]:
         """What has to be the same when the study is continued, besides the request."""
-        device = {"device": str(self.supernet.setting.device)} if self._measured() else {}
-        weights = {"space": self.supernet.space.fingerprint, "weights": self.supernet.identity}
-        return {**weights, **self._measured(), **device}
+        return {"space": self.supernet.space.fingerprint, "weights": self.supernet.identity, **self._measured()}
 
     @property
     def measure(self) -> dict[str, Callable[[Architecture], float]]:
         """By name, how a measured quantity is found out; while nothing else runs."""
-        return {"latency_ms": partial(measure_latency, device=self.supernet.setting.device, batch=self.latency_batch)}
+        return measures(self.target)
 
     def check_measured(self) -> None:
         """Times the smallest network of each pattern of mixers, before anything is trained: one has to be within what is measured and limited.
@@ -96,22 +100,33 @@ class SearchRun:
                 least = format_quantity(budget.quantity.name, min(times))
                 raise ValueError(
                     f"--budget {budget.text}: no network of space {space.name} was found that obeys it here: got {budget.text}; accepted: {least}, what "
-                    f"the fastest of {len(times)} smallest networks needs on this {self.supernet.setting.device.type}, or more. Raise the budget."
+                    f"the fastest of {len(times)} smallest networks needs on {self.target}, or more. Raise the budget."
                 )
 
     def _check_batch(self, network: Architecture) -> None:
         """A pass over a batch is foretold by one over a single image."""
-        device, batch = self.supernet.setting.device, self.latency_batch
+        target, batch = self.target, self.target.batch
         accepted = "accepted: what the device computes in a few seconds. Take fewer images."
         try:
-            one = measure_latency(network, device, warmup=1, runs=3) / 1000
-            if batch * one / (1 if device.type == "cpu" else 100) > LONG_PASS:
+            one = measure_latency(network, replace(target, batch=1), warmup=1, runs=3) / 1000
+            if batch * one / (1 if target.kind == "cpu" else 100) > LONG_PASS:
                 raise ValueError(
-                    f"--latency-batch: too many images for a pass: got {batch}, some {batch * one:.0f} seconds of the smallest network; {accepted}"
+                    f"--target: too many images for a pass: got batch={batch}, some {batch * one:.0f} seconds of the smallest network; {accepted}"
                 )
-            measure_latency(network, device, batch=batch, warmup=0, runs=1)
+            measure_latency(network, target, warmup=0, runs=1)
         except MemoryError:
-            raise ValueError(f"--latency-batch: no memory for so many images: got {batch}; {accepted}") from None
+            raise ValueError(f"--target: no memory for so many images: got batch={batch}; {accepted}") from None
+
+    def done(self) -> SearchRecord | None:
+        """Its winner, where it came to its end with as many trials and finalists as are wanted.
+
+        Raises:
+            ValueError: its file was changed.
+        """
+        done, wanted = self.supernet.recorded().searches.get(self.study), (self.request.trials, self.finalists)
+        if done and (done.trials, done.finalists) == wanted and (self.supernet.finished() or not self.request.trials):
+            return read_winner(self.supernet.run, self.study)
+        return None
 
     def winner(self, stop: Callable[[], bool]) -> SearchRecord:
         """The winner, searched now as far as it was not; trains the supernet first where the run has none.
@@ -120,15 +135,9 @@ class SearchRun:
             ValueError: no network evaluated obeys the budgets, or a file of the run cannot be used.
             Stopped: interrupted; what was evaluated is stored.
         """
-        request, run, path = self.request, self.supernet.run, winner_path(self.supernet.run, self.study)
-        done, wanted = self.supernet.recorded().searches.get(self.study), (request.trials, self.finalists)
-        if (
-            done
-            and (done.trials, done.finalists) == wanted
-            and (self.supernet.finished() or not request.trials)
-            and (winner := read_winner(run, self.study))
-        ):
-            print(f"This search is done ({path}); its result again:")
+        request, run = self.request, self.supernet.run
+        if winner := self.done():
+            print(f"This search is done ({winner_path(run, self.study)}); its result again:")
             return winner
         if self.supernet.setting.data == DIGITS:
             print("The data are scikit-learn's digits: this shows the machine working; a ranking means little. --data gives a real one.")
@@ -138,10 +147,11 @@ class SearchRun:
         supernet = self.supernet.trained(stop) if request.trials else None
         held_out = setting.images.size("held_out")
         latency = self.measure
+        looks = Looks(run, self.study, request.budgets, partial(measured_values, budgets=request.budgets, measure=latency), stop)
         with open_study(run.folder / STUDY_FILE, self.study, space.decisions, request, self._facts()) as study:
             if supernet is None:
                 self.supernet.begin()
-                result, who = Result([], "trials", 0, 0.0, 0.0), candidates(self.supernet, request, self.finalists, [], None, latency)
+                result, who = Result([], "trials", 0, 0.0, 0.0), candidates(self.supernet, request, self.finalists, [], None, looks)
             else:
                 batches = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
                 with open_evaluator(supernet, batches, setting.recipe, setting.device, self.workers) as evaluator:
@@ -150,12 +160,11 @@ class SearchRun:
                     )
                     result = self._search(study, instruments, stop, held_out)
                     if self.finalists:
-                        who = candidates(self.supernet, request, self.finalists, result.trials, evaluator, instruments.measure)
+                        who = candidates(self.supernet, request, self.finalists, result.trials, evaluator, looks)
                     else:
                         choice = self._by_supernet(choose_winner(result.trials, request, num_heldout=held_out, measure=instruments.measure))
             if self.finalists:
-                measured = partial(measured_values, budgets=request.budgets, measure=latency)
-                finals = Finals(self.supernet, self.study, request, self.finalists, self.workers, stop, measured)
+                finals = Finals(self.supernet, self.study, request, self.finalists, self.workers, looks)
                 choice = self._by_ladder(finals, supernet, who, held_out)
         self._write(result, choice, held_out)
         written = read_winner(run, self.study)
@@ -210,7 +219,7 @@ class SearchRun:
         print("\n".join(table(ladder, alone)))
         kept = finals.keep(supernet, winner, run.folder / f"{self.study}.safetensors") if supernet is not None else None
         accuracy = ladder.accuracies(winner)[-1]
-        usages = [usage(cost(winner.architecture), self.request.budgets)]
+        usages = [usage(winner.architecture, cost(winner.architecture), self.request.budgets)]
         usages += [measured[each.quantity.name] / each.limit for each in self.request.budgets if each.quantity.measured]
         found = {
             "accuracy_supernet": winner.supernet, "accuracy_at_once": kept, "accuracy_alone": round(accuracy, 4),
@@ -223,18 +232,18 @@ class SearchRun:
         """Writes the baselines and the winner."""
         opened, run = self.supernet, self.supernet.run
         found = {
-            **choice.found, "held_out_images": held_out, "evaluations": result.num_evaluated,
+            **choice.found, **_spread(choice.measured), "held_out_images": held_out, "evaluations": result.num_evaluated,
             "failures": failures(result.trials).total(), "floor": self.request.floor,
         }  # fmt: skip
         entries = {
             "budgets": [each.text for each in self.budgets], "found": found, "space": opened.space_name,
             "space_fingerprint": opened.space.fingerprint, **opened.setting.record(), "run": run.name, "study": self.study,
-            "device": str(opened.setting.device),
+            "device": str(opened.setting.device), **self._measured(),
         }  # fmt: skip
 
         def write(name: str, architecture: Architecture, title: str, costs: Any, **changed: Any) -> None:
             path = run.folder / f"{name}.yaml"
-            counted = {"costs": {**cost(architecture)._asdict(), **costs}}
+            counted = {"costs": {**cost(architecture)._asdict(), **{each: float(value) for each, value in costs.items()}}}
             write_architecture(path, architecture, {**counted, **entries, **changed}, f"{title} Retrain it: {pasted('retrain', path)}")
 
         for each in baselines(opened.space, self.request.budgets, self.request.floor, opened.setting.frame):
@@ -243,6 +252,12 @@ class SearchRun:
         done = {name: record.model_dump() for name, record in opened.recorded().searches.items()}
         finished = {"finished": now(), "winner": digest(winner_path(run, self.study))}
         run.record(searches={**done, self.study: {"trials": self.request.trials, "finalists": self.finalists, **finished}})
+
+
+def _spread(measured: Mapping[str, float]) -> dict[str, float]:
+    """How far the winner's passes were apart, where it was timed."""
+    spread = getattr(measured.get("latency_ms"), "spread", None)
+    return {} if spread is None else {"latency_spread": spread}
 
 
 @dataclass(frozen=True)

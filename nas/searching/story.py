@@ -12,7 +12,7 @@ from typing import Any
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.quantities import Budget, Cost, parse_budgets
-from nas.runs.folder import Run
+from nas.runs.folder import TRAINED_ALONE, Run
 from nas.runs.records import RunStory, SearchRecord, read_run
 from nas.searching.additive import AdditiveModel
 from nas.searching.finalist_study import Climber, ranked
@@ -158,12 +158,19 @@ def _search(
             counted = cost(architecture)
             candidates.append(
                 Candidate(
-                    each.number, architecture, each.accuracy, counted, usage(counted, exact), each.origin, each.failure, each.measured
+                    each.number,
+                    architecture,
+                    each.accuracy,
+                    counted,
+                    usage(architecture, counted, exact),
+                    each.origin,
+                    each.failure,
+                    each.measured,
                 )
             )
     lines = [line for line in told.metrics if line.get("kind") == "finalist" and line.get("study") == name]
     schedule, seed = (lines[-1]["schedule"] if lines else ""), (told.record.supernet.seed if told.record.supernet else 0) or 0
-    ladder = [_climber(run, line, seed) for line in lines if line["schedule"] == schedule]
+    ladder = [_climber(run, line, seed) for line in {line["key"]: line for line in lines if line["schedule"] == schedule}.values()]
     winner = told.searches.get(name)
     ladder = ranked(ladder, winner.architecture.key if winner else "")
     return Search(name, budgets, facts.get("floor", 0.0), tuple(candidates), tuple(ladder), winner)
@@ -171,5 +178,5 @@ def _search(
 
 def _climber(run: Run, line: Mapping[str, Any], seed: int) -> Climber:
     architecture = Architecture.from_dict(line["architecture"], f"{run.folder}/metrics.jsonl: a finalist")
-    trained = read_training_alone(run.folder / "alone", architecture, line["schedule"], seed)
+    trained = read_training_alone(run.folder / TRAINED_ALONE, architecture, line["schedule"], seed)
     return Climber(architecture, line["origin"], line["by_hand"], line["supernet"], line["fine_tuned"], trained)

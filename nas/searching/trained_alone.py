@@ -255,7 +255,7 @@ def _with(setting: Setting, phase: Phase) -> Setting:
 
 
 class Shown:
-    """Shows trainings that run in other processes by what they log. Called as often as one likes, it looks once a second.
+    """Shows trainings that run in other processes by what they log. Called as often as one likes, it looks once a second; at the end one looks.
 
     Args:
         progress: counts steps of all jobs, those of earlier sittings included.
@@ -272,8 +272,10 @@ class Shown:
         self._looked = -math.inf
 
     def __call__(self) -> None:
-        if time.monotonic() - self._looked < LOOK:
-            return
+        if time.monotonic() - self._looked >= LOOK:
+            self.look()
+
+    def look(self) -> None:
         self._looked = time.monotonic()
         earlier = 0  # what those that are seen for the first time had done before
         for architecture, seed in self._jobs:

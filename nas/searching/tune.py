@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,7 +25,7 @@ from nas.machine import cores
 from nas.networks.architecture import Architecture
 from nas.runs.interrupt import Stopped
 from nas.searching.ladder import REDUCTION
-from nas.searching.ray_workers import check_workers, gpu_share, local_ray, surroundings_kept
+from nas.searching.ray_workers import LocalRay, check_workers, gpu_share, surroundings_kept
 from nas.searching.trained_alone import SHARES, Alone
 
 SECONDS_TO_STOP = 20  # for a training that is asked to: it writes a checkpoint
@@ -134,7 +134,7 @@ class _Halt(tune.Stopper):
         return self._since is not None and time.monotonic() - self._since > SECONDS_TO_STOP
 
 
-# Eight parameters, six of them by name: what a caller is asked, told and shown on the way. An object for them would only be unpacked again here.
+# Nine parameters, seven of them by name: what a caller is asked, told and shown on the way. An object for them would only be unpacked again here.
 def train_beside(
     alone: Alone,
     ask: Ask,
@@ -145,6 +145,7 @@ def train_beside(
     head_start: Callable[[Job], float] = lambda job: 0.0,
     show: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
+    ray: LocalRay | None = None,
 ) -> None:
     """Trains what `ask` gives until that is None, and tells of each network at each rung, at its end and when it is left behind.
 
@@ -157,6 +158,7 @@ def train_beside(
         head_start: what is added to all accuracies of a network before they are compared on the ladder.
         show: called ten times a second.
         stop: asked as often.
+        ray: is started if it is not, and goes on for the next call; None: one for this call alone.
 
     Raises:
         Stopped: `stop` became true; every finished rung and a checkpoint of each training are there.
@@ -169,7 +171,8 @@ def train_beside(
     share = gpu_share(num, torch.cuda.device_count()) if device.type == "cuda" else 0.0
     setting = replace(alone.setting, device=torch.device(device.type))  # Ray shows a worker its own GPU alone; images are loaded there
     folder = alone.folder.resolve()
-    with tempfile.TemporaryDirectory() as scratch, _quiet(), local_ray(num):
+    with tempfile.TemporaryDirectory() as scratch, _quiet(), nullcontext(ray) if ray else LocalRay(num) as running:
+        running.start()
         halt = Path(scratch) / "halt"
         its = replace(alone, setting=setting, folder=folder)
         given = {"alone": its, "threads": max(1, cores() // num), "halt": halt, "climb": climb}

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from nas.networks.mixers import MIXERS, NO_MIXER, Value, known_options, mixer_na
 from nas.spaces import geometry
 from nas.spaces.schema import FORMAT, SpaceFile, Values, decisions_of, mixer_decision_names, space_file
 from nas.yaml_files import read_yaml
+
+_CHECKED: set[str] = set()  # fingerprints: a command makes the same space several times, and a check of a large one takes half a second
 
 
 class SearchSpace:
@@ -49,12 +51,15 @@ class SearchSpace:
         self._mixer_names = [mixer_decision_names(file, i) for i in range(len(file.stages))]
         self.decisions: dict[str, tuple[Value, ...]] = {name: decision.options for name, decision in self._free.items()}
         self.mixer_decisions = {name: decision.options for name, decision in self._free.items() if decision.field == "mixer"}
+        self._decoded = functools.lru_cache(maxsize=20_000)(self._decode)  # who fits sizes to a budget asks for each network many times
         content = [dataclasses.astuple(file.frame), file.patch, [(name, decision.options) for name, decision in self._table.items()]]
         self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-        try:
-            geometry.check(self._table, self.decode, self.patterns(), self.largest_layers)
-        except ValueError as error:
-            raise ValueError(f"{place}: at resolution {self.frame.resolution}: {error}") from None
+        if self.fingerprint not in _CHECKED:
+            try:
+                geometry.check(self._table, self.decode, self.patterns(), self.largest_layers)
+            except ValueError as error:
+                raise ValueError(f"{place}: at resolution {self.frame.resolution}: {error}") from None
+            _CHECKED.add(self.fingerprint)
 
     @staticmethod
     def read(path: Path) -> SearchSpace:
@@ -100,7 +105,10 @@ class SearchSpace:
         Raises:
             KeyError: a decision is missing.
         """
-        full = {**self._fixed, **values}
+        return self._decoded(frozenset(values.items()))
+
+    def _decode(self, values: frozenset[tuple[str, Value]]) -> Architecture:
+        full = {**self._fixed, **dict(values)}
         stages = tuple(self._stage(i, full) for i in range(len(self._file.stages)))
         forms: dict[str, Any] = {form: full[form] for form in FORM_DEFAULTS}
         return Architecture(self.frame, self._file.patch, stages, **forms)
@@ -166,6 +174,10 @@ class SearchSpace:
     def largest(self, measure: Callable[[Architecture], float]) -> Architecture:
         """The architecture with the largest measure; same conditions."""
         return geometry.extreme(self._free, self.decode, measure, sign=-1)
+
+    def covering(self, *beside: str) -> Iterator[Architecture]:
+        """Architectures that have, together, layers of every shape at every place, as `geometry.covering`."""
+        return geometry.covering(self._free, self.decode, self.patterns(), beside)
 
     @functools.cached_property
     def largest_layers(self) -> dict[str, LayerSpec]:

@@ -81,6 +81,12 @@ def check(decisions: Decisions, decode: Decode, patterns: Patterns, largest: Map
 
 def _layers(decisions: Decisions, decode: Decode, patterns: Patterns) -> Iterator[LayerSpec]:
     """Layers of every shape that any architecture has at any place, most of them several times."""
+    for architecture in covering(decisions, decode, patterns):
+        yield from layer_specs(architecture)
+
+
+def covering(decisions: Decisions, decode: Decode, patterns: Patterns, beside: tuple[str, ...] = ()) -> Iterator[Architecture]:
+    """Architectures that have, together, layers of every shape at every place; `beside` names fields whose every option is to meet each of them."""
     base = _last_options(decisions)
     for name, decision in decisions.items():
         if decision.field == "depth":  # two blocks show all that twelve would; one could not share
@@ -91,12 +97,12 @@ def _layers(decisions: Decisions, decode: Decode, patterns: Patterns) -> Iterato
             mixer for decision in decisions.values() if (decision.stage, decision.field) == (i, "mixer") for mixer in decision.options
         }
         # A layer depends on its stage's width and on few other decisions: their whole product would take a wide space half a minute.
-        fields = {("mlp_ratio",), *(tuple(options_of(str(mixer))) for mixer in mixers)}
+        fields = {("mlp_ratio",), *((*options_of(str(mixer)), *beside) for mixer in mixers)}
         groups = [(f"s{i - 1}.width",), *forms, *(tuple(f"s{i}.{field}" for field in group) for group in sorted(fields))]
         for pattern, group in itertools.product(patterns.values(), groups):
             names = [name for name in (f"s{i}.width", f"s{i}.sharing", *group) if name in decisions]
             for choice in itertools.product(*(decisions[name].options for name in names)):
-                yield from layer_specs(decode({**base, **pattern, **dict(zip(names, choice, strict=True))}))
+                yield decode({**base, **pattern, **dict(zip(names, choice, strict=True))})
 
 
 def _check_order(decisions: Decisions, decode: Decode, patterns: Patterns) -> None:

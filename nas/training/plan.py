@@ -19,6 +19,7 @@ from nas.training.setting import Setting
 
 TIMED = {"cpu": 9, "cuda": 40}  # steps; the first ones warm up
 WARM = {"cpu": 1, "cuda": 10}
+MINUTE = 45.0  # seconds from which on they are called one
 WORTH_TIMING = 100  # steps: fewer are done before an estimate helps anyone
 
 
@@ -92,9 +93,18 @@ def network_plan(architecture: Architecture, setting: Setting) -> list[str]:
 
 def time_line(parts: Mapping[str, float], device: str) -> str:
     """Seconds of each part as people say them, and their sum."""
-    told = ", ".join(f"{name} {rough(seconds)}" for name, seconds in parts.items())
-    whole = f"about {rough(sum(parts.values()))} in all: " if len(parts) > 1 else "about "
-    return f"{whole}{told} (by a few steps timed on this {device})"
+    if len(parts) == 1:
+        ((name, seconds),) = parts.items()
+        told = f"{name} {about(seconds)}"
+    else:
+        each = ", ".join(f"{name} {rough(seconds)}" for name, seconds in parts.items())
+        told = f"{about(sum(parts.values()))} in all: {each}"
+    return f"{told} (by a few steps timed on this {device})"
+
+
+def about(seconds: float) -> str:
+    """``about 3.5 hours``, ``under a minute``."""
+    return "about " * (seconds >= MINUTE) + rough(seconds)
 
 
 def rough(seconds: float) -> str:
@@ -102,12 +112,13 @@ def rough(seconds: float) -> str:
     for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if (number := seconds / length) >= 1.5:
             return f"{number:.2g} {unit}" if number < 10 else f"{number:.0f} {unit}"
-    return "a minute" if seconds >= 45 else "under a minute"
+    return "a minute" if seconds >= MINUTE else "under a minute"
 
 
 def block(lines: Mapping[str, str], notes: tuple[str, ...]) -> Iterator[str]:
     """The lines as a table of what and how, and what was chosen by the data."""
+    width = max(10, *map(len, lines))
     for name, line in lines.items():
-        yield f"  {name:10} {line}"
+        yield f"  {name:{width}} {line}"
     for note in notes:
         yield f"  {note}"
