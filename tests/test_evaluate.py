@@ -77,7 +77,7 @@ def written(folder: Path, said: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("data", "recipe", "length", "ending"),
-    [("digits", "digits", "--steps 180", ""), ("pictures", "bf16.yaml", "--smoke --steps 30", "jpg")],
+    [("digits", "digits", "--steps 80", ""), ("pictures", "bf16.yaml", "--smoke --steps 30", "jpg")],
 )
 def test_the_test_split_has_the_accuracy_that_retrain_measured(data: str, recipe: str, length: str, ending: str, tmp_path: Path) -> None:
     """Also of large JPEGs, whose decoder leaves out detail, and in bfloat16."""
