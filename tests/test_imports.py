@@ -27,6 +27,8 @@ ROOMS = [
     "nas.training",
     "nas.searching",
     "nas.reporting",
+    "nas.export",
+    "nas.timm_models",
     "nas.commands",
     "nas.__main__",
     "launch",
@@ -42,6 +44,7 @@ HEAVY = {
     "jinja2": {"nas.reporting.page"},
     "ray": {"nas.searching.ray_workers", "nas.searching.tune"},
     "datasets": {"nas.data.huggingface"},
+    **{package: {"nas.export.onnx_file"} for package in ("onnx", "onnx_ir", "onnxscript", "onnxruntime")},
     "matplotlib": {module for module in FILES if module.startswith("nas.reporting.")},
 }
 WITHOUT_TORCH = [

@@ -12,6 +12,7 @@ import itertools
 import typing
 from typing import Any, Literal
 
+import onnx
 import pydantic
 import pytest
 import references
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from toy_mixers import TOY_COUNTS, TOY_REFERENCES, TOYS
 from tracing import torch_macs, trace
 
+from nas.export.onnx_file import run_onnx, to_onnx
 from nas.networks.blocks import GatherMerge
 from nas.networks.layers import own_slice
 from nas.networks.mixers import MIXERS, Option
@@ -202,6 +204,60 @@ def test_exports(name: str) -> None:
     for options in samples(name):
         mixer, x = build(name, options=options).eval(), tokens(2, 4, 4, WIDTH)
         assert torch.equal(torch.export.export(mixer, (x,)).module()(x), mixer(x))
+
+
+class Together(nn.Module):
+    """Mixers side by side on one input, since an export takes a second whatever it exports."""
+
+    def __init__(self, mixers: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.mixers = nn.ModuleDict(mixers)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return torch.stack([mixer(x_BHWC) for mixer in self.mixers.values()], dim=1)
+
+
+def as_onnx(mixers: dict[str, nn.Module]) -> tuple[Tensor, dict[str, list[str]]]:
+    """What onnxruntime answers, a mixer after the other, one and three samples at a time, and the kinds of operators of each mixer's graph."""
+    content = to_onnx(Together(mixers).eval(), tokens(2, 4, 4, WIDTH).float(), {})
+    x, run = tokens(4, 4, 4, WIDTH).float(), run_onnx(content)
+    operators: dict[str, list[str]] = {name: [] for name in mixers}
+    for node in onnx.load_from_string(content).graph.node:
+        for scope in {
+            each.value.split("/mixers.")[1].split(":")[0].split(".")[0] for each in node.metadata_props if "/mixers." in each.value
+        }:
+            operators[scope].append(node.op_type)
+    return torch.cat([run(x[:1]), run(x[1:])]), operators
+
+
+@pytest.fixture(scope="module")
+def together() -> tuple[dict[str, nn.Module], dict[str, Tensor], dict[str, list[str]]]:
+    """Every mixer, its answers in onnxruntime, its operators there. Where not all can be exported at once, none."""
+    mixers = {name: build(name).float() for name in MIXERS}
+    try:
+        answers, operators = as_onnx(mixers)
+    except ValueError:
+        return mixers, {}, {}
+    return mixers, dict(zip(mixers, answers.unbind(1), strict=True)), operators
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_exports_to_onnx(name: str, together: Any) -> None:
+    mixers, answers, _ = together
+    got = answers[name] if answers else as_onnx({name: mixers[name]})[0][:, 0]  # one by one, to tell which cannot
+    torch.testing.assert_close(got, mixers[name](tokens(4, 4, 4, WIDTH).float()), rtol=1e-4, atol=1e-5)  # in another order of summation
+
+
+@pytest.mark.parametrize(("name", "shifts"), [("s2_shift", 1), ("s2_shift_v2", 2), ("as_shift", 2)])
+def test_a_shift_is_a_few_moves_in_onnx(name: str, shifts: int, together: Any) -> None:
+    """One cut, a move for each group, one joint: at most ten operators, where an S2 move is a cut and a joint itself."""
+    graph = together[2][name]
+    moves = [
+        each for each in graph if each in ("Split", "Concat", "Pad", "Slice", "Gather", "GatherElements", "GatherND", "ScatterND", "Where")
+    ]
+    thirds = 1 + 3 if name == "s2_shift_v2" else 0  # cutting into thirds, and the weights of each
+    assert 0 < len(moves) - thirds <= 10 * shifts
+    assert "Conv" not in graph
 
 
 def test_every_value_of_every_option_is_tried(name: str) -> None:

@@ -4,6 +4,7 @@ from nas.commands.command_line import run
 from nas.commands.compare import compare
 from nas.commands.dashboard import dashboard
 from nas.commands.evaluate import evaluate
+from nas.commands.export import export
 from nas.commands.fidelity import fidelity
 from nas.commands.import_weights import import_weights
 from nas.commands.measure import measure
@@ -25,6 +26,7 @@ COMMANDS = (
     retrain,
     predict,
     evaluate,
+    export,
     fidelity,
     compare,
     profile,

@@ -83,6 +83,14 @@ def preprocessing(preset: Preset, names: Collection[str], place: str) -> Preproc
     return Preprocessing(frame.resolution, frame.channels, mean, std, crop, interpolation)
 
 
+def usual_preprocessing(preset: Preset) -> Preprocessing:
+    """The same without a file: as the first code of its system does it, or the most usual one where none was found (S2-MLP)."""
+    system, frame = preset.published.system, preset.architecture.frame
+    known = [dialect for dialect in TESTED if dialect.partition(" of ")[0] == system]
+    mean, std, crop, interpolation = TESTED.get(preset.published.name) or TESTED[known[0] if known else "SPACH"]
+    return Preprocessing(frame.resolution, frame.channels, mean, std, crop, interpolation)
+
+
 def class_names(number: int) -> list[str]:
     """Those of ImageNet-1k, each once, for as many classes; none otherwise, since a file does not name them."""
     if number != 1000:
