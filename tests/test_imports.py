@@ -44,7 +44,10 @@ HEAVY = {
     "jinja2": {"nas.reporting.page"},
     "ray": {"nas.searching.ray_workers", "nas.searching.tune"},
     "datasets": {"nas.data.huggingface"},
-    **{package: {"nas.export.onnx_file"} for package in ("onnx", "onnx_ir", "onnxscript", "onnxruntime")},
+    **{
+        package: {"nas.networks.onnx_model", "nas.cost.targets", "nas.cost.targets.onnx_runtime", "nas.export.onnx_file"}
+        for package in ("onnx", "onnx_ir", "onnxscript", "onnxruntime")
+    },
     "matplotlib": {module for module in FILES if module.startswith("nas.reporting.")},
 }
 WITHOUT_TORCH = [

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from nas.export.onnx_file import OPSET, check_installed, run_onnx, to_onnx
+from nas.export.onnx_file import check_installed, run_onnx, to_onnx
 from nas.export.origin import Origin
 from nas.export.torch_file import run_torch, to_torch
 from nas.networks.network import Network
+from nas.networks.onnx_model import OPSET
 from nas.networks.preprocessing import Preprocessing
 from nas.yaml_files import one_line_error
 

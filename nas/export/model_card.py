@@ -8,9 +8,9 @@ from pathlib import Path
 
 from nas.cost import cost
 from nas.export.exporting import BATCHES, ROUNDINGS, TOLERANCE, Format
-from nas.export.onnx_file import INPUT, OUTPUT
 from nas.export.origin import Origin, in_words
 from nas.export.torch_file import METADATA
+from nas.networks.onnx_model import INPUT, OUTPUT
 from nas.published.presets import preset_names, read_preset
 from nas.quantities import format_quantity
 from nas.reporting.drawings import as_text, key_of

@@ -10,12 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.export.origin import as_text
-from nas.export.torch_file import exporting
+from nas.networks.onnx_model import INPUT, LARGEST, NEEDED, OUTPUT, onnx_model
 
-OPSET = 20  # the first with GELU as one operator
-LARGEST = 2**31 - 2**24  # bytes of weights: protobuf ends at 2 GiB, less 16 MiB for what stands around them
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
-INPUT, OUTPUT = "images", "logits"
 KEPT = "namespace"  # of what the exporter notes at a node: its place in the network. The rest are traces with the paths of this machine
 
 
@@ -40,26 +36,11 @@ def to_onnx(network: nn.Module, example: Tensor, metadata: Mapping[str, Any]) ->
         ValueError: too large for one file, or the exporter cannot do it.
     """
     import onnx_ir  # onnxscript brings it
-    from onnx_ir.passes.common import DeduplicateInitializersPass
 
     size = sum(each.numel() * each.element_size() for each in network.parameters())
     if size > LARGEST:
         raise ValueError(f"--format onnx: one file holds less than 2 GiB: got {size:,} bytes of weights. Give --format torch.")
-    with exporting("onnx"):
-        exported = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )
-    assert exported is not None
-    model = exported.model
-    # A norm over positions and channels gets its ones written out, some 800 kB each at 56 x 56 x 64: once is enough.
-    DeduplicateInitializersPass(size_limit=LARGEST)(model)
+    model = onnx_model(network, example, "--format onnx")
     model.graph.metadata_props.clear()
     for node in model.graph.all_nodes():
         kept = {name: value for name, value in node.metadata_props.items() if name == KEPT}

@@ -2,7 +2,7 @@
 
 Each runtime is a file with a function `prepare(module, inputs, target)`, which makes a module ready to run and returns a function without
 arguments that runs it once over `inputs` and comes back when the result is there. To add a runtime (TensorRT, a telephone's), write such a
-file, mostly around `onnx_file` of `onnx_runtime.py`, and add its line to `RUNTIMES`: budgets, tables and `profile` then know it.
+file, mostly around `networks/onnx_model.py`, and add its line to `RUNTIMES`: budgets, tables and `profile` then know it.
 """
 
 from __future__ import annotations
