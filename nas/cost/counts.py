@@ -25,7 +25,7 @@ def _cost(layer: Any, settings: Settings) -> Cost:
     return layer.cost(**dict(settings))
 
 
-@functools.lru_cache(maxsize=20_000)
+@functools.lru_cache(maxsize=5_000)
 def cost(architecture: Architecture) -> Cost:
     """Multiply-adds, parameters and activations of one image. Weights that blocks share count once as parameters, each time as work."""
     macs = params = activations = 0

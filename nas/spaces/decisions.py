@@ -51,7 +51,8 @@ class SearchSpace:
         self._mixer_names = [mixer_decision_names(file, i) for i in range(len(file.stages))]
         self.decisions: dict[str, tuple[Value, ...]] = {name: decision.options for name, decision in self._free.items()}
         self.mixer_decisions = {name: decision.options for name, decision in self._free.items() if decision.field == "mixer"}
-        self._decoded = functools.lru_cache(maxsize=20_000)(self._decode)  # who fits sizes to a budget asks for each network many times
+        # Who fits sizes to a budget asks for each network many times; these and their costs take 30 MB.
+        self._decoded = functools.lru_cache(maxsize=5_000)(self._decode)
         content = [dataclasses.astuple(file.frame), file.patch, [(name, decision.options) for name, decision in self._table.items()]]
         self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
         if self.fingerprint not in _CHECKED:
