@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,18 +19,21 @@ from recording import CLASSES, Recording, numbers, recording, write_images
 from sklearn.datasets import load_digits
 from studies import stored
 
+import nas.searching.finals as finals
+import nas.searching.search_run as search_run
 import nas.searching.tune as tune
 from nas import load_network
 from nas.cost import cost
-from nas.networks.architecture import read_architecture
+from nas.networks.architecture import Architecture, read_architecture
 from nas.networks.network import Network
-from nas.runs.interrupt import Stopped
+from nas.runs.folder import Run
 from nas.runs.records import read_run
 from nas.searching.comparison import read_found
 from nas.searching.finals import LEADERS
 from nas.searching.inherited import FineTuned
 from nas.searching.ladder import Finalist, Ladder, Look
 from nas.searching.search import Evaluation
+from nas.searching.search_run import SearchRun
 from nas.searching.trained_alone import Alone
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
@@ -279,25 +285,52 @@ def test_done_is_done_and_more_finalists_train_only_what_is_new(ended: Path, mon
     assert after - before <= set(trained)
 
 
-def test_a_ladder_that_was_stopped_at_each_rung_ends_as_if_it_had_not_been(folder: Path, whole: Whole) -> None:
-    for rung in range(3):
+def once(folder: Path, kind: str) -> dict[str, list[dict[str, Any]]]:
+    """The lines of a kind by network, without their times."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in read_run(folder / "runs/found").metrics:
+        if line["kind"] == kind:
+            found.setdefault(line["key"], []).append({**line, "time": "", "seconds": 0})
+    return found
 
-        def stop(jobs: int, reached: int, rung: int = rung) -> None:
-            if jobs >= 2 and reached == rung:
-                raise Stopped("a test stopped it")
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tune, "train_beside", in_this_process(stop))
-            stopped = run(SEARCH, folder)
-            assert stopped.status == 130 and "the same command continues" in stopped.out, stopped
-    with pytest.MonkeyPatch.context() as patch, recording() as seen:
-        patch.setattr(tune, "train_beside", in_this_process())
-        succeed(SEARCH, folder)
+def test_ctrl_c_in_each_part_of_the_end_loses_and_repeats_nothing(folder: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fine-tuning, the look at candidates, trainings alone."""
+    real = {"tuned": FineTuned._found_out, "looked": finals.evaluate, "trained": Alone.train}
+    calls, at = dict.fromkeys(real, 0), dict.fromkeys(real, 0)
+
+    def pressed(part: str) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            calls[part] += 1
+            if calls[part] == at[part]:
+                os.kill(os.getpid(), signal.SIGINT)
+            return real[part](*given, **named)
+
+        return call
+
+    monkeypatch.setattr(FineTuned, "_found_out", pressed("tuned"))
+    monkeypatch.setattr(finals, "evaluate", pressed("looked"))
+    monkeypatch.setattr(Alone, "train", pressed("trained"))
+    for part, when, said in (
+        ("tuned", 2, "Fine-tuning stopped after 2 of"), ("trained", 9, "stopped at step"), ("looked", 3, "Looking at candidates stopped"),
+        ("trained", 1, "stopped at step"), ("", 0, "Winner: "),
+    ):  # fmt: skip
+        for each in real:
+            calls[each], at[each] = 0, when if each == part else 0
+        monkeypatch.setattr(tune, "train_beside", in_this_process())
+        ended = run(SEARCH, folder)
+        assert ended.status == (130 if part else 0) and said in ended.out, (part, when, ended)
+        assert not part or "the same command continues" in ended.out
     assert finalists(folder) == finalists(whole.folder)
     for name in (STUDY, "best"):
         one, other = (read_yaml(each / "runs/found" / f"{name}.yaml") for each in (folder, whole.folder))
         assert (one["architecture"], one["found"]) == (other["architecture"], other["found"])
-    assert seen.steps, "something was left to do"
+    for kind in ("fine-tuned", "looked", "finalist"):
+        assert once(folder, kind) == once(whole.folder, kind) and all(len(lines) == 1 for lines in once(folder, kind).values())
+    for place in (folder / "runs/found/alone").iterdir():
+        steps = [line["step"] for line in Run(place.name, place.parent).metrics("alone")]
+        assert steps == list(range(1, len(steps) + 1)), "each step once"
+        assert steps == [line["step"] for line in Run(place.name, whole.folder / "runs/found/alone").metrics("alone")]
 
 
 def test_another_schedule_is_another_study(ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,3 +355,24 @@ def test_without_a_supernet_finalists_alone_decide(folder: Path, monkeypatch: py
     assert sum(line["origin"] in ("variety", "model") for line in story.metrics if line["kind"] == "finalist") == 4
     assert "This search is done" in succeed(f"{line} --trials 0", folder)
     assert run(f"{line} --trials 0 --finalists 0", folder).status == 2
+
+
+def test_each_network_is_timed_once_and_the_winner_once_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the search, before finalists are trained, or on a shortlist. Of three networks one takes too long; none of these is trained."""
+    timed = Counter[str]()
+
+    def slow(key: str) -> bool:
+        return int(key, 16) % 3 == 0
+
+    def measure(architecture: Architecture) -> float:
+        timed[architecture.key] += 1
+        return 20.0 if slow(architecture.key) else 5.0
+
+    monkeypatch.setattr(search_run, "measures", lambda target: {"latency_ms": measure})
+    monkeypatch.setattr(SearchRun, "check_measured", lambda self: None)
+    monkeypatch.setattr(tune, "train_beside", in_this_process())
+    succeed(f"{SEARCH} --budget 10ms", folder)
+    winner = read_architecture(folder / "runs/best.yaml")[0].key
+    assert timed == {**dict.fromkeys(timed, 1), winner: 2} and len(timed) > 10
+    trained = once(folder, "finalist")
+    assert trained.keys() <= timed.keys() and not any(slow(key) for key in trained) and any(slow(key) for key in timed)

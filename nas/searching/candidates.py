@@ -149,7 +149,8 @@ def candidates(
     space, rng = opened.space, random.Random(f"{request.seed}/finalists")
     band = Band(space, cost, request.budgets, request.floor)
     evaluated = {trial.architecture.key: trial for trial in trials if trial.evaluation and trial.repeat_of is None}
-    looks.obeying.update({key: trial.feasible for key, trial in evaluated.items() if trial.measured})
+    measured = {each.quantity.name for each in request.budgets if each.quantity.measured}
+    looks.obeying.update({key: trial.feasible for key, trial in evaluated.items() if measured and measured <= trial.measured.keys()})
 
     named = list(baselines(space, request.budgets, request.floor, opened.setting.frame))
     by_hand = {each.architecture.key: (each.name, each.architecture) for each in reversed(named)}  # two patterns may be one network
