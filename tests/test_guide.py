@@ -44,7 +44,8 @@ def photographs(folder: Path, classes: list[str], counts: dict[str, int]) -> Non
 def test_the_guide_has_a_command_for_each_step() -> None:
     named = {line.split()[2] for line in COMMANDS}
     assert (
-        named >= {"search", "retrain", "predict", "evaluate", "fidelity", "compare", "import-weights", "presets", "profile", "measure", "export"}
+        named
+        >= {"search", "retrain", "predict", "evaluate", "fidelity", "compare", "import-weights", "presets", "profile", "measure", "export"}
         and len(PYTHON) == 2
     )
 
