@@ -373,3 +373,10 @@ def test_what_is_done_already_takes_no_time(folder: Path, monkeypatch: pytest.Mo
     assert hours(told["time"][0]) == pytest.approx(7, rel=0.1), "one retraining"
     told = plan_of(f"{command} --budget 600kMACs --finalists 0 --dry-run", folder)
     assert "time" not in told
+
+
+def test_each_of_several_winners_is_told_how_many_networks_obey_all_of_its_budgets(folder: Path) -> None:
+    lines = succeed(f"search {WITH} --winner 600kMACs --winner 300kMACs --budget 8kparams --dry-run", folder).splitlines()
+    found = dict(re.fullmatch(r" +(\d+kMACs and 8kparams) +(\d+)% obey all .*", line).groups() for line in lines if "obey all" in line)  # type: ignore[union-attr]
+    assert found.keys() == {"600kMACs and 8kparams", "300kMACs and 8kparams"}
+    assert int(found["600kMACs and 8kparams"]) > int(found["300kMACs and 8kparams"]) > 0

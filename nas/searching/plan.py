@@ -77,7 +77,8 @@ def _reach(search: SearchRun) -> dict[str, str]:
             f"of {space.name} the smallest has {least}, the median {middle}, the largest {most}; {sum(obeying) / DRAWN:.0%} obey"
         )
     if len(budgets) > 1:
-        lines["  together"] = f"{sum(within) / DRAWN:.0%} obey all of them"
+        together = " and ".join(each.text for each in budgets)  # each winner of several has its own
+        lines[f"  {together}"] = f"{sum(within) / DRAWN:.0%} obey all of them together"
     return lines
 
 
