@@ -22,8 +22,10 @@ from nas.networks.architecture import Architecture, Frame, Stage, read_architect
 from nas.networks.network import Network, attached
 from nas.published.presets import preset_names, preset_path
 from nas.quantities import parse_budgets
+from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.searching import latency_table, search_run
+from nas.searching.candidates import Looks
 from nas.searching.latency_table import TableRun, distinct_parts, measure_space
 from nas.spaces.decisions import SearchSpace
 from nas.yaml_files import read_yaml
@@ -196,6 +198,12 @@ def test_a_table_is_measured_once_continued_and_held_against_networks_it_had_not
     assert all(4.5e6 <= each <= 5.5e6 for each in macs)
     measure_space(table, SPACE, BUDGETS, lambda: False, check=10)
     assert len(log) == len(distinct_parts(SPACE)) + 22  # nothing again
+    later = measure_space(table, SPACE, BUDGETS, lambda: False, check=25)  # a longer list, and what others were learnt from meanwhile
+    for each in later.networks[5:8]:
+        line = {"role": "learn", "key": each.key, "architecture": each.to_dict(), "ms": 1.0, "conditions": table.digest}
+        table.run.log("network", **line)
+    unseen = measure_space(table, SPACE, BUDGETS, lambda: False, check=25)
+    assert len(unseen.networks) == 22 and {each.key for each in unseen.networks}.isdisjoint(table.networks("learn"))
     assert json.loads(json.dumps(found.entries()))["error"]["within_5"] == 1
 
 
@@ -255,3 +263,18 @@ def test_a_search_on_a_target_evaluates_only_what_the_table_admits_and_its_winne
     assert obedient(winner)
     assert {each for _, each in timed} <= {target, Target("cpu", "eager", 1)}  # one image foretells whether a batch is bearable
     assert len([1 for network, _ in timed if network == winner]) >= 1 and len(timed) < 30  # not one for each candidate
+
+
+def test_whether_a_network_obeys_is_found_out_again_on_another_machine_alone(tmp_path: Path) -> None:
+    network, taken = some_networks(1)[0], list[str]()
+
+    def looks(where: str, ms: float) -> Looks:
+        def measure(_: Architecture) -> dict[str, float]:
+            taken.append(where)
+            return {"latency_ms": ms}
+
+        return Looks(Run("moved", tmp_path), "study", parse_budgets(["8ms"]), measure, lambda: False, where)
+
+    assert looks("here", 5.0).obeys(network) and looks("here", 9.0).obeys(network)
+    assert not looks("there", 9.0).obeys(network)
+    assert looks("here", 9.0).obeys(network) and taken == ["here", "there"]

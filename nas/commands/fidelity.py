@@ -39,7 +39,8 @@ def fidelity(budget: tuple[str, ...], networks: int | None, seeds: int, alone_ep
     from nas.quantities import parse_budgets
     from nas.runs.folder import TRAINED_ALONE
     from nas.runs.interrupt import Interrupt
-    from nas.searching.fidelity import LOWEST, Fidelity, networks_around
+    from nas.searching.fidelity import Fidelity, networks_around
+    from nas.searching.proposals import LOWEST
     from nas.searching.ray_workers import check_workers
     from nas.searching.supernet_run import open_supernet_run
     from nas.searching.trained_alone import Alone

@@ -28,13 +28,14 @@ def measure(target: str, space: str | None, budget: tuple[str, ...], networks: i
     from nas.runs.interrupt import Interrupt
     from nas.searching.latency_table import TableRun, measure_space
     from nas.searching.search import check_budgets
+    from nas.searching.supernet_run import SPACE
     from nas.spaces.decisions import SearchSpace
     from nas.training.setting import shipped
     from nas.yaml_files import write_atomically
 
     opened, budgets = TableRun(parse_target(target)), parse_budgets(budget)
     check_target(opened.target)
-    named = SearchSpace.read(shipped("search_spaces", space or "hybrid", "--space"))
+    named = SearchSpace.read(shipped("search_spaces", space or SPACE, "--space"))
     binding, _ = check_budgets(named, cost, budgets)
     with opened.run.lock(), Interrupt() as interrupt:
         found = measure_space(opened, named, binding, lambda: interrupt.requested, seed=seed, check=networks)

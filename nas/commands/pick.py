@@ -6,12 +6,12 @@ from functools import partial
 
 import click
 
-from nas.commands.options import device_option, option, target_option
+from nas.commands.options import BUDGETS, device_option, option, target_option
 
 
 @click.command(short_help="Take a winner for another budget out of a run's searches.")
 @click.argument("run", metavar="RUN")
-@option("--budget", "BUDGET", "4.5GFLOPs, 300MMACs, 28Mparams or 8ms, 120img/s or 2GB; may be repeated.", multiple=True, required=True)
+@option("--budget", "BUDGET", f"{BUDGETS}; may be repeated.", multiple=True, required=True)
 @option(
     "--floor",
     "SHARE",

@@ -28,9 +28,11 @@ def profile(file: str, target: str | None, json: bool) -> int:
 
     from nas.cost import cost, stage_costs
     from nas.cost.targets import check_target, parse_target
+    from nas.machine import DISTURBED
     from nas.networks.architecture import describe, read_architecture
     from nas.networks.network import Network
     from nas.published.presets import network_file
+    from nas.quantities import format_quantity
     from nas.runs.folder import RUNS
 
     where = parse_target(target) if target else None
@@ -55,9 +57,6 @@ def profile(file: str, target: str | None, json: bool) -> int:
     print("One multiply-add counts as one, as in the papers' FLOPs.")
     if where:
         of = f" of {where.batch} images" if where.batch > 1 else ""
-        from nas.machine import DISTURBED
-        from nas.quantities import format_quantity
-
         told = [format_quantity(name, taken[name]) for name in ("latency_ms", "image_ms", "memory_bytes")]
         print(
             f"On {where}: {told[0]} a pass{of} (half of the passes within {taken['spread']:.0%} of it), {told[1]}, {told[2]} of memory at once"

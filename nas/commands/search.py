@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import dry_run_option, option, show_plan, space_option, target_option, training_options
+from nas.commands.options import BUDGETS, dry_run_option, option, show_plan, space_option, target_option, training_options
 
 if TYPE_CHECKING:
     from nas.quantities import Budget
@@ -21,7 +21,7 @@ SAMPLERS = ["evolution", "random", "nsga2", "tpe"]
 
 
 @click.command(short_help="Search a network under a budget.")
-@option("--budget", "BUDGET", "4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams, 8ms, 120img/s or 2GB; may be repeated.", multiple=True)
+@option("--budget", "BUDGET", f"{BUDGETS}; may be repeated.", multiple=True)
 @option(
     "--winner", "BUDGET", "A winner under this budget too, on the same supernet, beside those of --budget; may be repeated.", multiple=True
 )
@@ -60,9 +60,7 @@ def search(
     from nas.training.setting import Given, look_at_images
 
     if not budget and not winner:
-        raise click.UsageError(
-            "--budget: missing: accepted: 4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams, 8ms, 120img/s or 2GB.", click.get_current_context()
-        )
+        raise click.UsageError(f"--budget: missing: accepted: {BUDGETS}.", click.get_current_context())
     wanted = [parse_budgets([text, *budget]) for text in winner] or [parse_budgets(budget)]
     wanted = list({tuple(each.text for each in budgets): budgets for budgets in wanted}.values())  # each once
     every = tuple({each.text: each for budgets in wanted for each in budgets}.values())

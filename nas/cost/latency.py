@@ -41,19 +41,20 @@ def measure_latency(architecture: Architecture, target: Target, *, warmup: int =
     with memory_errors(), pinned(target.threads):
         images = torch.randn(target.batch, frame.channels, frame.resolution, frame.resolution)
         run = target.prepare(Network(architecture), images)
-        return summary(seconds(run, warmup + runs)[warmup:])
+        return timed(run, warmup, runs)
 
 
-def summary(passes: list[float]) -> Milliseconds:
-    """Of passes in seconds."""
+def timed(run: Callable[[], object], warmup: int = 5, runs: int = 30) -> Milliseconds:
+    """Of a function that runs a pass: so many measured ones after some that are not."""
+    passes = _passes(run, warmup + runs)[warmup:]
     low, median, high = statistics.quantiles(passes, n=4) if len(passes) > 1 else passes * 3
     found = Milliseconds(round(1000 * median, 4))
     found.spread = round((high - low) / 2 / median, 4) if median else 0.0
     return found
 
 
-def seconds(run: Callable[[], object], passes: int) -> list[float]:
-    """Of each of some passes, by the clock."""
+def _passes(run: Callable[[], object], passes: int) -> list[float]:
+    """Seconds of each, by the clock."""
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -6,7 +6,6 @@ needs. What a runtime needs for itself (its code, workspaces, rounding of its al
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -34,17 +33,14 @@ def memory_bytes(architecture: Architecture, batch: int = 1, dtype: str = "fp32"
 
 def live_elements(part: Part) -> int:
     """The most elements alive at once while a part runs on one image, its input among them."""
-    return _live(part.key) if part.key in _PARTS else _live(_PARTS.setdefault(part.key, part).key)
+    key = part.key
+    if key not in _LIVE:
+        with torch.device("meta"):
+            _LIVE[key] = peak_elements(PartModule(part).eval(), torch.empty(1, *part.shape))
+    return _LIVE[key]
 
 
-_PARTS: dict[str, Part] = {}
-
-
-@functools.cache
-def _live(key: str) -> int:
-    part = _PARTS[key]
-    with torch.device("meta"):
-        return peak_elements(PartModule(part).eval(), torch.empty(1, *part.shape))
+_LIVE: dict[str, int] = {}  # by a part's key: tracing one takes some ten milliseconds
 
 
 def peak_elements(module: nn.Module, x: Tensor) -> int:

@@ -54,19 +54,17 @@ def _key(shapes: tuple[tuple[Any, Settings], ...], shape: tuple[int, ...]) -> st
 def parts(architecture: Architecture) -> Iterator[Part]:
     """The parts of a network, in running order; blocks without a mixer and a position encoding begin with their channel MLP."""
     frame = architecture.frame
-    side, width = frame.resolution // architecture.patch, architecture.stages[0].width
     shape: tuple[int, ...] = (frame.channels, frame.resolution, frame.resolution)
-    stages = iter([stage.width for stage in architecture.stages[1:]])
-    for number, layer in enumerate(outline(architecture)):
+    for layer in outline(architecture):
         if isinstance(layer, BlockSpecs):
             if layer.branch or layer.cpe:
                 yield Part(layer, shape)
             yield Part(layer.mlp, shape)
             continue
         yield Part(layer, shape)
-        if number and layer.place != "head":  # patch merging
-            side, width = side // 2, next(stages)
-        shape = (side, side, width)
+        settings = dict(layer.settings)
+        if "grid" in settings:  # the head has none, and nothing comes after it
+            shape = (*settings["grid"], settings["width"])
 
 
 class PartModule(nn.Module):

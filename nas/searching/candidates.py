@@ -30,7 +30,8 @@ VARIED_ALONE = 3  # where there is no supernet
 class Looks:
     """What is found out of networks for a study, each once: whether they obey what is measured, and their scores by the supernet.
 
-    The run's log keeps both. They cost time, and a second measurement would say otherwise of some: who continues would choose others.
+    The run's log keeps both. They cost time, and a second measurement would say otherwise of some: who continues would choose others. What was
+    measured on another machine or with other versions is found out again.
 
     Attributes:
         run: whose log keeps them.
@@ -38,6 +39,7 @@ class Looks:
         budgets: of the study.
         measure: what is measured of a network and limited; a `MemoryError` where it does not fit.
         stop: asked before each network; True interrupts.
+        where: digest of all that what is measured depends on besides the network.
     """
 
     run: Run
@@ -45,6 +47,7 @@ class Looks:
     budgets: Sequence[Budget]
     measure: Callable[[Architecture], Mapping[str, float]]
     stop: Callable[[], bool]
+    where: str = ""
 
     @cached_property
     def _lines(self) -> list[dict[str, Any]]:
@@ -53,7 +56,7 @@ class Looks:
     @cached_property
     def obeying(self) -> dict[str, bool]:
         """By key, whether a network obeys what is measured."""
-        return {line["key"]: line["obeys"] for line in self._lines if "obeys" in line}
+        return {line["key"]: line["obeys"] for line in self._lines if "obeys" in line and line.get("where") == self.where}
 
     @cached_property
     def scores(self) -> dict[str, float | None]:
@@ -70,7 +73,7 @@ class Looks:
             return True
         if architecture.key not in self.obeying:
             self.obeying[architecture.key] = obeying(architecture, self.budgets, self.measure) is not None
-            self.run.log("looked", study=self.study, key=architecture.key, obeys=self.obeying[architecture.key])
+            self.run.log("looked", study=self.study, key=architecture.key, obeys=self.obeying[architecture.key], where=self.where)
         return self.obeying[architecture.key]
 
     def first(self, finalists: Sequence[Finalist], num: int, evaluate: Callable[[Architecture], float] | None = None) -> list[Finalist]:

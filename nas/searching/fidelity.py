@@ -9,7 +9,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -27,14 +27,13 @@ from nas.runs.folder import provenance
 from nas.runs.interrupt import Stopped
 from nas.searching.evaluating import open_evaluator
 from nas.searching.inherited import FineTuned
-from nas.searching.proposals import Band, stratified
+from nas.searching.proposals import around, stratified
 from nas.searching.search import Evaluation
 from nas.searching.supernet_run import SupernetRun
 from nas.searching.trained_alone import Alone, Shown
 from nas.searching.zero_cost import PROXIES
 from nas.spaces.supernet import Supernet
 
-LOWEST, HIGHEST = 0.9, 1.1  # of the tightest budget: over a wider range size alone would rank well
 # By its entry in a file: what is held against the truth, the larger the better. The first two cost a supernet, `both` is what a ladder's first
 # rung goes by, the sum of the supernet's accuracy and the one after a ninth; then the same training cut short; the others are controls.
 RANKED = ("supernet", "fine_tuned")
@@ -59,15 +58,14 @@ def networks_around(opened: SupernetRun, num: int) -> list[Architecture]:
         raise ValueError(
             f"--budget: no exact limit that binds: got {got}; accepted: one on MACs, params or activations, below the largest network's."
         )
-    budgets = [replace(budget, limit=HIGHEST * budget.limit) for budget in opened.budgets]
-    if opened.levels and not opened.levels.covers(budgets, LOWEST / HIGHEST):
+    band = around(opened.space, cost, opened.budgets)
+    if opened.levels and not opened.levels.covers(band.limits, band.floor):
         ends = (f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in opened.levels.ends.items())
         got = " and ".join(each.text for each in opened.budgets)
         raise ValueError(
             f"--budget: networks 10% above it are none that the supernet was trained for: got {got}; accepted: {', '.join(ends)}. "
             "Lower it, or begin another --run."
         )
-    band = Band(opened.space, cost, budgets, LOWEST / HIGHEST)
     return [opened.space.decode(values) for values in stratified(band, num, opened.setting.seed)]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from nas.cost import cost
-from nas.cost.latency import Milliseconds, measure_latency, pinned, seconds, summary
+from nas.cost.latency import Milliseconds, measure_latency, pinned, timed
 from nas.cost.table import Error, Part, PartModule, Table, error, fit, parts
 from nas.cost.targets import Target, conditions
 from nas.machine import OtherLoad, pasted
@@ -24,13 +24,12 @@ from nas.progress import Progress
 from nas.quantities import Budget
 from nas.runs.folder import RUNS, Run
 from nas.runs.interrupt import Stopped
-from nas.searching.proposals import Band, draw, stratified
+from nas.searching.proposals import around, draw, stratified
 from nas.spaces.decisions import SearchSpace
 
 LEARN, CHECK = 12, 30  # whole networks that teach the correction, and others that the table is held against
 STEADY = 0.05  # a spread up to here is believed; a larger one is tried again
 TRIES = 3
-LOWEST, HIGHEST = 0.9, 1.1  # of the tightest budget: where the networks are, as in a ranking
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,8 @@ def distinct_parts(space: SearchSpace) -> list[Part]:
 
 def networks_of(space: SearchSpace, budgets: Sequence[Budget], num: int, seed: int) -> list[Architecture]:
     """Networks of all mixers near the budgets, or of all sizes without an exact one."""
-    exact = [replace(each, limit=HIGHEST * each.limit) for each in budgets if not each.quantity.measured]
-    band = Band(space, cost, exact, LOWEST / HIGHEST)
+    exact = [each for each in budgets if not each.quantity.measured]
+    band = around(space, cost, exact)
     values = stratified(band, num, seed) if exact else [each.values for each in draw(band, num, set(), random.Random(seed))]
     return [space.decode(each) for each in values]
 
@@ -171,19 +170,20 @@ def measure_space(
             progress.advance(text=f"{timing:.3f} ms")
     drawn = networks_of(space, budgets, LEARN + check, seed)
     roles = [*("learn" for _ in range(LEARN)), *("check" for _ in range(check))]
-    timed = {role: opened.networks(role) for role in ("learn", "check")}
-    todo = [(role, each) for role, each in zip(roles, drawn, strict=False) if each.key not in timed[role]]
+    known_networks = {role: opened.networks(role) for role in ("learn", "check")}
+    todo = [(role, each) for role, each in zip(roles, drawn, strict=False) if each.key not in known_networks[role]]
     with Progress("whole networks", len(todo), "network") as progress:
         for role, each in todo:
             timing = _steady(lambda: measure_latency(each, target), stop)  # noqa: B023
             run.log(
                 "network", role=role, key=each.key, architecture=each.to_dict(), ms=timing, spread=timing.spread, conditions=opened.digest
             )
-            timed[role][each.key] = each, timing
+            known_networks[role][each.key] = each, timing
             progress.advance(text=f"{timing:.3f} ms")
     table = opened.table_for(space)
-    checked = [each for role, each in zip(roles, drawn, strict=False) if role == "check"]
-    measured = [timed["check"][each.key][1] for each in checked]
+    # With another seed or budget a network may have been learnt from before.
+    checked = [each for role, each in zip(roles, drawn, strict=False) if role == "check" and each.key not in known_networks["learn"]]
+    measured = [known_networks["check"][each.key][1] for each in checked]
     foretold, sums = [table.latency_ms(each) for each in checked], [table.total(each)[0] for each in checked]
     tau, by_macs = kendall_tau(foretold, measured), kendall_tau([cost(each).macs for each in checked], measured)
     return Measured(table, checked, foretold, measured, error(foretold, measured), error(sums, measured), tau, by_macs, load.cores())
@@ -192,14 +192,14 @@ def measure_space(
 def _time(part: Part, target: Target) -> Milliseconds:
     with pinned(target.threads):
         run = target.prepare(PartModule(part), torch.randn(target.batch, *part.shape))
-        return summary(seconds(run, 35)[5:])
+        return timed(run)
 
 
-def _steady(timed: Callable[[], Milliseconds], stop: Callable[[], bool]) -> Milliseconds:
+def _steady(taken: Callable[[], Milliseconds], stop: Callable[[], bool]) -> Milliseconds:
     """The fastest of up to three timings, the last as soon as one is steady: what disturbs makes slower, never faster."""
     found: list[Milliseconds] = []
     while not found or (min(found).spread > STEADY and len(found) < TRIES):
         if stop():
             raise Stopped("measuring stopped")
-        found.append(timed())
+        found.append(taken())
     return min(found)

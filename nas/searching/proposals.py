@@ -64,6 +64,14 @@ class Band:
         return usage(architecture, self.cost(architecture), self.limits)
 
 
+LOWEST, HIGHEST = 0.9, 1.1  # of the tightest budget: over a wider range size alone would rank well
+
+
+def around(space: SearchSpace, cost: Callable[[Architecture], Cost], budgets: Sequence[Budget]) -> Band:
+    """The networks that use 90 to 110% of the tightest budget: among which a ranking means something."""
+    return Band(space, cost, [replace(each, limit=HIGHEST * each.limit) for each in budgets], LOWEST / HIGHEST)
+
+
 def first_generation(band: Band, starts: Mapping[str, Values], population: int, rng: random.Random) -> list[Proposal]:
     """Distinct networks within the budgets: the starts, the smallest, the largest that fits, each pattern's, and draws from the band."""
     space = band.space

@@ -25,6 +25,7 @@ from nas.searching.evaluating import open_evaluator
 from nas.searching.finalist_study import Climber, write_finalists
 from nas.searching.finals import Finals, table
 from nas.searching.known_networks import baselines
+from nas.searching.latency_table import TableRun
 from nas.searching.optuna_study import OptunaStudy, open_study
 from nas.searching.proposals import usage
 from nas.searching.search import Instruments, Result, SearchRequest, Trial, failures, measured_values, search
@@ -147,7 +148,8 @@ class SearchRun:
         supernet = self.supernet.trained(stop) if request.trials else None
         held_out = setting.images.size("held_out")
         latency = self.measure
-        looks = Looks(run, self.study, request.budgets, partial(measured_values, budgets=request.budgets, measure=latency), stop)
+        measured = partial(measured_values, budgets=request.budgets, measure=latency)
+        looks = Looks(run, self.study, request.budgets, measured, stop, TableRun(self.target).digest if self._measured() else "")
         with open_study(run.folder / STUDY_FILE, self.study, space.decisions, request, self._facts()) as study:
             if supernet is None:
                 self.supernet.begin()

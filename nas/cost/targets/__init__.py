@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from nas.machine import cores, cpu_model
+from nas.networks.onnx_model import NEEDED
 from nas.yaml_files import brief, did_you_mean
 
 DTYPES = ("fp32", "bf16", "fp16")
@@ -32,7 +33,7 @@ class Runtime(NamedTuple):
 RUNTIMES: dict[str, Runtime] = {
     "eager": Runtime(".eager:prepare"),
     "compile": Runtime(".eager:compiled"),
-    "onnxruntime": Runtime(".onnx_runtime:prepare", ("torch", "onnx", "onnxruntime", "onnxscript"), "onnx", ("fp32",)),
+    "onnxruntime": Runtime(".onnx_runtime:prepare", ("torch", *NEEDED), "onnx", ("fp32",)),
 }
 
 
