@@ -13,6 +13,7 @@ from PIL import Image
 from recording import SIDE, recording, write_images
 from torch import Tensor, nn
 
+from nas.cost.latency import pinned
 from nas.data import Augmentation
 from nas.networks.weight_files import load_weights
 from nas.quantities import parse_budgets
@@ -361,6 +362,21 @@ def test_the_hours_of_several_winners_are_those_of_one_supernet_and_of_each_sear
     assert hours(told["time"][0]) == pytest.approx((3000 + sum(ladders) + 700 * len(budgets)) / 100, rel=0.1)
     if budgets[1:]:
         assert [hours(row.rpartition("; ")[2]) for row in rows] == pytest.approx([each / 100 for each in ladders], rel=0.1)
+
+
+def test_finalists_beside_each_other_take_what_a_step_takes_with_their_share_of_the_cores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.searching.plan.cores", lambda: 4)
+    monkeypatch.setattr("nas.searching.ray_workers.cores", lambda: 4)
+    monkeypatch.setattr("nas.searching.plan.step_seconds", lambda *_: {1: 120.0, 2: 100.0}.get(torch.get_num_threads(), 36.0))
+    (folder / "long.yaml").write_text(RECIPE.replace("retrain: {steps: 4", "retrain: {steps: 700"))
+    asked = f"search {WITH.replace('plain', 'long')} --budget 600kMACs --finalists 4 --trials 0 --dry-run"
+    with pinned(3):
+        for workers, seconds in ((0, 36), (1, 36), (2, 50), (4, 30)):
+            told = plan_of(f"{asked} --workers {workers}", folder)
+            steps = int(re.search(r"some ([\d,]+) steps in all", told["finalists"][0])[1].replace(",", ""))  # type: ignore[index]
+            assert hours(told["time"][0]) == pytest.approx((seconds * steps + 36 * 700) / 3600, rel=0.1), workers
 
 
 def test_what_is_done_already_takes_no_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

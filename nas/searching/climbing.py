@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
 from nas.runs.folder import Run
-from nas.searching.ladder import BY_MODEL, REDUCTION, Finalist, Ladder, Standing
+from nas.searching.ladder import BY_MODEL, REDUCTION, Finalist, Ladder, Standing, told_apart
 from nas.searching.ray_workers import LocalRay
 from nas.searching.trained_alone import SHARES, Alone, Shown
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # Ray, only where there is something to train
     from nas.searching.tune import Climb, Job
 
 BEFORE_THE_END = len(SHARES) - 2  # the rung that who was chosen comes to at once
+APART = 0.07  # the best and the worst network drawn by hand at a rung, in accuracy: CIFAR-10, 5 MMACs
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Climbing:
     @contextmanager
     def sitting(self, ladder: Ladder, chosen: int, lot: Mapping[str, int]) -> Iterator[Sitting]:
         """Trains under one Ray, first what is left of an interrupted lot; about so many networks will be chosen."""
-        steps = ladder_steps(self.alone, len(ladder.waiting), chosen)
+        by_hand = sum(each.by_hand for each in ladder.waiting)
+        steps = ladder_steps(self.alone, by_hand, len(ladder.waiting) - by_hand, chosen)
         with LocalRay(max(1, self.workers)) as ray, Progress("finalists", steps, "step") as progress:
             yield Sitting(self, ladder, progress, ray, lot)
             progress.total = progress.done  # it was an estimate
@@ -160,10 +162,16 @@ class Sitting:
 
         def text() -> str:
             come = [each for each in ladder.ranked() if ladder.accuracies(each)]
-            best = f", best {ladder.accuracies(come[0])[-1]:.2%} ({come[0].origin})" if come else ""
-            next_rungs = (min(rung for rung in how.alone.ladder if rung >= steps) for steps in show.steps_done.values())
-            progress.total = max(progress.total, sum(next_rungs))  # that much at least
+            best = ""
+            if come:
+                *_, accuracy = at = ladder.accuracies(come[0])
+                best = f", best after {how.alone.ladder[len(at) - 1]:,} steps {accuracy:.2%} ({come[0].origin})"
+            progress.total = max(progress.total, sum(map(least, show.steps_done.items())), progress.done + 1)  # that much at least
             return f"{len(come)} of {len(ladder.asked) + len(ladder.waiting)} networks{best}"
+
+        def least(job: tuple[tuple[str, int], int]) -> int:
+            (key, _), steps = job
+            return max(how.alone.ladder[self.lot.get(key, 0)], min(rung for rung in how.alone.ladder if rung >= steps))
 
         def noted() -> Job | None:
             chosen = ask()
@@ -196,11 +204,18 @@ class _Standings:
         return self._known[finalist.key][rung]
 
 
-def ladder_steps(alone: Alone, first: int, chosen: int) -> int:
-    """What a ladder takes about: of three at a rung one goes on, but all that are chosen later come to the rung before the end."""
+def ladder_steps(alone: Alone, by_hand: int, others: int, chosen: int) -> int:
+    """What a ladder takes about, of so many first ones and so many that are chosen later.
+
+    Of three at a rung one goes on. All that are chosen later come to the rung before the end, and of those drawn by hand all that the held-out
+    images cannot tell from the best: the fewer images, the more.
+    """
     low, high, end = alone.ladder
-    there = (first + 2) / REDUCTION + chosen
-    return round(first * low + (there - chosen) * (high - low) + chosen * high + (there + 2) / REDUCTION * (end - high))
+    told = told_apart(0.5, 0.5, alone.setting.images.size(alone.judged_on))
+    open_ = by_hand * min(1.0, max(1 / REDUCTION, told / APART))
+    climbing = (others + 2) / REDUCTION
+    ending = open_ + (climbing + chosen) / REDUCTION
+    return round((by_hand + others) * low + (open_ + climbing) * (high - low) + chosen * high + ending * (end - high))
 
 
 def _plain(finalist: Finalist) -> dict[str, Any]:

@@ -150,13 +150,12 @@ class Ladder:
         return [each for each in high if each.by_hand and len(reached[each.key]) < self._rungs and self._open(each, winner)]
 
     def _open(self, finalist: Finalist, best: Finalist) -> bool:
-        """Whether chance may explain that it is below another network at the last rung that it has reached (two standard errors of the
-        difference; both are of the same images, so the error is rather smaller). Who has reached none is open."""
+        """Whether chance may explain that it is below another network at the last rung that it has reached. Who has reached none is open."""
         found, bar = self.accuracies(finalist), self.accuracies(best)
         if not found:
             return True
         at, above = found[-1], bar[len(found) - 1]
-        return above - at <= TOLD_APART * math.hypot(*(standard_error(each, self._num_images) for each in (at, above)))
+        return above - at <= told_apart(at, above, self._num_images)
 
     # ---- how they stand --------------------------------------------------------------------------------------------
 
@@ -184,6 +183,12 @@ class Ladder:
 
     def failed(self, finalist: Finalist) -> bool:
         return any(self.standing(finalist, rung) == "failed" for rung in range(self._rungs))
+
+
+def told_apart(at: float, above: float, num_images: int) -> float:
+    """From which difference on two accuracies are told apart by so many images: two standard errors of the difference. Both are of the same
+    images, so the error is rather smaller."""
+    return TOLD_APART * math.hypot(*(standard_error(each, num_images) for each in (at, above)))
 
 
 class _Model:

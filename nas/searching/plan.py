@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from functools import partial
 import torch
 
 from nas.cost import cost
+from nas.cost.latency import pinned
+from nas.machine import cores
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.quantities import format_quantity
@@ -25,6 +28,7 @@ from nas.training.loop import evaluate
 from nas.training.plan import WORTH_TIMING, about, block, data_line, phase_line, step_seconds, time_line
 from nas.training.train_supernet import supernet_steps
 
+LOTS, SECONDS_TO_START = 4, 5.0  # lots of finalists besides those that are chosen; of a worker, once in a lot (two idle cores)
 DRAWN = 300  # networks that tell how much of a space is within a budget
 SPLITS = {"fit": "to train on", "held_out": "held out to choose by", "test": "to test"}
 
@@ -93,16 +97,20 @@ def _part(search: SearchRun, several: bool, timed: bool) -> tuple[str, dict[str,
     if search.finalists:
         alone = Alone.on_held_out(setting, opened.run.folder, recipe.search.finalist_epochs)
         first = sum(favourites_and_varied(search.finalists, trials > 0))
-        ladder = ladder_steps(alone, len(by_hand) + first, max(0, search.finalists - first))
+        chosen = max(0, search.finalists - first)
+        ladder = ladder_steps(alone, len(by_hand), first, chosen)
         num = f"{search.finalists}{' finalists' * several} and {len(by_hand)} drawn by hand"
         told.append(f"{num}, up to {alone.steps:,} steps each, some {ladder:,} steps in all")
     retraining = recipe.retrain.num_steps(setting.images.steps_per_epoch("train", recipe.retrain.batch_size))
     seconds: dict[str, float] = {}
     if timed and by_hand and max(retraining, ladder) >= WORTH_TIMING:
         step, image = _network_seconds(opened, by_hand)
+        workers = max(1, search.workers)
+        beside = _seconds_beside(opened, by_hand, workers) if ladder and workers > 1 and setting.device.type == "cpu" else step
+        starts = (LOTS + math.ceil(chosen / workers)) * bool(ladder)
         seconds = {
             "evaluations": trials * setting.images.size("held_out") * image,
-            "finalists": ladder * step,
+            "finalists": ladder * beside + starts * SECONDS_TO_START,
             "retraining": retraining * step,
         }
         told += [about(seconds["evaluations"] + seconds["finalists"])] * several
@@ -142,6 +150,12 @@ def _supernet_seconds(opened: SupernetRun) -> float | None:
     torch.manual_seed(opened.setting.seed)
     supernet = Supernet(opened.trained_space)
     return steps * step_seconds(supernet, opened.setting, opened.setting.recipe.supernet, "fit", opened.path)
+
+
+def _seconds_beside(opened: SupernetRun, by_hand: list[Architecture], workers: int) -> float:
+    """Of a training step, where so many networks are trained beside each other and each has its share of the cores."""
+    with pinned(max(1, cores() // workers)):
+        return _network_seconds(opened, by_hand)[0] / workers
 
 
 def _network_seconds(opened: SupernetRun, by_hand: list[Architecture]) -> tuple[float, float]:
