@@ -1,31 +1,36 @@
-"""What a shift costs: S2 and AS shift over a copy of the tensor, and over the same shift as a fixed depthwise convolution.
+"""What a shift costs: S2 and AS shift over a pass through memory, and over the same shift as a fixed depthwise convolution.
 
-    python benchmarks/shifts.py [--device cuda] [--repeats 25] [--json FILE]
+    python benchmarks/shifts.py [--targets cpu:eager,threads=2 cpu:onnxruntime,threads=2] [--rounds 5] [--json FILE]
 
-References, in the same run, in turns: `x.clone()`, and the same shift as a depthwise convolution with a one-hot kernel on the same [B, H, W, C]
-tensor: 3x3 with replicated borders for S2, 5x1 or 1x5 with zeros for AS. Targets for the forward pass on a CPU: S2 at most 5 and AS (one
-axis) at most 7 copies, each less than its convolution. Forward with backward is reported beside it.
+References, in the same run: a new tensor of the same values with the other sign, and the same shift as a depthwise convolution with a one-hot kernel
+on the same [B, H, W, C] tensor: 3x3 with replicated borders for S2, 5x1 or 1x5 with zeros for AS. Each is timed in a row, since a session of
+ONNX Runtime keeps its threads busy for a while after a pass, and all of them in turns, round by round. With PyTorch a pass forward and back is
+timed too. Wanted of the forward pass on a CPU: S2 at most 5 and AS (one axis) at most 7 passes through memory, each less than its convolution.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import in_turns, machine, ratio, write_figures
-from torch import Tensor
+from timing import machine, write_figures
+from torch import Tensor, nn
 
+from nas.cost.latency import pinned, timed
+from nas.cost.targets import Target, check_target, parse_target
 from nas.networks.mixers.as_shift import as_shift
 from nas.networks.mixers.s2_shift import s2_shift
 
-SHAPES = ([64, 16, 16, 96], [64, 8, 8, 128], [32, 28, 28, 224])
+SHAPES = ([1, 16, 16, 96], [64, 16, 16, 96], [64, 8, 8, 128], [1, 28, 28, 224], [16, 28, 28, 224])
 
 
-def one_hot(width: int, height: int, columns: int, tap: Callable[[int], tuple[int, int]], device: str) -> Tensor:
-    kernels = torch.zeros(width, 1, height, columns, device=device)
+def one_hot(width: int, height: int, columns: int, tap: Callable[[int], tuple[int, int]]) -> Tensor:
+    kernels = torch.zeros(width, 1, height, columns)
     for c in range(width):
         i, j = tap(c)
         kernels[c, 0, i, j] = 1
@@ -46,65 +51,84 @@ def convolution(kernels: Tensor, replicate: bool = False) -> Callable[[Tensor], 
     return convolved
 
 
-def contenders(width: int, device: str) -> dict[str, tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]:
-    """Name -> target in copies, the shift, the same as a convolution."""
+def contenders(width: int) -> dict[str, tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]:
+    """Name -> passes wanted, the shift, the same as a convolution."""
     chunk = -(-width // 5)
     groups = ((0, 1), (2, 1), (1, 0), (1, 2))
     return {
-        "s2_shift": (5, s2_shift, convolution(one_hot(width, 3, 3, lambda c: groups[4 * c // width], device), replicate=True)),
-        "as_shift height": (7, lambda x: as_shift(x, 1), convolution(one_hot(width, 5, 1, lambda c: (4 - c // chunk, 0), device))),
-        "as_shift width": (7, lambda x: as_shift(x, 2), convolution(one_hot(width, 1, 5, lambda c: (0, 4 - c // chunk), device))),
+        "s2_shift": (5, s2_shift, convolution(one_hot(width, 3, 3, lambda c: groups[4 * c // width]), replicate=True)),
+        "as_shift height": (7, lambda x: as_shift(x, 1), convolution(one_hot(width, 5, 1, lambda c: (4 - c // chunk, 0)))),
+        "as_shift width": (7, lambda x: as_shift(x, 2), convolution(one_hot(width, 1, 5, lambda c: (0, 4 - c // chunk)))),
     }
 
 
-def with_backward(function: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor) -> Callable[[], object]:
-    return lambda: torch.autograd.grad(function(x), x, gradient)
+class Form(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def medians(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Milliseconds of each: the median over the rounds of the medians of some passes in a row."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            found[name].append(timed(call, 5, 20))
+    return {name: statistics.median(each) for name, each in found.items()}
+
+
+def forward(forms: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, target: Target, rounds: int) -> dict[str, float]:
+    its = dataclasses.replace(target, batch=len(x))
+    return medians({name: its.prepare(Form(form), x) for name, form in forms.items()}, rounds)
+
+
+def forward_and_back(forms: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, rounds: int) -> dict[str, float]:
+    leaf, gradient = x.clone().requires_grad_(), torch.randn_like(x)
+    return medians({name: lambda form=form: torch.autograd.grad(form(leaf), leaf, gradient) for name, form in forms.items()}, rounds)  # type: ignore[misc]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=25)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--targets", nargs="+", default=["cpu:eager,threads=2", "cpu:onnxruntime,threads=2"])
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
     figures = []
-    print(machine(options.device))
-    print(
-        f"{'shape':18} {'shift':16} {'over a copy':>11} {'target':>6} {'over convolution':>16} | with backward: {'over a copy':>11} {'over convolution':>16}"
-    )
-    for shape in SHAPES:
-        x = torch.randn(shape, device=options.device)
-        leaf, gradient = x.clone().requires_grad_(), torch.randn_like(x)
-        for name, (target, shift, fixed) in contenders(shape[-1], options.device).items():
-            assert torch.equal(shift(x), fixed(x))
-            forward = in_turns(
-                {"copy": x.clone, "shift": lambda f=shift, x=x: f(x), "convolution": lambda f=fixed, x=x: f(x)}, options.repeats
-            )
-            both = in_turns(
-                {
-                    "copy": with_backward(torch.clone, leaf, gradient),
-                    "shift": with_backward(shift, leaf, gradient),
-                    "convolution": with_backward(fixed, leaf, gradient),
-                },
-                options.repeats,
-            )
-            figure = {
-                "shape": shape,
-                "shift": name,
-                "forward_over_copy": round(ratio(forward, "shift", "copy"), 2),
-                "target": target,
-                "forward_over_convolution": round(ratio(forward, "shift", "convolution"), 3),
-                "backward_over_copy": round(ratio(both, "shift", "copy"), 2),
-                "backward_over_convolution": round(ratio(both, "shift", "convolution"), 3),
-            }
-            figures.append(figure)
-            print(
-                f"{shape!s:18} {name:16} {figure['forward_over_copy']:11.2f} {target:6} {figure['forward_over_convolution']:16.3f} "
-                f"| {'':14} {figure['backward_over_copy']:11.2f} {figure['backward_over_convolution']:16.3f}",
-                flush=True,
-            )
-    write_figures(options.json, options.device, {"shifts": figures})
+    print(machine())
+    print(f"{'runtime':12} {'shape':18} {'shift':16} {'ms':>7} {'over a pass':>11} {'wanted':>6} {'over convolution':>16}")
+    for target in map(parse_target, options.targets):
+        check_target(target)
+        for shape in SHAPES:
+            x = torch.randn(shape, device=target.device)
+            its = contenders(shape[-1])
+            forms: dict[str, Callable[[Tensor], Tensor]] = {"pass": torch.neg}
+            for name, (_, shift, fixed) in its.items():
+                assert torch.equal(shift(x), fixed(x))
+                forms |= {name: shift, f"{name} as convolution": fixed}
+            with pinned(target.threads):
+                told = {"": forward(forms, x, target, options.rounds)}
+                if target.runtime == "eager":
+                    told[" and back"] = forward_and_back(forms, x, options.rounds)
+            for (way, ms), (name, (wanted, *_)) in ((way, each) for way in told.items() for each in its.items()):
+                figure = {
+                    "target": str(target),
+                    "shape": shape,
+                    "shift": name + way,
+                    "ms": ms[name],
+                    "over_a_pass": round(ms[name] / ms["pass"], 2),
+                    "over_convolution": round(ms[name] / ms[f"{name} as convolution"], 3),
+                }
+                figures.append(figure)
+                print(
+                    f"{target.runtime:12} {shape!s:18} {name + way:25} {ms[name]:7.3f} {figure['over_a_pass']:11.2f} {wanted if not way else '':6} "
+                    f"{figure['over_convolution']:16.3f}",
+                    flush=True,
+                )
+    write_figures(options.json, "cpu", {"shifts": figures})
 
 
 if __name__ == "__main__":

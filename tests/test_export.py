@@ -219,18 +219,18 @@ def test_what_gives_other_answers_is_not_written(how: str, tmp_path: Path, monke
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize(("factor", "passes"), [(8, True), (12, False)])
-def test_a_network_that_rounding_disturbs_is_allowed_ten_times_its_own_error(
-    factor: float, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("rounding", "off", "passes"), [(5e-4, 4e-3, True), (5e-4, 6e-3, False), (3e-3, 8e-3, True), (3e-3, 0.012, False)])
+def test_a_network_that_rounding_disturbs_is_allowed_ten_times_its_own_error_up_to_a_hundredth(
+    rounding: float, off: float, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One whose float32 is off by a thousandth, as S2-MLPv2's is."""
+    """One whose float32 is off by about a thousandth, as S2-MLPv2's is."""
     forward = Network.forward
 
     def coarse(self: Network, images: Tensor) -> Tensor:
-        return forward(self, images) * (1.001 if images.dtype == torch.float32 else 1)
+        return forward(self, images) * (1 + rounding * (images.dtype == torch.float32))
 
     monkeypatch.setattr(Network, "forward", coarse)
-    monkeypatch.setitem(FORMATS, "torch", quick(lambda logits: logits * (1 + 0.001 * factor)))
+    monkeypatch.setitem(FORMATS, "torch", quick(lambda logits: logits * (1 + off)))
     write_weights(tmp_path)
     assert succeed("export mine --format torch", tmp_path) if passes else refused("export mine --format torch", tmp_path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.cost import latency
-from nas.cost.latency import measure_latency, memory_errors
+from nas.cost.latency import measure_latency, memory_errors, timed
 from nas.cost.targets import Target
 from nas.networks.architecture import Architecture, Frame, Stage
 
@@ -51,7 +52,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_it_is_the_median_in_milliseconds_of_the_passes_after_the_warm_up(made: SimpleNamespace) -> None:
     made.seconds = [9.0, 9.0, 9.0, 0.004, 0.001, 0.010, 0.002, 0.003]
-    assert measure_latency(NETWORK, CPU, warmup=3, runs=5) == pytest.approx(3.0)
+    assert measure_latency(NETWORK, CPU, partial(timed, warmup=3, runs=5)) == pytest.approx(3.0)
     assert len(made.networks[0].passes) == 8
 
 

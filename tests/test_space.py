@@ -16,7 +16,7 @@ import pytest
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture, Frame, Stage
-from nas.networks.layers import LayerSpec, layer_specs
+from nas.networks.layers import LayerSpec, layer_specs, sections
 from nas.spaces import decisions, geometry
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.schema import Decision
@@ -121,12 +121,13 @@ def test_a_space_is_checked_once_in_a_process_and_a_refused_one_each_time(write:
 
 
 def test_a_network_is_written_out_once(write: Write) -> None:
-    """Who fits sizes to a budget asks for the same few hundred networks ten thousand times."""
+    """Who fits sizes to a budget asks for the same few hundred networks ten thousand times, and for networks that differ in one stage."""
     space, rng = SearchSpace.read(write()), random.Random(0)
     for _ in range(50):
         values = space.random(rng)
         architecture = space.decode(values)
-        assert space.decode(dict(reversed(values.items()))) is architecture and cost(architecture) is cost(copy.deepcopy(architecture))
+        assert space.decode(dict(reversed(values.items()))) is architecture
+        assert sections(architecture) == sections(copy.deepcopy(architecture)), "equal parts are one object"
         name = rng.choice(list(values))
         for option in space.decisions[name]:
             assert (space.decode({**values, name: option}) is architecture) is (option == values[name])

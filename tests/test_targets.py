@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 import torch
 from command_line import succeed
 from errors import refused
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from nas.cost import cost, latency, layer_cost, measured
 from nas.cost.latency import Milliseconds
 from nas.cost.memory import memory_bytes, peak_elements
-from nas.cost.table import Correction, Part, PartModule, Table, error, fit, parts
+from nas.cost.table import Correction, PartModule, Table, error, fit, parts
 from nas.cost.targets import Target, conditions, parse_target
 from nas.networks.architecture import Architecture, Frame, Stage, read_architecture
 from nas.networks.network import Network, attached
@@ -170,15 +172,19 @@ def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[TableRun, li
     """A table whose times are by arithmetic, and the log of what was timed: a millisecond for each MMAC, and a tenth for a network."""
     log: list[str] = []
 
-    def of_part(part: Part, target: Target) -> Milliseconds:
+    def of_part(module: PartModule, inputs: Tensor, target: Target, take: Any) -> Milliseconds:
+        take(lambda: None)
+        part = module.part
+        assert inputs.shape == (target.batch, *part.shape)
         log.append(part.key)
         return Milliseconds(1e-6 * sum(layer_cost(each).macs for each in part.layers) + 1e-4)
 
-    def of_network(network: Architecture, target: Target) -> Milliseconds:
+    def of_network(network: Architecture, target: Target, take: Any) -> Milliseconds:
+        take(lambda: None)
         log.append(network.key)
         return Milliseconds(1e-6 * cost(network).macs + 1e-4 * len(list(parts(network))) + 0.1)
 
-    monkeypatch.setattr(latency_table, "_time", of_part)
+    monkeypatch.setattr(latency_table, "measure", of_part)
     monkeypatch.setattr(latency_table, "measure_latency", of_network)
     return TableRun(Target(), tmp_path), log
 
@@ -231,7 +237,7 @@ def test_a_search_on_a_target_evaluates_only_what_the_table_admits_and_its_winne
 ) -> None:
     timed: list[tuple[Architecture, Target]] = []
 
-    def of_network(network: Architecture, target: Target, **passes: int) -> Milliseconds:
+    def of_network(network: Architecture, target: Target, take: Any = None) -> Milliseconds:
         """The table foretells a millisecond for each MMAC; larger ones without a position encoding turn out to need four times that."""
         timed.append((network, target))
         return Milliseconds((1.0 if obedient(network) else 4.0) * 1e-6 * cost(network).macs)

@@ -11,7 +11,7 @@ import functools
 from typing import Any
 
 from nas.networks.architecture import Architecture
-from nas.networks.layers import LayerSpec, Settings, layer_specs
+from nas.networks.layers import LayerSpec, Section, Settings, flat, sections
 from nas.quantities import Cost
 
 
@@ -25,31 +25,19 @@ def _cost(layer: Any, settings: Settings) -> Cost:
     return layer.cost(**dict(settings))
 
 
-@functools.lru_cache(maxsize=5_000)
+@functools.lru_cache(maxsize=100_000)
+def _section_cost(section: Section) -> Cost:
+    layers = flat(section.layers)
+    own = {spec.weights: layer_cost(spec).params for spec in layers}
+    costs = [layer_cost(spec) for spec in layers]
+    return Cost(sum(each.macs for each in costs), sum(own.values()), sum(each.activations for each in costs))
+
+
 def cost(architecture: Architecture) -> Cost:
     """Multiply-adds, parameters and activations of one image. Weights that blocks share count once as parameters, each time as work."""
-    macs = params = activations = 0
-    seen = set()
-    for spec in layer_specs(architecture):
-        layer = layer_cost(spec)
-        macs += layer.macs
-        activations += layer.activations
-        if spec.weights not in seen:
-            seen.add(spec.weights)
-            params += layer.params
-    return Cost(macs, params, activations)
+    return Cost(*map(sum, zip(*map(_section_cost, sections(architecture)), strict=True)))
 
 
 def stage_costs(architecture: Architecture) -> dict[str, Cost]:
     """The same per part: 'stem', 'stages.0', ... (patch merging belongs to the stage it opens), 'head'; they add up to `cost`."""
-    parts: dict[str, list[int]] = {}
-    seen = set()
-    for spec in layer_specs(architecture):
-        part = ".".join(spec.place.split(".")[:2])
-        layer = layer_cost(spec)
-        total = parts.setdefault(part, [0, 0, 0])
-        total[0] += layer.macs
-        total[1] += 0 if spec.weights in seen else layer.params
-        total[2] += layer.activations
-        seen.add(spec.weights)
-    return {part: Cost(*total) for part, total in parts.items()}
+    return {section.name: _section_cost(section) for section in sections(architecture)}

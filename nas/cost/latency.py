@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor, nn
 
 from nas.cost.targets import Target
 from nas.networks.architecture import Architecture
@@ -25,25 +26,6 @@ class Milliseconds(float):
     spread: float = 0.0
 
 
-def measure_latency(architecture: Architecture, target: Target, *, warmup: int = 5, runs: int = 30) -> Milliseconds:
-    """The time of a forward pass of the network in its own frame, in evaluation mode, with fresh weights.
-
-    Args:
-        architecture: timed at the resolution, channels and classes of its frame.
-        target: where it must run.
-        warmup: passes before the measured ones.
-        runs: measured passes.
-
-    Raises:
-        MemoryError: the network or its activations do not fit.
-    """
-    frame = architecture.frame
-    with memory_errors(), pinned(target.threads):
-        images = torch.randn(target.batch, frame.channels, frame.resolution, frame.resolution)
-        run = target.prepare(Network(architecture), images)
-        return timed(run, warmup, runs)
-
-
 def timed(run: Callable[[], object], warmup: int = 5, runs: int = 30) -> Milliseconds:
     """Of a function that runs a pass: so many measured ones after some that are not."""
     passes = _passes(run, warmup + runs)[warmup:]
@@ -51,6 +33,32 @@ def timed(run: Callable[[], object], warmup: int = 5, runs: int = 30) -> Millise
     found = Milliseconds(round(1000 * median, 4))
     found.spread = round((high - low) / 2 / median, 4) if median else 0.0
     return found
+
+
+Take = Callable[[Callable[[], object]], Milliseconds]  # a time of what runs a pass
+
+
+def measure_latency(architecture: Architecture, target: Target, take: Take = timed) -> Milliseconds:
+    """The time of a forward pass of the network in its own frame, in evaluation mode, with fresh weights.
+
+    Args:
+        architecture: timed at the resolution, channels and classes of its frame.
+        target: where it must run.
+        take: the time of a function that runs a pass.
+
+    Raises:
+        MemoryError: the network or its activations do not fit.
+    """
+    frame = architecture.frame
+    with memory_errors():
+        images = torch.randn(target.batch, frame.channels, frame.resolution, frame.resolution)
+        return measure(Network(architecture), images, target, take)
+
+
+def measure(module: nn.Module, inputs: Tensor, target: Target, take: Take = timed) -> Milliseconds:
+    """The time of a pass of a module."""
+    with pinned(target.threads):
+        return take(target.prepare(module, inputs))
 
 
 def _passes(run: Callable[[], object], passes: int) -> list[float]:

@@ -72,7 +72,7 @@ class PartModule(nn.Module):
 
     def __init__(self, part: Part) -> None:
         super().__init__()
-        self.layer = part.layer
+        self.part = part
         self.modules_of_layers = nn.ModuleList(each.build() for each in part.layers)
         self._of = dict(zip(part.layers, self.modules_of_layers, strict=True))
 
@@ -80,7 +80,8 @@ class PartModule(nn.Module):
         def call(spec: LayerSpec, *given: Any) -> Tensor:
             return self._of[spec](*given)
 
-        return mix_tokens(self.layer, call, x) if isinstance(self.layer, BlockSpecs) else call(self.layer, x)
+        layer = self.part.layer
+        return mix_tokens(layer, call, x) if isinstance(layer, BlockSpecs) else call(layer, x)
 
 
 @dataclass(frozen=True)

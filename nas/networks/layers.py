@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from nas.networks.architecture import Architecture
+from nas.networks.architecture import Architecture, Stage
 from nas.networks.blocks import Branch, ChannelMLP, Conv4Stem, GatherMerge, Head, Merge, Stem
 from nas.networks.mixers import MIXERS, NO_MIXER, Value, check_mixer, options_of
 
@@ -116,8 +116,17 @@ def _own_options(mixer: str, given: Mapping[str, Value], place: str) -> dict[str
     return {name: value for name, value in values.items() if value is not None}
 
 
-def outline(architecture: Architecture) -> Outline:
-    """The layers of an architecture in running order: stem, blocks, merging and blocks for each further stage, head.
+@dataclass(frozen=True, eq=False, slots=True)
+class Section:
+    """A part of a network: 'stem', 'stages.0', ... (patch merging belongs to the stage it opens) or 'head'. Equal ones are the same object, as
+    long as the cache holds."""
+
+    name: str
+    layers: Outline
+
+
+def sections(architecture: Architecture) -> tuple[Section, ...]:
+    """A network's parts in running order.
 
     Raises:
         ValueError: the stride does not divide the resolution, or a stage's mixers or options cannot be; the message begins with the place.
@@ -131,31 +140,57 @@ def outline(architecture: Architecture) -> Outline:
     scaled, init = architecture.layer_scale, architecture.layer_scale_init
     # of the branches of all blocks: their norm, its eps, and where the scales of the mixer's and the MLP's begin; None: there is no scale
     dressing = (architecture.norm, eps, init if scaled != "none" else None, init if scaled == "both" else None)
-    side, width = frame.resolution // patch, architecture.stages[0].width
-    stem, norm = architecture.stem, architecture.stem_norm
-    shape = {"channels": frame.channels, "width": width, "patch": patch, "grid": (side, side)}
-    layers: list[LayerSpec | BlockSpecs] = [_spec(STEMS[stem], "stem", forms=(stem, norm), **shape, norm=norm, eps=eps)]
-    for i, stage in enumerate(architecture.stages):
-        grid = (side >> i, side >> i)
-        if i:
-            merge, normed = MERGES[architecture.merge]
-            forms = (architecture.merge,)
-            layers.append(_spec(merge, f"stages.{i}.merge", forms=forms, in_width=width, width=stage.width, grid=grid, **normed))
-        if stage.sharing and len(set(stage.mixers)) > 1:
-            got = ", ".join(stage.mixers)
-            raise ValueError(f"stages[{i}].sharing: one mixer serves all blocks: got {got}. Name the same mixer for each block.")
-        settings = (stage.width, stage.mlp_ratio, stage.cpe, stage.sharing)
-        layers.extend(_block(i, j, mixer, settings, stage.options, dressing, grid) for j, mixer in enumerate(stage.mixers))
-        width = stage.width
-    norm = architecture.final_norm
-    layers.append(_spec(Head, "head", forms=(norm,), width=width, classes=frame.classes, norm=norm, eps=eps))
-    return tuple(layers)
+    side, stages = frame.resolution // patch, architecture.stages
+    widths = [stages[0].width, *(stage.width for stage in stages)]  # before each stage
+    return (
+        _stem(architecture.stem, architecture.stem_norm, eps, frame.channels, widths[0], patch, side),
+        *(_stage(i, stage, widths[i], side >> i, dressing, architecture.merge) for i, stage in enumerate(stages)),
+        _head(architecture.final_norm, eps, widths[-1], frame.classes),
+    )
+
+
+@functools.lru_cache(maxsize=10_000)
+def _stem(stem: str, norm: str, eps: float, channels: int, width: int, patch: int, side: int) -> Section:
+    shape = {"channels": channels, "width": width, "patch": patch, "grid": (side, side)}
+    return Section("stem", (_spec(STEMS[stem], "stem", forms=(stem, norm), **shape, norm=norm, eps=eps),))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _stage(i: int, stage: Stage, in_width: int, side: int, dressing: tuple[Any, ...], merge: str) -> Section:
+    grid, layers = (side, side), list[LayerSpec | BlockSpecs]()
+    if i:
+        layer, normed = MERGES[merge]
+        layers.append(_spec(layer, f"stages.{i}.merge", forms=(merge,), in_width=in_width, width=stage.width, grid=grid, **normed))
+    if stage.sharing and len(set(stage.mixers)) > 1:
+        got = ", ".join(stage.mixers)
+        raise ValueError(f"stages[{i}].sharing: one mixer serves all blocks: got {got}. Name the same mixer for each block.")
+    settings = (stage.width, stage.mlp_ratio, stage.cpe, stage.sharing)
+    layers.extend(_block(i, j, mixer, settings, stage.options, dressing, grid) for j, mixer in enumerate(stage.mixers))
+    return Section(f"stages.{i}", tuple(layers))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _head(norm: str, eps: float, width: int, classes: int) -> Section:
+    return Section("head", (_spec(Head, "head", forms=(norm,), width=width, classes=classes, norm=norm, eps=eps),))
+
+
+def outline(architecture: Architecture) -> Outline:
+    """The layers of an architecture in running order: stem, blocks, merging and blocks for each further stage, head.
+
+    Raises:
+        ValueError: as `sections`.
+    """
+    return tuple(layer for section in sections(architecture) for layer in section.layers)
+
+
+def flat(layers: Outline) -> tuple[LayerSpec, ...]:
+    """One entry per layer."""
+    return tuple(spec for layer in layers for spec in (layer if isinstance(layer, BlockSpecs) else (layer,)) if spec is not None)
 
 
 def layer_specs(architecture: Architecture) -> tuple[LayerSpec, ...]:
-    """The same, flat: one entry per layer."""
-    layers = (layer if isinstance(layer, BlockSpecs) else (layer,) for layer in outline(architecture))
-    return tuple(spec for each in layers for spec in each if spec is not None)
+    """The layers of an architecture, one entry each."""
+    return flat(outline(architecture))
 
 
 def run(layers: Outline, call: Callable[..., Tensor], images_BCHW: Tensor) -> Tensor:

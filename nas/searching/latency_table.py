@@ -7,14 +7,14 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nas.cost import cost
-from nas.cost.latency import Milliseconds, measure_latency, pinned, timed
+from nas.cost.latency import Milliseconds, measure, measure_latency, timed
 from nas.cost.table import Error, Part, PartModule, Table, error, fit, parts
 from nas.cost.targets import Target, conditions
 from nas.machine import OtherLoad, pasted
@@ -30,6 +30,7 @@ from nas.spaces.decisions import SearchSpace
 LEARN, CHECK = 12, 30  # whole networks that teach the correction, and others that the table is held against
 STEADY = 0.05  # a spread up to here is believed; a larger one is tried again
 TRIES = 3
+LONG_ENOUGH = 100.0  # milliseconds of passes in a timing
 
 
 @dataclass(frozen=True)
@@ -159,13 +160,13 @@ def measure_space(
         Stopped: `stop` became true.
         ValueError: the band of the budgets has too few networks.
     """
-    load = OtherLoad()
+    load, steady = OtherLoad(), partial(_steady, stop=stop)
     target, run, known = opened.target, opened.run, opened.times()
     run.record(conditions={**run.recorded().get("conditions", {}), opened.digest: opened.conditions})
     missing = [part for part in distinct_parts(space) if part.key not in known]
     with Progress(f"parts of {space.name}", len(missing), "part") as progress:
         for part in missing:
-            timing = _steady(lambda: _time(part, target), stop)  # noqa: B023 - called at once
+            timing = measure(PartModule(part), torch.randn(target.batch, *part.shape), target, steady)
             run.log("part", key=part.key, ms=timing, spread=timing.spread, conditions=opened.digest)
             progress.advance(text=f"{timing:.3f} ms")
     drawn = networks_of(space, budgets, LEARN + check, seed)
@@ -174,7 +175,7 @@ def measure_space(
     todo = [(role, each) for role, each in zip(roles, drawn, strict=False) if each.key not in known_networks[role]]
     with Progress("whole networks", len(todo), "network") as progress:
         for role, each in todo:
-            timing = _steady(lambda: measure_latency(each, target), stop)  # noqa: B023
+            timing = measure_latency(each, target, steady)
             run.log(
                 "network", role=role, key=each.key, architecture=each.to_dict(), ms=timing, spread=timing.spread, conditions=opened.digest
             )
@@ -189,17 +190,12 @@ def measure_space(
     return Measured(table, checked, foretold, measured, error(foretold, measured), error(sums, measured), tau, by_macs, load.cores())
 
 
-def _time(part: Part, target: Target) -> Milliseconds:
-    with pinned(target.threads):
-        run = target.prepare(PartModule(part), torch.randn(target.batch, *part.shape))
-        return timed(run)
-
-
-def _steady(taken: Callable[[], Milliseconds], stop: Callable[[], bool]) -> Milliseconds:
-    """The fastest of up to three timings, the last as soon as one is steady: what disturbs makes slower, never faster."""
+def _steady(run: Callable[[], object], stop: Callable[[], bool]) -> Milliseconds:
+    """The fastest of up to three timings, the last as soon as one is steady: what disturbs makes slower, never faster. Short passes are timed more
+    often: thirty of 20 microseconds tell little."""
     found: list[Milliseconds] = []
     while not found or (min(found).spread > STEADY and len(found) < TRIES):
         if stop():
             raise Stopped("measuring stopped")
-        found.append(taken())
+        found.append(timed(run, runs=max(30, min(1000, round(LONG_ENOUGH / timed(run))))))
     return min(found)

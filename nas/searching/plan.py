@@ -7,6 +7,7 @@ import random
 import statistics
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -18,6 +19,7 @@ from nas.networks.network import Network
 from nas.quantities import format_quantity
 from nas.searching.candidates import favourites_and_varied
 from nas.searching.climbing import ladder_steps
+from nas.searching.finals import WIDER
 from nas.searching.known_networks import baselines
 from nas.searching.proposals import value_of
 from nas.searching.search_run import SearchRun
@@ -93,28 +95,46 @@ def _part(search: SearchRun, several: bool, timed: bool) -> tuple[str, dict[str,
     opened, setting, recipe, trials = search.supernet, search.supernet.setting, search.supernet.setting.recipe, search.request.trials
     named = baselines(opened.space, search.request.budgets, search.request.floor, setting.frame)
     by_hand = list({each.architecture.key: each.architecture for each in named}.values())  # two patterns may be one network
-    told, ladder = [f"{trials} evaluations"] * bool(several and trials), 0
+    told = [f"{trials} evaluations"] * bool(several and trials)
+    ladder = _ladder(search, len(by_hand))
     if search.finalists:
-        alone = Alone.on_held_out(setting, opened.run.folder, recipe.search.finalist_epochs)
-        first = sum(favourites_and_varied(search.finalists, trials > 0))
-        chosen = max(0, search.finalists - first)
-        ladder = ladder_steps(alone, len(by_hand), first, chosen)
         num = f"{search.finalists}{' finalists' * several} and {len(by_hand)} drawn by hand"
-        told.append(f"{num}, up to {alone.steps:,} steps each, some {ladder:,} steps in all")
+        told.append(f"{num}, up to {ladder.most:,} steps each, some {ladder.steps:,} steps in all")
     retraining = recipe.retrain.num_steps(setting.images.steps_per_epoch("train", recipe.retrain.batch_size))
     seconds: dict[str, float] = {}
-    if timed and by_hand and max(retraining, ladder) >= WORTH_TIMING:
+    if timed and by_hand and max(retraining, ladder.steps) >= WORTH_TIMING:
         step, image = _network_seconds(opened, by_hand)
         workers = max(1, search.workers)
-        beside = _seconds_beside(opened, by_hand, workers) if ladder and workers > 1 and setting.device.type == "cpu" else step
-        starts = (LOTS + math.ceil(chosen / workers)) * bool(ladder)
+        beside = _seconds_beside(opened, by_hand, workers) if ladder.steps and workers > 1 and setting.device.type == "cpu" else step
+        starts = (LOTS + math.ceil(ladder.chosen / workers)) * bool(ladder.steps)
         seconds = {
             "evaluations": trials * setting.images.size("held_out") * image,
-            "finalists": ladder * beside + starts * SECONDS_TO_START,
+            "finalists": ladder.tuned * step + ladder.steps * beside + starts * SECONDS_TO_START,
             "retraining": retraining * step,
         }
         told += [about(seconds["evaluations"] + seconds["finalists"])] * several
     return "; ".join(told), seconds
+
+
+class _Ladder(NamedTuple):
+    """Steps of the finalists: of fine-tuning, up the ladder in all and of one network at most; and how many networks are chosen on the way."""
+
+    tuned: int = 0
+    steps: int = 0
+    most: int = 0
+    chosen: int = 0
+
+
+def _ladder(search: SearchRun, by_hand: int) -> _Ladder:
+    if not search.finalists:
+        return _Ladder()
+    setting, ranked = search.supernet.setting, search.request.trials > 0
+    how = setting.recipe.search
+    alone = Alone.on_held_out(setting, search.supernet.run.folder, how.finalist_epochs)
+    favourites, varied = favourites_and_varied(search.finalists, ranked)
+    chosen = max(0, search.finalists - favourites - varied)
+    tuned = (by_hand + varied + WIDER * favourites) * how.fine_tune * ranked
+    return _Ladder(tuned, ladder_steps(alone, by_hand, favourites + varied, chosen), alone.steps, chosen)
 
 
 def _lines(opened: SupernetRun) -> dict[str, str]:

@@ -153,7 +153,7 @@ def draw(band: Band, num: int, seen: set[str], rng: random.Random) -> list[Propo
     drawn: dict[str, Proposal] = {}
     failures = 0  # in a row
     while len(drawn) < num and failures < 50:
-        values = draw_in_band(band, rng)
+        values = draw_in_band(band, rng, [each.values for each in drawn.values()])
         key = None if values is None else band.space.decode(values).key
         if values is None or key is None or key in seen or key in drawn:
             failures += 1
@@ -163,24 +163,83 @@ def draw(band: Band, num: int, seen: set[str], rng: random.Random) -> list[Propo
     return list(drawn.values())
 
 
-def draw_in_band(band: Band, rng: random.Random) -> Values | None:
+def draw_in_band(band: Band, rng: random.Random, found: Sequence[Values] = ()) -> Values | None:
     """A network of the band.
 
     A usage is drawn first and then a network for it (uniform choices pile up in the middle of the range of costs): a uniform
-    draw whose sizes are moved towards the usage. Mixers stay as drawn where any sizes suit them.
+    draw whose sizes are moved towards the usage. Mixers stay as drawn where any sizes suit them. Where no sizes suit those of a few draws,
+    hardly any mixers come into the band, and it is a walk in the band that ends at a network: from one of `found`, others that were drawn
+    from it, or from the first one into which all decisions could be moved.
 
     Returns:
-        An option for every decision; None where 20 tries found nothing.
+        An option for every decision; None where nothing was found.
     """
     space = band.space
-    sizes = [name for name in space.decisions if name not in space.mixer_decisions]
-    for attempt in range(20):
-        level = rng.uniform(band.floor, 1.0)
-        movable = sizes if attempt < 10 else list(space.decisions)  # ... and where none does, they move too
-        values, now = moved(space, space.random(rng), level, band.used, movable, rng)
-        if band.floor <= now <= 1:
+    for _ in range(DRAWS):
+        start = space.random(rng)
+        if not _suited(band, start):
+            continue
+        for _ in range(TRIES):
+            values, now = moved(space, start, rng.uniform(band.floor, 1.0), band.used, _sizes(space), rng)
+            if band.floor <= now <= 1:
+                return values
+            start = {**space.random(rng), **{name: start[name] for name in space.mixer_decisions}}
+    near = rng.choice(found) if found else _moved_into(band, rng)
+    return None if near is None else _walked(band, near, rng)
+
+
+DRAWS, TRIES = 3, 10  # of mixers, and of sizes for them
+
+
+def _sizes(space: SearchSpace) -> list[str]:
+    return [name for name in space.decisions if name not in space.mixer_decisions]
+
+
+def _suited(band: Band, values: Values) -> bool:
+    """Whether the mixers of these values come into the band at some size: it reaches between what they use at all sizes' first and at all their
+    last options. Sharing takes the first block's mixer for all, which may use more or less: both ways are looked at."""
+    decisions, sizes = band.space.decisions, band.space.sizes
+    ends = [{name: decisions[name][end] for name in sizes} for end in (0, -1)]
+    shared = [name for name in sizes if name.endswith(".sharing")]
+    used = [
+        band.used({**values, **each, **{name: decisions[name][end] for name in shared}})
+        for each in ends
+        for end in ((0, -1) if shared else (0,))
+    ]
+    return min(used) <= 1 and band.floor <= max(used)
+
+
+def _moved_into(band: Band, rng: random.Random) -> Values | None:
+    """A network of the band that is reached from a random one by any decisions, each time one that brings it nearer; None where none is."""
+
+    def away(used: float) -> float:
+        return max(band.floor - used, used - 1, 0.0)
+
+    for _ in range(TRIES):
+        values = dict(band.space.random(rng))
+        left, names = away(band.used(values)), list(band.space.decisions)
+        nearer = True
+        while left and nearer:
+            nearer = False
+            for name in rng.sample(names, len(names)):
+                after = [(away(band.used({**values, name: option})), option) for option in band.space.decisions[name]]
+                if left and (better := [pair for pair in after if pair[0] < left]):
+                    left, values[name] = rng.choice(better)
+                    nearer = True
+        if not left:
             return values
     return None
+
+
+def _walked(band: Band, values: Values, rng: random.Random) -> Values:
+    """Where a walk through the band ends that changes one or two decisions at a time, about as many times as there are."""
+    names = list(band.space.decisions)
+    for _ in names:
+        changed = {name: rng.choice(band.space.decisions[name]) for name in rng.sample(names, min(len(names), rng.choice((1, 2))))}
+        after = {**values, **changed}
+        if band.floor <= band.used(after) <= 1:
+            values = after
+    return values
 
 
 def stratified(band: Band, num: int, seed: int) -> list[Values]:
@@ -193,14 +252,13 @@ def stratified(band: Band, num: int, seed: int) -> list[Values]:
         ValueError: the band seems to have fewer networks.
     """
     space = band.space
-    sizes = [name for name in space.decisions if name not in space.mixer_decisions]
     columns = {name: _turns(options, num, random.Random(f"{seed}/{name}")) for name, options in space.mixer_decisions.items()}
     found: dict[str, Values] = {}
     for number in range(num):
         rng = random.Random(f"{seed}/network {number}")
         for attempt in range(200):
             mixers = {name: column[number] if attempt < 100 else rng.choice(space.decisions[name]) for name, column in columns.items()}
-            values, used = moved(space, {**space.random(rng), **mixers}, rng.uniform(band.floor, 1.0), band.used, sizes, rng)
+            values, used = moved(space, {**space.random(rng), **mixers}, rng.uniform(band.floor, 1.0), band.used, _sizes(space), rng)
             key = space.decode(values).key
             if band.floor <= used <= 1 and key not in found:
                 found[key] = values

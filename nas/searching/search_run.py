@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from nas.cost import cost
-from nas.cost.latency import measure_latency
+from nas.cost.latency import measure_latency, timed
 from nas.cost.measured import measures
 from nas.cost.targets import Target
 from nas.machine import pasted
@@ -109,12 +109,12 @@ class SearchRun:
         target, batch = self.target, self.target.batch
         accepted = "accepted: what the device computes in a few seconds. Take fewer images."
         try:
-            one = measure_latency(network, replace(target, batch=1), warmup=1, runs=3) / 1000
+            one = measure_latency(network, replace(target, batch=1), partial(timed, warmup=1, runs=3)) / 1000
             if batch * one / (1 if target.kind == "cpu" else 100) > LONG_PASS:
                 raise ValueError(
                     f"--target: too many images for a pass: got batch={batch}, some {batch * one:.0f} seconds of the smallest network; {accepted}"
                 )
-            measure_latency(network, target, warmup=0, runs=1)
+            measure_latency(network, target, partial(timed, warmup=0, runs=1))
         except MemoryError:
             raise ValueError(f"--target: no memory for so many images: got batch={batch}; {accepted}") from None
 

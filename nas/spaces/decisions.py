@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,10 @@ class SearchSpace:
         self._mixer_names = [mixer_decision_names(file, i) for i in range(len(file.stages))]
         self.decisions: dict[str, tuple[Value, ...]] = {name: decision.options for name, decision in self._free.items()}
         self.mixer_decisions = {name: decision.options for name, decision in self._free.items() if decision.field == "mixer"}
-        # Who fits sizes to a budget asks for each network many times; these and their costs take 30 MB.
+        self._of_stage = [[name for name, decision in self._table.items() if decision.stage == i] for i in range(len(file.stages))]
+        # Who fits sizes to a budget asks for each network many times, and for networks that differ in one stage.
         self._decoded = functools.lru_cache(maxsize=5_000)(self._decode)
+        self._stage = functools.lru_cache(maxsize=20_000)(self._make_stage)
         content = [dataclasses.astuple(file.frame), file.patch, [(name, decision.options) for name, decision in self._table.items()]]
         self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
         if self.fingerprint not in _CHECKED:
@@ -110,11 +112,13 @@ class SearchSpace:
 
     def _decode(self, values: frozenset[tuple[str, Value]]) -> Architecture:
         full = {**self._fixed, **dict(values)}
-        stages = tuple(self._stage(i, full) for i in range(len(self._file.stages)))
+        stages = tuple(self._stage(i, tuple(full[name] for name in names)) for i, names in enumerate(self._of_stage))
         forms: dict[str, Any] = {form: full[form] for form in FORM_DEFAULTS}
         return Architecture(self.frame, self._file.patch, stages, **forms)
 
-    def _stage(self, i: int, full: Mapping[str, Any]) -> Stage:
+    def _make_stage(self, i: int, values: tuple[Any, ...]) -> Stage:
+        """Of an option for each of the stage's decisions, in their order."""
+        full = dict(zip(self._of_stage[i], values, strict=True))
         depth, names = full[f"s{i}.depth"], self._mixer_names[i]
         one = full[f"s{i}.sharing"] and depth > 1
         per_block = self._file.mixer_per == "block" and not one

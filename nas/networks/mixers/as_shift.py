@@ -7,6 +7,8 @@ Chunks hold ceil(C / 5) channels. Where that leaves fewer than five chunks (C = 
 refused.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,29 @@ SHIFT_SIZE = 5
 
 
 def as_shift(x_BHWC: Tensor, dim: int) -> Tensor:
-    """Chunk g moves by g - 2 along `dim` (1: height, 2: width), zeros come in. Equal to a fixed depthwise convolution with zero padding.
+    """Chunk g moves by g - 2 along `dim` (1: height, 2: width), zeros come in.
+
+    On a CPU it runs as the fixed depthwise convolution that it equals: forward and back that takes two thirds of the time of `by_pads`.
+    """
+    if x_BHWC.device.type != "cpu":
+        return by_pads(x_BHWC, dim)
+    make = _kernels.__wrapped__ if torch.compiler.is_compiling() else _kernels  # what is traced is not to be kept
+    kernels = make(x_BHWC.shape[-1], SHIFT_SIZE, dim, x_BHWC.dtype)
+    padding = (SHIFT_SIZE // 2, 0) if dim == 1 else (0, SHIFT_SIZE // 2)
+    return F.conv2d(x_BHWC.permute(0, 3, 1, 2), kernels, padding=padding, groups=len(kernels)).permute(0, 2, 3, 1)
+
+
+@functools.lru_cache(maxsize=256)
+def _kernels(width: int, size: int, dim: int, dtype: torch.dtype) -> Tensor:
+    """One-hot kernels, [width, 1, size, 1] or [width, 1, 1, size]."""
+    with torch.inference_mode(False):  # kept for trainings too
+        chunk = torch.arange(width, device="cpu") // -(-width // size)
+        taps = torch.eye(size, dtype=dtype, device="cpu").flip(0)[chunk]
+        return taps.reshape(width, 1, *((size, 1) if dim == 1 else (1, size)))
+
+
+def by_pads(x_BHWC: Tensor, dim: int) -> Tensor:
+    """The same by moving memory.
 
     Each chunk by itself, with a negative pad on its far side: cutting all chunks from one padded copy takes half as long again, and so does it to
     leave the middle chunk a view, since `cat` is fast for contiguous parts only.

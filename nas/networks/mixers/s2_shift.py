@@ -25,8 +25,11 @@ def s2_shift(x_BHWC: Tensor, axes: tuple[int, int] = (1, 2)) -> Tensor:
 
 def _moved(x_BHWC: Tensor, step: int, dim: int) -> Tensor:
     """One position on (+1) or back (-1) along `dim`; the border that nothing moves into keeps its value."""
-    if x_BHWC.shape[dim] == 1:
+    side = x_BHWC.shape[dim]
+    if side == 1:
         return x_BHWC
+    if torch.compiler.is_exporting():  # one operator instead of three, a tenth to a quarter faster in ONNX Runtime; here it is slower
+        return x_BHWC.index_select(dim, (torch.arange(side) - step).clamp(0, side - 1))
     # `split` and not overlapping slices: the backward of each slice fills the whole tensor with zeros (a quarter to a third slower)
     first, middle, last = x_BHWC.split((1, x_BHWC.shape[dim] - 2, 1), dim)
     return torch.cat((first, first, middle) if step == 1 else (middle, last, last), dim)
