@@ -25,7 +25,7 @@ from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.blocks import Branch, ChannelMLP, GatherMerge, Merge, PatchConv, Stem
 from nas.networks.layers import BlockSpecs, run
 from nas.networks.mixers import MIXERS
-from nas.networks.mixers.as_shift import as_shift
+from nas.networks.mixers.as_shift import as_shift, by_pads
 from nas.networks.mixers.s2_shift import s2_shift
 from nas.networks.network import Network
 from nas.networks.norms import NORMS, Affine, GroupNorm1
@@ -219,12 +219,23 @@ def test_an_axial_shift_is_a_fixed_convolution_with_zero_borders(width: int, siz
 @pytest.mark.parametrize("dim", [1, 2])
 def test_an_axial_shift_is_padding_rolling_and_cropping(width: int, size: int, dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixers.as_shift, "SHIFT_SIZE", size)
+    mixers.as_shift._kernels.cache_clear()
     pad = size // 2
     for grid in ((1, 1), (2, 3), (6, 4), (7, 9)):
         x = tokens(2, *grid, width)
         padded = F.pad(x, (0, 0, pad, pad) if dim == 2 else (0, 0, 0, 0, pad, pad))
         rolled = [torch.roll(chunk, g - pad, dim) for g, chunk in enumerate(padded.split(math.ceil(width / size), dim=-1))]
-        assert torch.equal(as_shift(x, dim), torch.cat(rolled, dim=-1).narrow(dim, pad, grid[dim - 1]))
+        expected = torch.cat(rolled, dim=-1).narrow(dim, pad, grid[dim - 1])
+        with torch.inference_mode():
+            assert torch.equal(as_shift(x, dim), expected)
+        gradients = []
+        for shift in (as_shift, by_pads):  # on a CPU and elsewhere; what was made for inference serves training too
+            leaf = x.clone().requires_grad_()
+            moved = shift(leaf, dim)
+            assert torch.equal(moved, expected)
+            (moved * moved).sum().backward()
+            gradients.append(leaf.grad)
+        assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize("dim", [1, 2])

@@ -1,7 +1,9 @@
-"""Lists of networks in which every mixer has its turn."""
+"""Networks near a budget: every mixer has its turn, and where hardly any fits they are found all the same."""
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections import Counter
 
 import pytest
@@ -9,7 +11,7 @@ from errors import refused
 
 from nas.cost import cost
 from nas.quantities import parse_budgets
-from nas.searching.proposals import Band, stratified
+from nas.searching.proposals import Band, draw, stratified
 from nas.spaces.decisions import SearchSpace
 
 SPACE = """
@@ -74,3 +76,24 @@ def test_a_band_without_so_many_networks_is_refused(space: SearchSpace) -> None:
     least = cost(space.smallest(lambda each: cost(each).macs)).macs
     with refused("of 50"):
         stratified(band(space, f"{least}MACs", 0.0), 50, seed=0)
+
+
+@pytest.mark.parametrize("share", [0.03, 0.5, 0.9, 0.97])
+def test_draws_find_most_of_a_narrow_band_with_few_looks_wherever_it_is(share: float) -> None:
+    """By counting all networks. Near the ends few mixers fit at any size, and sixty tries of sizes for each would be thousands of looks."""
+    data = {"format": "search space 1", "frame": {"resolution": 32, "channels": 3, "classes": 10}, "patch": 4, "stages": [
+        {"width": [16, 32, 64], "depth": [1, 2], "mixer": ["conv", "s2_shift", "token_mlp"], "mlp_ratio": [1, 2]},
+        {"width": [32, 64, 128], "depth": [1, 2], "mixer": ["conv", "attention"], "mlp_ratio": [1, 2], "head_width": 16},
+    ]}  # fmt: skip
+    space = SearchSpace.from_data(data, "small", "here")
+    every = {space.decode(dict(zip(space.decisions, options, strict=True))) for options in itertools.product(*space.decisions.values())}
+    macs = {each.key: cost(each).macs for each in every}
+    most = min(macs.values()) + share * (max(macs.values()) - min(macs.values()))
+    there = {key for key, its in macs.items() if 0.93 * most <= its <= most}
+    narrow, looks = band(space, f"{most:.0f}MACs", 0.93), list[float]()
+    drawn = {space.decode(each.values).key for each in draw(narrow, len(there), set(), random.Random(0))}
+    assert drawn <= there and len(drawn) > 0.7 * len(there)
+    used = narrow.used
+    narrow.used = lambda values: looks.append(used(values)) or looks[-1]  # type: ignore[method-assign, func-returns-value]
+    few = len(draw(narrow, len(there) // 3, set(), random.Random(0)))
+    assert few == len(there) // 3 and len(looks) < 250 * few
