@@ -5,7 +5,7 @@
 References, in the same run: a new tensor of the same values with the other sign, and the same shift as a depthwise convolution with a one-hot kernel
 on the same [B, H, W, C] tensor: 3x3 with replicated borders for S2, 5x1 or 1x5 with zeros for AS. Each is timed in a row, since a session of
 ONNX Runtime keeps its threads busy for a while after a pass, and all of them in turns, round by round. With PyTorch a pass forward and back is
-timed too. Wanted of the forward pass on a CPU: S2 at most 5 and AS (one axis) at most 7 passes through memory, each less than its convolution.
+timed too. "moving" is the same shift by cutting, padding and joining.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from nas.cost.latency import pinned, timed
 from nas.cost.targets import Target, check_target, parse_target
-from nas.networks.mixers.as_shift import as_shift
-from nas.networks.mixers.s2_shift import s2_shift
+from nas.networks.mixers.as_shift import as_shift, by_pads
+from nas.networks.mixers.s2_shift import cut, s2_shift
 
 SHAPES = ([1, 16, 16, 96], [64, 16, 16, 96], [64, 8, 8, 128], [1, 28, 28, 224], [16, 28, 28, 224])
 
@@ -51,15 +51,27 @@ def convolution(kernels: Tensor, replicate: bool = False) -> Callable[[Tensor], 
     return convolved
 
 
-def contenders(width: int) -> dict[str, tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]:
-    """Name -> passes wanted, the shift, the same as a convolution."""
+Shift = Callable[[Tensor], Tensor]
+
+
+def contenders(width: int) -> dict[str, tuple[Shift, Shift, Shift]]:
+    """Name -> the shift as it runs, by moving memory, as a convolution."""
     chunk = -(-width // 5)
     groups = ((0, 1), (2, 1), (1, 0), (1, 2))
+
+    def s2_by_cuts(x: Tensor) -> Tensor:
+        moves = ((1, 1), (-1, 1), (1, 2), (-1, 2))
+        return torch.cat([cut(part, *move) for part, move in zip(x.chunk(4, dim=-1), moves, strict=True)], dim=-1)
+
     return {
-        "s2_shift": (5, s2_shift, convolution(one_hot(width, 3, 3, lambda c: groups[4 * c // width]), replicate=True)),
-        "as_shift height": (7, lambda x: as_shift(x, 1), convolution(one_hot(width, 5, 1, lambda c: (4 - c // chunk, 0)))),
-        "as_shift width": (7, lambda x: as_shift(x, 2), convolution(one_hot(width, 1, 5, lambda c: (0, 4 - c // chunk)))),
-    }
+        "s2_shift": (s2_shift, s2_by_cuts, convolution(one_hot(width, 3, 3, lambda c: groups[4 * c // width]), replicate=True)),
+        "as_shift height": (
+            lambda x: as_shift(x, 1), lambda x: by_pads(x, 1), convolution(one_hot(width, 5, 1, lambda c: (4 - c // chunk, 0))),
+        ),
+        "as_shift width": (
+            lambda x: as_shift(x, 2), lambda x: by_pads(x, 2), convolution(one_hot(width, 1, 5, lambda c: (0, 4 - c // chunk))),
+        ),
+    }  # fmt: skip
 
 
 class Form(nn.Module):
@@ -80,12 +92,12 @@ def medians(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
     return {name: statistics.median(each) for name, each in found.items()}
 
 
-def forward(forms: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, target: Target, rounds: int) -> dict[str, float]:
+def forward(forms: Mapping[str, Shift], x: Tensor, target: Target, rounds: int) -> dict[str, float]:
     its = dataclasses.replace(target, batch=len(x))
     return medians({name: its.prepare(Form(form), x) for name, form in forms.items()}, rounds)
 
 
-def forward_and_back(forms: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, rounds: int) -> dict[str, float]:
+def forward_and_back(forms: Mapping[str, Shift], x: Tensor, rounds: int) -> dict[str, float]:
     leaf, gradient = x.clone().requires_grad_(), torch.randn_like(x)
     return medians({name: lambda form=form: torch.autograd.grad(form(leaf), leaf, gradient) for name, form in forms.items()}, rounds)  # type: ignore[misc]
 
@@ -99,35 +111,36 @@ def main() -> None:
 
     figures = []
     print(machine())
-    print(f"{'runtime':12} {'shape':18} {'shift':16} {'ms':>7} {'over a pass':>11} {'wanted':>6} {'over convolution':>16}")
+    print(f"{'runtime':12} {'shape':18} {'shift':25} {'ms':>7} {'over a pass':>11} {'over moving':>11} {'over convolution':>16}")
     for target in map(parse_target, options.targets):
         check_target(target)
         for shape in SHAPES:
             x = torch.randn(shape, device=target.device)
             its = contenders(shape[-1])
-            forms: dict[str, Callable[[Tensor], Tensor]] = {"pass": torch.neg}
-            for name, (_, shift, fixed) in its.items():
-                assert torch.equal(shift(x), fixed(x))
-                forms |= {name: shift, f"{name} as convolution": fixed}
+            forms: dict[str, Shift] = {"pass": torch.neg}
+            for name, (shift, moving, fixed) in its.items():
+                assert torch.equal(shift(x), fixed(x)) and torch.equal(shift(x), moving(x))
+                forms |= {name: shift, f"{name} by moving": moving, f"{name} as convolution": fixed}
             with pinned(target.threads):
                 told = {"": forward(forms, x, target, options.rounds)}
                 if target.runtime == "eager":
                     told[" and back"] = forward_and_back(forms, x, options.rounds)
-            for (way, ms), (name, (wanted, *_)) in ((way, each) for way in told.items() for each in its.items()):
-                figure = {
-                    "target": str(target),
-                    "shape": shape,
-                    "shift": name + way,
-                    "ms": ms[name],
-                    "over_a_pass": round(ms[name] / ms["pass"], 2),
-                    "over_convolution": round(ms[name] / ms[f"{name} as convolution"], 3),
-                }
-                figures.append(figure)
-                print(
-                    f"{target.runtime:12} {shape!s:18} {name + way:25} {ms[name]:7.3f} {figure['over_a_pass']:11.2f} {wanted if not way else '':6} "
-                    f"{figure['over_convolution']:16.3f}",
-                    flush=True,
-                )
+            for way, ms in told.items():
+                for name in its:
+                    over = {
+                        reference: round(ms[name] / ms[other], 3)
+                        for reference, other in (
+                            ("pass", "pass"),
+                            ("moving", f"{name} by moving"),
+                            ("convolution", f"{name} as convolution"),
+                        )
+                    }
+                    figures.append({"target": str(target), "shape": shape, "shift": name + way, "ms": ms[name], "over": over})
+                    print(
+                        f"{target.runtime:12} {shape!s:18} {name + way:25} {ms[name]:7.3f} {over['pass']:11.2f} {over['moving']:11.2f} "
+                        f"{over['convolution']:16.2f}",
+                        flush=True,
+                    )
     write_figures(options.json, "cpu", {"shifts": figures})
 
 

@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
+from nas.quantities import parse_budgets
 
 DOCS = Path(__file__).parent.parent / "docs"
 TEXT = (DOCS / "results.md").read_text(encoding="utf-8")
@@ -100,3 +102,21 @@ def test_printed_correlations_are_those_of_the_networks() -> None:
         r"Over these eight Kendall's tau is (\S+) for the supernet, (\S+) for two .*, (\S+) for five and (\S+) for ten", TEXT
     )
     assert len(random) == 8 and taus(random, lambda each: each["plain"], after(2), after(5), after(10)) == list(found)
+
+
+@pytest.mark.parametrize("runtime", ["PyTorch", "ONNX Runtime"])
+@pytest.mark.parametrize("space", ["cifar_small", "cifar", "hybrid"])
+def test_the_tables_of_latencies_are_as_good_as_printed(runtime: str, space: str) -> None:
+    name = {"PyTorch": "eager", "ONNX Runtime": "onnxruntime"}[runtime]
+    raw = json.loads((DOCS / f"results/latency-{name}-{space}.json").read_text())
+    (cells,) = re.findall(rf"^\| {runtime} \| {space}, ([^|]*)\|(.*)$", TEXT, re.M)
+    networks = raw["networks"]
+    foretold, measured = ([each[what] for each in networks] for what in ("foretold_ms", "measured_ms"))
+    off = np.abs(np.array(foretold) / measured - 1)
+    macs = [cost(Architecture.from_dict(each["architecture"], "raw")).macs for each in networks]
+    expected = [f"{np.median(off):.1%}", f"{np.mean(off <= 0.05):.0%}", f"{np.mean(off <= 0.1):.0%}"]
+    expected += [f"{kendalltau(each, measured).statistic:.2f}" for each in (foretold, macs)]
+    assert len(networks) == 30 and cells[0].strip() == raw["budgets"][0].replace("MMACs", " MMACs").replace("1GMACs", "1 GMACs")
+    assert [each.strip() for each in cells[1].split("|")][2:7] == expected
+    limit = parse_budgets(raw["budgets"])[0].limit
+    assert all(0.9 * limit <= each <= 1.1 * limit for each in macs)
