@@ -16,6 +16,7 @@ from torchvision.transforms import RandomResizedCrop, v2
 
 from nas.data import Augmentation, Data, open_data, seed_step
 from nas.data.augmentation import BOX_NUMBERS, augment, erase, mix, pad_crop, random_boxes, resized_crop
+from nas.data.decoding import decode
 from nas.data.seeding import generator, permutation, seeded
 from nas.data.splits import stratified
 
@@ -273,6 +274,17 @@ def test_a_broken_image_is_named_before_training_begins(tmp_path: Path, monkeypa
     for path in folder.rglob("train/*/*.png"):
         path.write_bytes(path.read_bytes()[:150])
     assert "broken image" in line(data.batches, "fit", 4, 0, Augmentation())
+
+
+@pytest.mark.parametrize(("resolution", "images"), [(16, 6), (32, 3), (200, 1)])
+def test_mean_and_deviation_of_large_images_are_of_as_many_as_the_memory_takes(
+    resolution: int, images: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.data.batches.MEASURED", 6)
+    monkeypatch.setattr("nas.data.batches.MEASURED_PIXELS", 3 * 32 * 32)
+    decoded = list[int]()
+    monkeypatch.setattr("nas.data.batches.decode", lambda found, index, *more: decoded.append(len(index)) or decode(found, index, *more))
+    assert all(0 < each < 1 for each in open_data(str(folder)).load(resolution, CPU, 0, 0).mean) and decoded == [images]
 
 
 def test_a_batch_that_does_not_fill_is_refused_at_once(digits: Data) -> None:

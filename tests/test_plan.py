@@ -274,17 +274,20 @@ def test_fine_tuning_begins_with_the_given_weights_at_a_tenth_of_the_rate(folder
     assert not again.steps
 
 
-def test_advice_after_memory_ran_out_in_the_test_leads_to_the_end(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "of", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB"), MemoryError("Unable to allocate 8 GiB")]
+)
+def test_advice_after_memory_ran_out_in_the_test_leads_to_the_end(of: Exception, folder: Path) -> None:
     def full(module: nn.Module, images: Tensor) -> None:
         if not torch.is_grad_enabled() and len(images) > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB")
+            raise of
 
     (folder / "net.yaml").write_text(NETWORK)
     (folder / "small.yaml").write_text(RECIPE.replace("batch_size: 12", "batch_size: 4"))
     command = f"retrain net.yaml {WITH.replace('--space tiny.yaml ', '')} --run r"
     with recording(before_pass=full) as seen:
         told = run(command, folder).err.splitlines()[-1]
-        assert "out of memory" in told and "batch_size under search in the recipe" in told
+        assert "out of memory" in told and "8 GiB" in told and "batch_size under search in the recipe" in told
         succeed(command.replace("plain", "small"), folder)
     assert len(seen.steps) == 4, "nothing is trained again"
 

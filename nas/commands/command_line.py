@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -52,14 +53,14 @@ def run(commands: Iterable[click.Command]) -> int:
             raise
         _fail(str(error))
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) and str(error):  # says what to do itself
-            _fail(str(error))
         # torch's is named only, so that torch is not imported here; a CPU's is a plain RuntimeError
         if type(error).__name__ not in ("OutOfMemoryError", "MemoryError") and "DefaultCPUAllocator" not in str(error):
             raise
-        _fail(
-            f"out of memory: {str(error).split('. ')[0]}. Take fewer images at a time (batch_size under search in the recipe), or a lower --resolution."
-        )
+        if " Take " in str(error):  # says what to do itself
+            _fail(str(error))
+        wanted = re.search(r"tried to allocate [\d.]+ ?\w+", str(error), re.IGNORECASE)
+        said = wanted[0] if wanted else str(error).split(". ")[0]
+        _fail(f"out of memory: {said}. Take fewer images at a time (batch_size under search in the recipe), or a lower --resolution.")
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ from nas.data.seeding import BOX, DRAW, MIX, ORDER, generator, permutation
 from nas.data.splits import Found, split_indices
 from nas.networks.preprocessing import Preprocessing, normalised
 
-MEASURED = 2000  # training images, the same in every run, that mean and standard deviation are taken from
+# Training images, the same in every run, that mean and standard deviation are taken from; fewer of large ones, whose pixels would fill the memory.
+MEASURED, MEASURED_PIXELS = 2000, 2000 * 256 * 256
 
 Batch = tuple[Tensor, Tensor]
 Chosen = tuple[NDArray[np.int64], Tensor | None]  # which images, and the random numbers of their boxes; None for centre squares
@@ -50,7 +51,7 @@ class Data:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Per channel, in 0..1, of the training images (of a fixed sample of 2,000 where there are more)."""
+        """Per channel, in 0..1, of the training images (of a fixed sample of 2,000 where there are more; above 256 pixels of fewer)."""
         return self._statistics[0]
 
     @property
@@ -226,7 +227,7 @@ class Data:
 
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        sample = self._found.train.sample(MEASURED)
+        sample = self._found.train.sample(max(1, min(MEASURED, MEASURED_PIXELS // self.resolution**2)))
         if "train" in self._decoded:
             return channel_statistics(self._decoded["train"][0][sample].cpu())
         pixels, _, broken = self._decode(self._found.train, sample)
