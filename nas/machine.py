@@ -18,6 +18,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def place_among_processes() -> tuple[int, int]:
+    """Number of this process and count of all, where torchrun or a like launcher started several for one command; else 0 of 1.
+
+    Raises:
+        ValueError: a launcher that says something else.
+    """
+    said = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")}
+    if not all(said.values()):
+        return 0, 1
+    number, count = (int(each) if each.isdecimal() else -1 for each in said.values())
+    if not 0 <= number < count:
+        got = ", ".join(f"{name}={each}" for name, each in said.items())
+        raise ValueError(
+            f"environment: no place among processes: got {got}; accepted: what torchrun sets, RANK below WORLD_SIZE. Unset both."
+        )
+    return number, count
+
+
 def cpu_model() -> str:
     """The processor's name."""
     with contextlib.suppress(OSError):

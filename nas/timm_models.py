@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, model_entrypoint, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from nas.networks.architecture import Architecture, Frame, read_architecture
 from nas.networks.layers import BlockSpecs, Outline, run
@@ -90,18 +89,14 @@ class TimmNetwork(Network):
         x = F.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.get_classifier()(x)
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
+    def forward(self, images_BCHW: Tensor) -> Tensor:  # type: ignore[override]  # timm has a switch for what `recompute` says
         return self.forward_head(self.forward_features(images_BCHW))
 
     def _run(self, layers: Outline, x: Tensor) -> Tensor:
         def call(spec: Any, *inputs: Any) -> Any:
             return attached(self, spec.weights)(*inputs)
 
-        if not (self.grad_checkpointing and self.training):
-            return run(layers, call, x)
-        for layer in layers:
-            x = checkpoint(partial(run, (layer,), call), x, use_reentrant=False)  # type: ignore[assignment]
-        return x
+        return run(layers, call, x, recompute=self.grad_checkpointing and self.training)
 
     # timm's signature
     def forward_intermediates(

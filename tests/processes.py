@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -56,5 +58,71 @@ def forks() -> Iterator[Callable[[str, Path], int]]:
             process.stdin.write(json.dumps([code, str(folder)]) + "\n")
             process.stdin.flush()
             return int(process.stdout.readline())
+
+        yield run
+
+
+# As torchrun starts them, without its three imports of torch: forks of one process, each with its place in the environment, and what each says in
+# a file of its own. The first has the store.
+RANKED = """
+import json, os, signal, sys, traceback
+sys.path[0] = os.getcwd()
+sys.path.insert(1, os.path.join(os.getcwd(), "tests"))
+import launch, nas.searching.plan, nas.training.ranks, sklearn.datasets, timm.optim, timm.utils, torch._dynamo, torchvision.transforms.v2
+print("ready", flush=True)
+for line in sys.stdin:
+    code, folder, count, store = json.loads(line)
+    children = []
+    for number in range(count):
+        if (child := os.fork()) == 0:
+            signal.alarm(240)
+            os.chdir(folder)
+            places = {"RANK": number, "WORLD_SIZE": count, "LOCAL_RANK": number, "LOCAL_WORLD_SIZE": count}
+            os.environ |= {**store, **{name: str(place) for name, place in places.items()}}
+            for stream, name in ((1, "out"), (2, "err")):
+                os.dup2(os.open(f"{name}{number}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+            status = 1
+            try:
+                exec(code, {"number": number, "count": count})
+                status = 0
+            except SystemExit as ended:
+                status = ended.code or 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        children.append(child)
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
+"""
+
+
+class Ended(NamedTuple):
+    """How processes ended: the exit status of each, -9 where it was killed, and what each said."""
+
+    statuses: list[int]
+    out: list[str]
+    err: list[str]
+
+
+@contextmanager
+def ranked() -> Iterator[Callable[..., Ended]]:
+    """Runs a piece of code, which knows its `number` and the `count`, in several processes that a launcher like torchrun would start.
+
+    With a port the launcher has the store there, as torchrun has."""
+    with another_process(RANKED) as process:
+
+        def run(code: str, folder: Path, count: int = 2, port: int | None = None) -> Ended:
+            assert process.stdin is not None and process.stdout is not None
+            store = {} if port is None else {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                store |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port or free.getsockname()[1])}
+            process.stdin.write(json.dumps([code, str(folder), count, store]) + "\n")
+            process.stdin.flush()
+            statuses = json.loads(process.stdout.readline())
+            said = [[(folder / f"{name}{number}").read_text() for number in range(count)] for name in ("out", "err")]
+            return Ended(statuses, *said)
 
         yield run

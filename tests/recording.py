@@ -217,8 +217,8 @@ def recording(
 
     patch.setattr(Data, "batches", batches)
     patch.setattr(Data, "evaluation_batches", evaluation_batches)
-    patch.setattr(Supernet, "forward", watched(Supernet.forward, lambda self, architecture: architecture))
-    patch.setattr(Network, "forward", watched(Network.forward, lambda self: self.architecture))
+    patch.setattr(Supernet, "forward", watched(Supernet.forward, lambda self, architecture, **how: architecture))
+    patch.setattr(Network, "forward", watched(Network.forward, lambda self, **how: self.architecture))
     patch.setattr(nn.functional, "cross_entropy", cross_entropy)
     hook = register_optimizer_step_pre_hook(step)
     try:

@@ -41,6 +41,7 @@ from nas.data.images import seems_whole
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.training import setting as settings
+from nas.training.given import Given
 
 CPU = torch.device("cpu")
 BOTH = pytest.mark.parametrize("memory_limit", [2**30, 0], ids=["decoded", "headers"])
@@ -344,7 +345,7 @@ def test_a_long_look_is_remembered_for_the_same_files_and_a_short_one_is_not(
     folder, run = write_folder(tmp_path / "images"), Run("long", tmp_path)
 
     def look() -> int:
-        setting = settings.open_setting(settings.Given(data=str(folder)), 4, 32)
+        setting = settings.open_setting(Given(data=str(folder)), 4, 32)
         settings.look_at_images(setting, run, None, lambda: False)
         return len(looks)
 
@@ -357,7 +358,7 @@ def test_a_long_look_is_remembered_for_the_same_files_and_a_short_one_is_not(
 
 
 def test_what_was_not_decoded_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    setting = settings.open_setting(settings.Given(data=str(write_folder(tmp_path / "images"))), 4, 32)
+    setting = settings.open_setting(Given(data=str(write_folder(tmp_path / "images"))), 4, 32)
     setting.__dict__["images"] = load(tmp_path / "images", 0)
     settings.look_at_images(setting, Run("some", tmp_path), None, lambda: False)
     (said,) = capsys.readouterr().out.splitlines()

@@ -2,7 +2,10 @@
 
 import itertools
 import math
+import multiprocessing
+import os
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from torchvision.transforms import RandomResizedCrop, v2
 from nas.data import Augmentation, Data, open_data, seed_step
 from nas.data.augmentation import BOX_NUMBERS, augment, erase, mix, pad_crop, random_boxes, resized_crop
 from nas.data.decoding import decode
+from nas.data.parts import Part
 from nas.data.seeding import generator, permutation, seeded
 from nas.data.splits import stratified
 
@@ -101,6 +105,39 @@ def test_batches_are_a_function_of_seed_and_step(folder: Path, name: str, memory
 def test_streamed_batches_do_not_depend_on_the_number_of_loaders(folder: Path) -> None:
     here, there = (open_data(str(folder)).load(16, CPU, loaders, 0) for loaders in (0, 2))
     assert equal(take(there, 5, start=3, batch=4), take(here, 5, start=3, batch=4))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_loaders_work_on_after_a_signal_that_asks_their_command_to_stop(folder: Path, number: int) -> None:
+    """A launcher sends it to all processes, and the command has still a checkpoint to write."""
+    data = open_data(str(folder)).load(12, CPU, 1, 0)
+    batches = data.batches("fit", 4, 0, Augmentation())(0)
+    made = [next(batches)]
+    (loader,) = multiprocessing.active_children()
+    assert loader.pid is not None
+    os.kill(loader.pid, number)
+    made += itertools.islice(batches, 11)  # more than it had ahead
+    assert equal(made, take(open_data(str(folder)).load(12, CPU, 0, 0), 12, seed=0, augmentation=Augmentation(), batch=4))
+    assert loader.is_alive()
+
+
+@pytest.mark.parametrize("name", ["everything", "resized"])
+@pytest.mark.parametrize("memory_limit", [2**30, 0], ids=["memory", "streaming"])
+def test_parts_of_processes_are_together_the_batch_of_one(folder: Path, name: str, memory_limit: int) -> None:
+    """To the bit: images, boxes, draws, and the mixing of images that lie far apart in the batch. 14 images are seven pairs: uneven parts."""
+    source, augmentation = open_data(str(folder)), AUGMENTATIONS[name].model_copy(update={"erasing": 0.7})
+    whole = take(source.load(12, CPU, 0, memory_limit), 5, augmentation=augmentation, batch=14)
+    for processes in (2, 3, 7):
+        shares = [Part(number, processes) for number in range(processes)]
+        rows = [part.rows(14).places for part in shares]
+        assert sorted(torch.cat(rows).tolist()) == list(range(14)) and max(map(len, rows)) - min(map(len, rows)) <= 2
+        assert {part.least(14) for part in shares} == {min(map(len, rows))}
+        for part, own in zip(shares, rows, strict=True):
+            made = take(source.load(12, CPU, 0, memory_limit, part), 3, start=2, augmentation=augmentation, batch=14)
+            assert equal(made, [(x[own], target[own]) for x, target in whole[2:]])
+    odd = [Part(number, 3).rows(7).places for number in range(3)]
+    assert sorted(torch.cat(odd).tolist()) == list(range(7)) and Part(0, 3).least(7) == min(map(len, odd))
+    assert "two for each" in line(source.load(12, CPU, 0, memory_limit, Part(0, 8)).batches, "fit", 14, 0, augmentation)
 
 
 @pytest.mark.parametrize("crop", ["none", "pad", "resized"])

@@ -38,7 +38,8 @@ from nas.searching.fidelity import SCORES
 from nas.searching.trained_alone import MEMORY, Alone
 from nas.searching.zero_cost import PROXIES
 from nas.training.fine_tune import RATE
-from nas.training.setting import Given, open_setting
+from nas.training.given import Given
+from nas.training.setting import open_setting
 
 QUICK = 20  # resamples: intervals are tested elsewhere
 

@@ -14,8 +14,9 @@ from nas.networks.network import Network
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.fine_tune import RATE, fine_tune
+from nas.training.given import Given
 from nas.training.recipe import Phase
-from nas.training.setting import Given, Setting, open_setting
+from nas.training.setting import Setting, open_setting
 
 SPACE = """
 format: search space 1

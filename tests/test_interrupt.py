@@ -14,8 +14,10 @@ import pytest
 
 from nas.runs.interrupt import Interrupt, Stopped
 
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
 def test_the_first_signal_asks_and_the_second_stops(number: int, status: int, capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:
@@ -47,7 +49,7 @@ def test_outside_the_main_thread_an_interrupt_does_nothing() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
 def test_what_was_stopped_ends_with_the_status_of_its_signal(number: int, status: int) -> None:
     with pytest.raises(Stopped) as stopped, Interrupt():
         os.kill(os.getpid(), number)

@@ -20,10 +20,11 @@ from nas.quantities import parse_budgets
 from nas.runs.folder import Run
 from nas.searching.supernet_run import usual_space
 from nas.training import plan
+from nas.training.given import Given
 from nas.training.plan import rough, step_seconds
 from nas.training.recipe import Phase, Recipe, read_recipe
-from nas.training.setting import Given, open_setting, open_source
-from nas.yaml_files import read_yaml
+from nas.training.setting import open_setting, open_source
+from nas.yaml_files import read_yaml, write_yaml
 
 SPACE = """
 format: search space 1
@@ -231,6 +232,19 @@ def test_what_the_recipe_has_may_be_said_again(folder: Path) -> None:
     assert not again.steps
 
 
+def test_how_a_training_is_computed_may_change_and_older_runs_do_not_say_it(folder: Path) -> None:
+    succeed(f"train {WITH} --run a", folder)
+    record = read_yaml(folder / "runs/a/run.yaml", format="run 1")
+    for name in ("accumulate", "recompute"):
+        assert record["supernet"]["recipe_content"]["supernet"].pop(name) in (1, False)
+    write_yaml(folder / "runs/a/run.yaml", record)
+    with recording() as again:
+        succeed(f"train {WITH} --run a", folder)
+        succeed(f"train {WITH} --run a --accumulate 2 --recompute", folder)
+        assert "begun with another value of 'lr'" in refused(f"train {WITH} --run a --accumulate 2 --lr 0.1", folder)
+    assert not again.steps
+
+
 def test_advice_after_a_loss_that_is_not_finite_leads_to_the_end(folder: Path) -> None:
     (folder / "steep.yaml").write_text(RECIPE.replace("steps: 4, batch_size: 8, lr: 1.0e-3", "steps: 12, batch_size: 8, lr: 1.0e+30"))
     command = f"train {WITH.replace('plain', 'steep')}"
@@ -253,6 +267,42 @@ def test_advice_after_memory_ran_out_leads_to_the_end(folder: Path, monkeypatch:
         assert "out of memory" in told and "--batch-size 4" in told, told
         succeed(f"train {WITH} --batch-size 4", folder)
     assert [len(step.numbers) for step in seen.steps] == [4] * 4
+
+
+@pytest.mark.parametrize("advice", ["--accumulate 2", "--recompute", "--batch-size 4", "--resolution 8"])
+@pytest.mark.parametrize(
+    "command", [f"train {WITH} --run r", f"retrain net.yaml {WITH.replace('--space tiny.yaml ', '')} --run r"], ids=["train", "retrain"]
+)
+def test_each_advice_after_memory_ran_out_leads_to_the_end(command: str, advice: str, folder: Path) -> None:
+    """Memory is what a forward pass keeps for the backward pass; what fits is a part of what the recipe takes. What only computes otherwise
+    goes on with the same run, and is told no more where it is done."""
+    (folder / "net.yaml").write_text(NETWORK.replace("[conv]", "[conv, conv, conv]"))
+    (folder / "tiny.yaml").write_text(SPACE.replace("depth: [1, 2]", "depth: [3, 4]"))
+    kept, most, limit = [0], [0], [float("inf")]
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[0] += tensor.nbytes * (tensor.dim() == 4)  # activations; weights are there anyway
+        most[0] = max(most[0], kept[0])
+        if kept[0] > limit[0]:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8"
+            )
+        return tensor
+
+    def begin(module: nn.Module, images: Tensor) -> None:
+        kept[0] = 0
+
+    with recording(before_pass=begin), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        succeed(command.replace("--run r", "--run unlimited"), folder)
+        limit[0] = 0.8 * most[0]
+        told = run(command, folder).err.splitlines()[-1]
+        assert "out of memory" in told and advice.replace(" 8", "") in told, told
+        same = advice.startswith(("--accumulate", "--recompute"))
+        succeed(f"{command} {advice}" if same else f"{command} {advice}".replace("--run r", "--run s"), folder)
+        limit[0] = 0
+        told = run(f"{command.replace('--run r', '--run t')} {advice}", folder).err.splitlines()[-1]
+    assert "out of memory" in told and not (advice in ("--accumulate 2", "--recompute") and advice in told), told
+    assert advice != "--accumulate 2" or "--accumulate 4" in told
 
 
 def test_fine_tuning_begins_with_the_given_weights_at_a_tenth_of_the_rate(folder: Path) -> None:

@@ -26,9 +26,10 @@ from nas.runs.checkpoint import load_checkpoint
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import Levels
 from nas.spaces.supernet import Supernet
-from nas.training.loop import IN_A_ROW, Course, NotFinite, Watch, evaluate, train_model
+from nas.training.loop import IN_A_ROW, Course, NotFinite, evaluate, train_model
 from nas.training.paths import path_of_step
 from nas.training.recipe import Phase, Recipe
+from nas.training.watch import Watch
 
 REPOSITORY = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -466,3 +467,52 @@ def test_what_a_supernet_would_ignore_is_refused(given: dict[str, Any]) -> None:
     phase = PLAIN.model_dump(exclude={"epochs"})
     with pytest.raises(ValidationError, match=f"supernet.{next(iter(given))}"):
         Recipe(format="recipe 1", supernet={**phase, **given}, search={"trials": 1}, retrain=phase)  # type: ignore[arg-type]
+
+
+# ---- in parts, and with less memory ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8, 100])
+def test_a_batch_done_in_parts_is_the_batch(parts: int, digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss, gradients and what drop path leaves out; also in uneven parts, and where there are more of them than images."""
+    batches, sizes = digits.batches("train", EVERYTHING.batch_size, 0, EVERYTHING.augmentation), list[int]()
+    found: dict[int, tuple[list[float], dict[str, Tensor]]] = {}
+    for accumulate in (1, parts):
+        torch.manual_seed(0)
+        model, losses = Network(ARCHITECTURE, EVERYTHING.drop_path), list[float]()
+        model.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+        phase = EVERYTHING.model_copy(update={"accumulate": accumulate})
+        train(model, batches, phase, steps=1, seed=0, report=lambda step, loss, lr, into=losses: into.append(loss))
+        found[accumulate] = losses, {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    torch.testing.assert_close(found[1][0], found[parts][0], rtol=1e-5, atol=0)
+    assert found[1][1].keys() == found[parts][1].keys()
+    whole, apart = (torch.cat([grad.flatten() for grad in found[each][1].values()]) for each in (1, parts))
+    assert (whole - apart).norm() < 1e-4 * whole.norm()
+    assert sizes[0] == 8 == sum(sizes[1:]) and len(sizes[1:]) == min(parts, 8)
+
+
+def test_recomputed_blocks_give_the_same_gradients_with_less_memory(training: Training) -> None:
+    """Also those of drop path, and of a supernet's slices."""
+    kept: dict[bool, int] = {}
+    weights: dict[bool, Any] = {}
+    for recompute in (False, True):
+        sizes = list[int]()
+        training.phase = training.phase.model_copy(update={"recompute": recompute})
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, into=sizes: (into.append(tensor.nbytes), tensor)[1], lambda tensor: tensor
+        ):
+            weights[recompute] = training.run(until=1)[0].state_dict()
+        kept[recompute] = sum(sizes)
+    assert_equal(weights[False], weights[True])
+    assert kept[True] < kept[False] / 2
+
+
+def test_recomputing_does_not_reach_evaluation(digits: Data) -> None:
+    network = Network(ARCHITECTURE)
+    passes: list[bool] = []
+    network.get_submodule("head").register_forward_pre_hook(lambda module, given: passes.append(module.training))
+    phase = PLAIN.model_copy(update={"recompute": True, "rungs": (1,)})
+    batches = digits.batches("fit", 4, 0, phase.augmentation)
+    held_out = itertools.islice(digits.evaluation_batches("held_out", 10), 1)
+    train(network, batches, phase, steps=2, seed=0, rung=lambda done, model: evaluate(model, held_out))
+    assert passes == [True, False, True]

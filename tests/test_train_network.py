@@ -16,9 +16,10 @@ from nas.networks.trained import begin_with, load_network
 from nas.networks.weight_files import load_weights
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
+from nas.training.given import Given
 from nas.training.recipe import Phase
 from nas.training.report import Report
-from nas.training.setting import Given, Setting, open_setting
+from nas.training.setting import Setting, open_setting
 from nas.training.train_network import TrainingResult, train_network
 
 ARCHITECTURE = Architecture(Frame(32, 3, 100), 4, (Stage(8, ("conv", "s2_shift"), 1.0, kernel=3), Stage(16, ("conv",), 2.0, kernel=3)))

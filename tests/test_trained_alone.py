@@ -22,9 +22,10 @@ from nas.searching import trained_alone
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import MEMORY, NOT_FINITE, SHARES, Alone
 from nas.training import loop
+from nas.training.given import Given
 from nas.training.loop import IN_A_ROW
 from nas.training.recipe import Phase
-from nas.training.setting import Given, Setting, open_setting
+from nas.training.setting import Setting, open_setting
 
 NETWORK = Architecture(Frame(32, 3, 10), 4, (Stage(8, ("conv", "s2_shift"), 1.0, kernel=3),))
 RATE, BATCH = 8e-3, 8
@@ -241,7 +242,7 @@ def test_what_changes_the_figures_is_another_training(setting: Setting, images: 
     assert len(splits) == 4
     search = recipe.search.model_copy(update={"trials": 999})
     same = [replace(setting, recipe=recipe.model_copy(update={"search": search})), replace(setting, seed=77, recipe_name="other")]
-    same += [opened(shutil.copytree(images, tmp_path / "moved"))]
+    same += [opened(shutil.copytree(images, tmp_path / "moved")), altered(setting, accumulate=2), altered(setting, recompute=True)]
     assert {place(each) for each in same} == {places[0]}
 
 

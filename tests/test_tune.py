@@ -27,8 +27,9 @@ from nas.searching.ray_workers import LocalRay
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import Alone, Trained
 from nas.searching.tune import Climb, Job, _Asked, _Training, train_beside
+from nas.training.given import Given
 from nas.training.recipe import Phase
-from nas.training.setting import Given, open_setting
+from nas.training.setting import open_setting
 from tests.processes import REPOSITORY
 from tests.recording import SIDE, write_images
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 from nas import __version__
-from nas.machine import let_threads_sleep, program
+from nas.machine import let_threads_sleep, place_among_processes, program
 from nas.runs.interrupt import Stopped
 
 HELP = """Find, under a budget, the image network whose mix of token mixers is best, and train it from scratch.
@@ -28,6 +28,9 @@ FLOPs are counted as the papers count them: a multiply-add is one, so 4.5GFLOPs 
 are scikit-learn's digits: that shows the machine working; --data gives a ranking that means something."""
 
 
+TOGETHER = ("train", "retrain")  # commands that several processes of torchrun run together
+
+
 def run(commands: Iterable[click.Command]) -> int:
     """Runs the command that `sys.argv` names; the exit status."""
     let_threads_sleep()
@@ -37,10 +40,11 @@ def run(commands: Iterable[click.Command]) -> int:
     group = click.Group("hybrid-nas", known, help=HELP.format(program=program()), no_args_is_help=False)
     version = click.version_option(__version__, "--version", message=f"hybrid-nas {__version__}")
     try:
+        _one_for_each(known)
         with _ending_at_once():
             return version(group).main(prog_name=program().split()[-1], standalone_mode=False) or 0
     except click.ClickException as error:
-        _fail(_finished(error))
+        _fail(_finished(error), by_all=True)
     except Stopped as stop:
         then, stream = ("continues", sys.stdout) if stop.continues else ("begins again", sys.stderr)  # on stdout are answers
         print(f"{str(stop)[0].upper()}{str(stop)[1:]}; the same command {then}.", file=stream, flush=True)
@@ -61,6 +65,17 @@ def run(commands: Iterable[click.Command]) -> int:
         wanted = re.search(r"tried to allocate [\d.]+ ?\w+", str(error), re.IGNORECASE)
         said = wanted[0] if wanted else str(error).split(". ")[0]
         _fail(f"out of memory: {said}. Take fewer images at a time (batch_size under search in the recipe), or a lower --resolution.")
+
+
+def _one_for_each(known: Iterable[str]) -> None:
+    """Refuses to run a command several times at once."""
+    _, count = place_among_processes()
+    if count == 1:
+        return
+    command = next((word for word in sys.argv[1:] if word in known), "")
+    if command and command not in TOGETHER:
+        got = f"got {count} processes of a launcher (RANK and WORLD_SIZE in the environment)"
+        _fail(f"{command}: runs once: {got}; accepted: {' and '.join(TOGETHER)} together. Start it alone, or unset both.", by_all=True)
 
 
 @contextlib.contextmanager
@@ -101,6 +116,8 @@ def _name() -> str:
     return program().split()[-1]
 
 
-def _fail(message: str) -> NoReturn:
-    print(f"{_name()}: {' '.join(message.split())}", file=sys.stderr)
+def _fail(message: str, by_all: bool = False) -> NoReturn:
+    """Ends with a message; where all of several processes fail in the same way, the first one says it."""
+    if not by_all or place_among_processes()[0] == 0:
+        print(f"{_name()}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)

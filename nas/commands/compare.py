@@ -38,7 +38,8 @@ def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: flo
     from nas.runs.records import read_record, same_as_begun
     from nas.searching.comparison import contestants, open_comparison, read_found, space_of
     from nas.searching.ray_workers import check_workers
-    from nas.training.setting import Given, look_at_images, open_as_found
+    from nas.training.given import Given
+    from nas.training.setting import look_at_images, open_as_found
 
     path, given = Path(file), Given.of(options, trains="retrain")
     check_workers(workers, least=1)

@@ -44,7 +44,7 @@ def fidelity(budget: tuple[str, ...], networks: int | None, seeds: int, alone_ep
     from nas.searching.ray_workers import check_workers
     from nas.searching.supernet_run import open_supernet_run
     from nas.searching.trained_alone import Alone
-    from nas.training.setting import Given
+    from nas.training.given import Given
 
     budgets = parse_budgets(budget)
     check_workers(workers)

@@ -41,6 +41,10 @@ def training_options(length_of: str) -> Callable[[Command], Command]:
             "--flip/--no-flip", default=None, help="Mirror images at random, or not (default: the recipe's, but for writing and signs)."
         ),
         option("--batch-size", "N", f"Images in a step of {length_of}, instead of the recipe's.", type=click.IntRange(2)),
+        option("--accumulate", "N", "Do a batch in N parts, where it does not fit; the same to rounding.", type=COUNT),
+        click.option(
+            "--recompute/--no-recompute", default=None, help="Run blocks twice instead of keeping what they computed: less memory."
+        ),
         option("--lr", "RATE", "Its learning rate, for the batch as it is.", type=click.FloatRange(0, min_open=True)),
         option("--epochs", "N", f"Length of {length_of}, instead of the recipe's.", type=float),
         option("--steps", "N", "The same in steps.", type=COUNT),

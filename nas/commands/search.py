@@ -57,7 +57,8 @@ def search(
     from nas.searching.ray_workers import check_workers
     from nas.searching.supernet_run import open_supernet_run
     from nas.searching.targeted import open_target
-    from nas.training.setting import Given, look_at_images
+    from nas.training.given import Given
+    from nas.training.setting import look_at_images
 
     if not budget and not winner:
         raise click.UsageError(f"--budget: missing: accepted: {BUDGETS}.", click.get_current_context())

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, on whatever device they are; every sample has draws of its own.
+"""Augmentation of whole batches, or of some rows of them, on whatever device they are; every sample has draws of its own.
 
 Only the box of a resized crop is cut out of each image before (`decoding.py`), since it is a box of the original; where the originals are
 in memory (images of the wanted side), it is cut here, from the same random numbers.
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from nas.data.parts import WHOLE, Rows
 from nas.data.seeding import seeded
 
 PAD_DIVISOR = 8  # crop "pad" pads by resolution / 8: 4 pixels at 32
@@ -63,7 +64,7 @@ class Augmentation(BaseModel):
         return self.mixup > 0 or self.cutmix > 0
 
 
-def augment(x: Tensor, augmentation: Augmentation, mean: tuple[float, ...], draw: torch.Generator) -> Tensor:
+def augment(x: Tensor, augmentation: Augmentation, mean: tuple[float, ...], draw: torch.Generator, rows: Rows | None = None) -> Tensor:
     """Pads and crops, flips and applies RandAugment.
 
     Args:
@@ -71,17 +72,19 @@ def augment(x: Tensor, augmentation: Augmentation, mean: tuple[float, ...], draw
         augmentation: What to do.
         mean: Per channel, in 0..1: the colour that RandAugment fills with.
         draw: CPU generator of this batch.
+        rows: Which rows of a batch x is; None: the batch.
     """
+    rows = rows or WHOLE.rows(len(x))
     assert augmentation.flip != "auto", "a recipe settles it for its images"
-    flip = (torch.rand(len(x), generator=draw) < (0.5 if augmentation.flip else 0.0)).to(x.device)
+    flip = (torch.rand(rows.total, generator=draw)[rows.places] < (0.5 if augmentation.flip else 0.0)).to(x.device)
     pad = x.shape[-1] // PAD_DIVISOR if augmentation.crop == "pad" else 0
-    corners = torch.randint(2 * pad + 1, (len(x), 2), generator=draw).to(x.device)
+    corners = torch.randint(2 * pad + 1, (rows.total, 2), generator=draw)[rows.places].to(x.device)
     if pad:
         x = pad_crop(x, pad, corners, flip)
     elif augmentation.flip:
         x = torch.where(flip[:, None, None, None], x.flip(3), x)
     if augmentation.randaugment is not None:
-        x = randaugment(x, *augmentation.randaugment, mean, int(torch.randint(2**31, (), generator=draw)))
+        x = randaugment(x, *augmentation.randaugment, mean, int(torch.randint(2**31, (), generator=draw)), rows)
     return x
 
 
@@ -112,8 +115,8 @@ def resized_crop(x: Tensor, boxes: Tensor) -> Tensor:
     return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def randaugment(x: Tensor, num_ops: int, magnitude: int, mean: tuple[float, ...], seed: int) -> Tensor:
-    """Applies RandAugment to groups of samples, each group with operations of its own.
+def randaugment(x: Tensor, num_ops: int, magnitude: int, mean: tuple[float, ...], seed: int, rows: Rows) -> Tensor:
+    """Applies RandAugment to groups of samples of a batch, each group with operations of its own, and returns these rows of it.
 
     The operations are torchvision's, which work on batches and on a GPU (timm's work on one Pillow image at a time: 9 against 4 ms for 128
     images of 32 pixels); magnitude and chance are counted as timm does, 0 to 10 and one half.
@@ -125,22 +128,36 @@ def randaugment(x: Tensor, num_ops: int, magnitude: int, mean: tuple[float, ...]
 
     fill = [round(255 * value) for value in mean]
     one = RandAugment(1, magnitude, num_magnitude_bins=11, interpolation=InterpolationMode.BILINEAR, fill=fill)
-    groups = list(x.split(RANDAUGMENT_GROUP))
+    sizes = torch.bincount(rows.places // RANDAUGMENT_GROUP, minlength=-(-rows.total // RANDAUGMENT_GROUP))
+    groups = list(x.split(sizes.tolist()))
+    nobody = torch.zeros(
+        1, x.shape[1], 1, 1, dtype=torch.uint8
+    )  # stands for a group of which nothing is wanted: it draws as its images would
+
+    def changed(group: Tensor) -> Tensor:
+        return one(group) if len(group) else (one(nobody), group)[1]
+
     with seeded(seed):
         for _ in range(num_ops):
-            groups = [one(group) if torch.rand(()) < RANDAUGMENT_CHANCE else group for group in groups]
+            groups = [changed(group) if torch.rand(()) < RANDAUGMENT_CHANCE else group for group in groups]
     return torch.cat(groups)
 
 
-def erase(x: Tensor, probability: float, seed: int) -> Tensor:
+def erase(x: Tensor, probability: float, seed: int, rows: Rows | None = None) -> Tensor:
     """Sets a box, 2% to a third of the area, of some normalised images [B, C, R, R] to zero, which is the mean; in place.
+
+    `rows` says which rows of a batch they are; None: all of it.
 
     Source: Z. Zhong et al., "Random Erasing Data Augmentation", arXiv:1708.04896.
     """
     from timm.data.random_erasing import RandomErasing
 
+    erasing, nobody = RandomErasing(probability, device=x.device), torch.empty(x.shape[1:], device="meta")
+    own = dict(zip((rows or WHOLE.rows(len(x))).places.tolist(), x, strict=True))
     with seeded(seed):
-        return RandomErasing(probability, device=x.device)(x)
+        for row in range(max(own) + 1):  # the draws of an image follow those of the images before it, which nobody may want here
+            erasing(own.get(row, nobody))
+    return x
 
 
 def mix(x: Tensor, labels: Tensor, augmentation: Augmentation, num_classes: int, *key: int) -> tuple[Tensor, Tensor]:

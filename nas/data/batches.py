@@ -1,7 +1,8 @@
 """Data: the splits of a data set at one resolution, on one device, as batches.
 
 A training batch is a function of (seed, step): the order of an epoch, the crops, the mixing are drawn from keys, never from a state that
-runs along. To go on at step k is to ask for step k. A recipe means the same whatever the size of the set: what is streamed equals what is
+runs along. To go on at step k is to ask for step k. One of several processes makes its part of every batch, and what it makes are these rows
+of the batch that one process alone would make, to the bit. A recipe means the same whatever the size of the set: what is streamed equals what is
 in memory, to the bit, or to rounding where boxes are scaled.
 """
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from nas.data.augmentation import BOX_NUMBERS, RESIZED_RATIO, Augmentation, augment, erase, mix, random_boxes, resized_crop
 from nas.data.decoding import Heed, Samples, decode, look, never, stream
 from nas.data.images import Broken, Images, refuse
+from nas.data.parts import WHOLE, Part
 from nas.data.seeding import BOX, DRAW, MIX, ORDER, generator, permutation
 from nas.data.splits import Found, split_indices
 from nas.networks.preprocessing import Preprocessing, normalised
@@ -37,10 +39,12 @@ class Data:
         classes: Name of each class, in the order of the labels.
         channels: 1 or 3.
         resolution: Side of the images in pixels.
+        part: Of every training batch, what this process makes.
     """
 
-    def __init__(self, found: Found, resolution: int, device: torch.device, loaders: int, memory_limit: int) -> None:
+    def __init__(self, found: Found, resolution: int, device: torch.device, loaders: int, memory_limit: int, part: Part = WHOLE) -> None:
         assert loaders >= 0, loaders
+        self.part = part
         self.name, self.classes, self.resolution = found.name, found.classes, resolution
         self.channels = found.survey[0]
         self._found, self._device, self._loaders, self._memory_limit = found, device, loaders, memory_limit
@@ -69,13 +73,14 @@ class Data:
         return len(self._indices[split])
 
     def steps_per_epoch(self, split: str, batch_size: int) -> int:
-        """Returns the number of full batches in a split; a ValueError if there is not even one."""
+        """Returns the number of full batches in a split; a ValueError if there is not even one, or one is too small for all processes."""
         images = self.size(split)
         if batch_size < 1 or batch_size > images:
             raise ValueError(
                 f"data {self.name}: batch size: got {batch_size} for {images} images in split {split!r}; "
                 f"accepted 1 to {images}. Choose a smaller batch, or add images."
             )
+        self.part.rows(batch_size)
         return images // batch_size
 
     def check(self, training: Augmentation | None = None, heed: Heed = never) -> int:
@@ -117,19 +122,19 @@ class Data:
 
         Args:
             split: `fit` or `train` (any split will do).
-            batch_size: Images in a batch; even where mixup or cutmix act.
+            batch_size: Images in a batch, in the parts of all processes together; even where mixup or cutmix act.
             seed: The run's.
             augmentation: What is done to the images.
 
         Returns:
             `batches(k)` yields exactly what `batches(0)` yields after k batches: x, float32, normalised, [B, C, R, R], and the target,
-            int64 [B], or probabilities [B, classes] where mixup or cutmix act.
+            int64 [B], or probabilities [B, classes] where mixup or cutmix act; of B only the rows of this process's part.
 
         Raises:
-            ValueError: A batch size that the split does not fill, or an odd one that is to be mixed. A broken image is named here in a set
-                that is kept in memory, and when its batch is reached in one that is streamed.
+            ValueError: A batch size that the split or the processes do not fill, or an odd one that is to be mixed. A broken image is named
+                here in a set that is kept in memory, and when its batch is reached in one that is streamed.
         """
-        steps = self.steps_per_epoch(split, batch_size)
+        steps, rows = self.steps_per_epoch(split, batch_size), self.part.rows(batch_size)
         if augmentation.mixes and batch_size % 2:
             raise ValueError(
                 f"data {self.name}: batch size: got {batch_size} with mixup or cutmix; accepted: even numbers. "
@@ -144,7 +149,8 @@ class Data:
                 order = self._indices[split][permutation(self.size(split), ORDER, seed, epoch)]
                 for position in range(first, steps):
                     batch, step = order[position * batch_size : (position + 1) * batch_size], epoch * steps + position
-                    yield batch, torch.rand(batch_size, BOX_NUMBERS, generator=generator(BOX, seed, step)) if boxed else None
+                    numbers = torch.rand(batch_size, BOX_NUMBERS, generator=generator(BOX, seed, step))[rows.places] if boxed else None
+                    yield batch[rows.places.numpy()], numbers
                 epoch, first = epoch + 1, 0
 
         def batches_from(start_step: int) -> Iterator[Batch]:
@@ -152,9 +158,9 @@ class Data:
             crops = self._crops(split, chosen(start_step), boxed, augmentation.crop_scale)
             for step, (x, target) in enumerate(crops, start_step):
                 draw = generator(DRAW, seed, step)
-                x = self._normalised(augment(x, augmentation, self.mean, draw))
+                x = self._normalised(augment(x, augmentation, self.mean, draw, rows))
                 if augmentation.erasing:
-                    x = erase(x, augmentation.erasing, int(torch.randint(2**31, (), generator=draw)))
+                    x = erase(x, augmentation.erasing, int(torch.randint(2**31, (), generator=draw)), rows)
                 if augmentation.mixes:
                     x, target = mix(x, target, augmentation, len(self.classes), MIX, seed, step)
                 yield x, target

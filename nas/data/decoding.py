@@ -3,6 +3,7 @@
 Nothing is drawn at random here: what is wanted of each image comes with its index, so the number of threads or processes changes no batch.
 """
 
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -180,6 +181,7 @@ def stream(samples: Samples, batches: Iterable[list[Wanted]], processes: int, pi
         prefetch_factor=PREFETCHED if processes else None,
         collate_fn=_collate,
         pin_memory=pin,
+        worker_init_fn=_heedless,
         # Its own: a DataLoader draws a base seed, from the global generator if it is given none.
         generator=torch.Generator(),
     )
@@ -187,6 +189,13 @@ def stream(samples: Samples, batches: Iterable[list[Wanted]], processes: int, pi
         if isinstance(batch, ValueError):
             raise batch
         yield batch
+
+
+def _heedless(worker: int) -> None:
+    """Signals that stop a command go to all its processes at times (Slurm's, torchrun's, Ctrl-C's). A loader that died of one would take the command
+    with it before it has written a checkpoint; it ends with the command instead."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _collate(samples: list[Any]) -> Any:

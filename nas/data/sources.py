@@ -14,6 +14,7 @@ from nas.data.folder import open_folder, scan
 from nas.data.huggingface import HUB, open_hub, open_parquet, parquet_files
 from nas.data.images import Images, check_names, error_text, regular_file
 from nas.data.libraries import SETS, open_digits, open_tar, open_torchvision
+from nas.data.parts import WHOLE, Part
 from nas.data.splits import Found, split_indices, split_of
 from nas.machine import cores
 from nas.yaml_files import did_you_mean
@@ -65,7 +66,9 @@ class DataSource:
         """Returns undecoded images, and which of them a split has: `train`, `fit`, `held_out` or `test`."""
         return self._found.test if name == "test" else self._found.train, split_indices(self._found)[name]
 
-    def load(self, resolution: int, device: torch.device, loaders: int | None = None, memory_limit: int = 2 * 2**30) -> Data:
+    def load(
+        self, resolution: int, device: torch.device, loaders: int | None = None, memory_limit: int = 2 * 2**30, part: Part = WHOLE
+    ) -> Data:
         """Gives the data at one resolution; nothing is decoded before it is used, or looked at by `Data.check`.
 
         Args:
@@ -73,11 +76,12 @@ class DataSource:
             device: Where batches go, and where a small set is kept.
             loaders: Threads that decode a small set, or processes that stream a large one (0: this process alone); None: the cores.
             memory_limit: Bytes of decoded uint8 pixels up to which a set is kept on `device`.
+            part: Of every training batch, what this process makes.
 
         Raises:
             ValueError: Too few images to hold any out.
         """
-        return Data(self._found, resolution, device, cores() if loaders is None else loaders, memory_limit)
+        return Data(self._found, resolution, device, cores() if loaders is None else loaders, memory_limit, part)
 
 
 def open_data(data: str, root: Path | None = None) -> DataSource:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.networks.norms import NORMS, GroupNorm1, norm_params
+from nas.networks.norms import NORMS, BatchNorm, GroupNorm1, norm_params
 from nas.quantities import Cost
 
 CONV4_WIDTH = 64  # channels between the convolutions of SPACH's stem
@@ -60,11 +60,11 @@ class Conv4Stem(Stem):
             raise ValueError(f"stem conv4: a convolution halves the side, patches do the rest: got patch {patch}; accepted even ones.")
         super().__init__(CONV4_WIDTH, width, patch // 2, grid, norm, eps)
         self.conv1 = nn.Conv2d(channels, CONV4_WIDTH, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(CONV4_WIDTH)
+        self.bn1 = BatchNorm(CONV4_WIDTH)
         self.conv2 = nn.Conv2d(CONV4_WIDTH, CONV4_WIDTH, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(CONV4_WIDTH)
+        self.bn2 = BatchNorm(CONV4_WIDTH)
         self.conv3 = nn.Conv2d(CONV4_WIDTH, CONV4_WIDTH, 3, padding=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(CONV4_WIDTH)
+        self.bn3 = BatchNorm(CONV4_WIDTH)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(images_BCHW)))

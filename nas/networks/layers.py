@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nas.networks.architecture import Architecture, Stage
 from nas.networks.blocks import Branch, ChannelMLP, Conv4Stem, GatherMerge, Head, Merge, Stem
@@ -193,14 +194,26 @@ def layer_specs(architecture: Architecture) -> tuple[LayerSpec, ...]:
     return flat(outline(architecture))
 
 
-def run(layers: Outline, call: Callable[..., Tensor], images_BCHW: Tensor) -> Tensor:
-    """Images [B, C, H, W] to logits [B, classes]; `call(spec, x, ...)` runs one layer."""
+def run(layers: Outline, call: Callable[..., Tensor], images_BCHW: Tensor, recompute: bool = False) -> Tensor:
+    """Images [B, C, H, W] to logits [B, classes]; `call(spec, x, ...)` runs one layer.
+
+    With `recompute` a backward pass finds of each block its input alone, and runs the block a second time: less memory, a third more time, the
+    same gradients.
+    """
     x = images_BCHW
     for layer in layers:
-        if isinstance(layer, BlockSpecs):
+        if not isinstance(layer, BlockSpecs):
+            x = call(layer, x)
+        elif recompute:
+            x = checkpoint(_run_block, layer, call, x, use_reentrant=False)  # type: ignore[assignment]  # which it leaves open
+        else:
             x = mix_tokens(layer, call, x)  # a step of its own, so that what it began with is let go
-        x = call(layer.mlp if isinstance(layer, BlockSpecs) else layer, x)
+            x = call(layer.mlp, x)
     return x
+
+
+def _run_block(block: BlockSpecs, call: Callable[..., Tensor], x_BHWC: Tensor) -> Tensor:
+    return call(block.mlp, mix_tokens(block, call, x_BHWC))
 
 
 def mix_tokens(block: BlockSpecs, call: Callable[..., Tensor], x_BHWC: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class Network(nn.Module):
             self._set_drop_path(drop_path)
 
     def _set_drop_path(self, rate: float) -> None:
-        from timm.layers import DropPath  # three seconds to import: only when training asks for it
+        from nas.networks.drop_path import DropPath  # three seconds to import: only when training asks for it
 
         blocks = [layer for layer in self.outline if isinstance(layer, BlockSpecs)]
         for block, block_rate in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):
@@ -69,6 +69,6 @@ class Network(nn.Module):
                 self.get_submodule(block.branch.weights).drop_path = DropPath(block_rate)
             self.get_submodule(block.mlp.weights).drop_path = DropPath(block_rate)
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Images [B, channels, resolution, resolution] to logits [B, classes]."""
-        return run(self.outline, lambda spec, *inputs: attached(self, spec.weights)(*inputs), images_BCHW)
+    def forward(self, images_BCHW: Tensor, recompute: bool = False) -> Tensor:
+        """Images [B, channels, resolution, resolution] to logits [B, classes]; `recompute` as in `run`."""
+        return run(self.outline, lambda spec, *inputs: attached(self, spec.weights)(*inputs), images_BCHW, recompute)

@@ -45,14 +45,15 @@ class Run:
     Attributes:
         name: the folder's name.
         folder: its path.
+        writes: whether this process writes; of several that train together one does, and to the others what would write does nothing.
     """
 
-    def __init__(self, name: str, root: Path = RUNS) -> None:
+    def __init__(self, name: str, root: Path = RUNS, writes: bool = True) -> None:
         """Raises a ValueError for a name that is not a plain file name, that leaves the root through a link, or that is a file."""
         if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
             accepted = "1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit"
             raise one_line_error(f"--run: not a run name: got {name[:80]!r}; accepted: {accepted}. Choose another name.")
-        self.name = name
+        self.name, self.writes = name, writes
         self.folder = Path(root) / name
         try:
             inside = self.folder.resolve().parent == Path(root).resolve() and (self.folder.is_dir() or not self.folder.exists())
@@ -69,6 +70,9 @@ class Run:
         Raises:
             ValueError: another process holds it; says which.
         """
+        if not self.writes:
+            yield
+            return
         path = self.folder / ".lock"
         # A soft lock would be a file that a killed process leaves behind.
         lock = FileLock(path, timeout=0, fallback_to_soft=False)
@@ -87,6 +91,8 @@ class Run:
 
     def record(self, **entries: Any) -> None:
         """Puts plain values by name into ``run.yaml``, in place of those before; the first call also adds to ``invocations`` who writes."""
+        if not self.writes:
+            return
         data = self.recorded() or {"format": FORMAT, "name": self.name}
         invocations = data.pop("invocations", [])
         if not self._invocation_recorded:
@@ -104,6 +110,8 @@ class Run:
 
     def log(self, kind: str, **numbers: Any) -> None:
         """Appends one line to ``metrics.jsonl``: the kind, the time, the numbers. What is not finite is written as null."""
+        if not self.writes:
+            return
         finite = {name: None if isinstance(number, float) and not math.isfinite(number) else number for name, number in numbers.items()}
         line = json.dumps({"kind": kind, "time": now(), **finite}, default=float).encode() + b"\n"
         path = self.folder / "metrics.jsonl"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop at the next clean point."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a wish to stop at the next clean point."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+)  # a terminal's, a supervisor's, and a cluster's warning that it takes the machine away
 
 
 class Stopped(Exception):
@@ -21,7 +27,7 @@ class Stopped(Exception):
 
 
 class Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into a wish that a long loop can look at; the second stops at once.
+    """Turns the first of `SIGNALS` into a wish that a long loop can look at; the second stops at once.
 
         with Interrupt() as interrupt:
             for step in steps:
@@ -30,18 +36,25 @@ class Interrupt:
                     save_checkpoint(...)
                     break
 
-    `exit_status` is what a shell expects of a process that a signal ended: 130 or 143; 0 when nothing came. Outside the main thread it does
+    `exit_status` is what a shell expects of a process that a signal ended: 130, 143 or 138; 0 when nothing came. Outside the main thread it does
     nothing: signals never come there.
+
+    Args:
+        together: one of several processes of a launcher: each further signal may be the first one once more, from the launcher or from a cluster that
+            signals every process, so none stops at once. A launcher ends by force what takes too long.
+        quiet: nothing is said.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, together: bool = False, quiet: bool = False) -> None:
+        self._together = together
+        self._said = b"" if quiet else b"\nStopping at the next clean point%s.\n" % (b"" if together else b"; once more to stop at once")
         self.requested = False
         self.exit_status = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -53,8 +66,10 @@ class Interrupt:
             error.exit_status = self.exit_status
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and self._together:
+            return
         if self.requested:
             raise KeyboardInterrupt
         self.requested, self.exit_status = True, 128 + number
         with contextlib.suppress(OSError):  # not print: a handler may interrupt a print, which is not reentrant
-            os.write(2, b"\nStopping at the next clean point; once more to stop at once.\n")
+            os.write(2, self._said)

@@ -26,6 +26,8 @@ from nas.yaml_files import validate, write_yaml
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[StrictInt, Field(ge=0)]
 Resolution = Annotated[StrictInt, Field(ge=1, le=MAX_RESOLUTION)]
+# Entries of a recipe's phase that say how it is computed, not what: with others a training goes on, and gives the same to rounding.
+HOW = {"accumulate", "recompute"}
 
 
 class _Entries(BaseModel):
@@ -277,5 +279,5 @@ def _flat(record: Begun) -> dict[str, Any]:
     return {
         **plain,
         **({"bf16": recipe["bf16"]} if "bf16" in recipe else {}),
-        **{key: value for key, value in phase.items() if value is not None},
+        **{key: value for key, value in phase.items() if value is not None and key not in HOW},
     }

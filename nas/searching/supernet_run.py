@@ -23,9 +23,10 @@ from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import Levels, unrewarded
 from nas.spaces.schema import Values
 from nas.spaces.supernet import Supernet
+from nas.training.given import Given
 from nas.training.paths import drawn, path_of_step
 from nas.training.report import Report
-from nas.training.setting import SMALL_IMAGES, Given, Setting, look_at_images, open_device, open_setting, open_source, shipped
+from nas.training.setting import SMALL_IMAGES, Setting, look_at_images, open_device, open_setting, open_source, shipped
 from nas.training.train_supernet import CHECKPOINT, load_supernet, supernet_steps, train_supernet
 
 SPACE = "hybrid"
@@ -105,7 +106,7 @@ class SupernetRun:
         return self.recorded().supernet_finished is not None and self.checkpoint.exists()
 
     def trained(self, stop: Callable[[], bool]) -> Supernet:
-        """The trained supernet, trained now as far as it is not.
+        """The trained supernet, trained now as far as it is not; of several processes the first one gets its averaged weights.
 
         Raises:
             ValueError: images that cannot be used; no run has begun.
@@ -122,12 +123,14 @@ class SupernetRun:
             ends = (f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in levels.ends.items())
             print(
                 f"Training the supernet: {self.space.name}, {setting.images.size('fit')} images at {setting.resolution} px, {steps} steps of "
-                f"{phase.batch_size} images, each a network of {' and '.join(ends)}, on {setting.device}.",
+                f"{phase.batch_size} images, each a network of {' and '.join(ends)}, on {setting.where}.",
                 flush=True,
             )
 
             judged = {name: (each.at(setting.frame),) for name, each in self.ends(levels).items()}
             train_supernet(supernet, setting, self.identity, self.path, judged, self.run, Report(self.run, "supernet", stop))
+            if not setting.ranks.first:
+                return supernet.eval()
             load_supernet(supernet, setting, self.identity, self.run)  # its averaged weights, where the recipe wants these
             self.run.log("supernet drawn", **drawn(self.space, levels, setting.seed, steps))
             self.run.record(supernet_finished=now())
@@ -174,7 +177,8 @@ def open_supernet_run(
     Raises:
         ValueError: an option, the space, the data or the recipe cannot be used, or the run's supernet was trained for other costs; one line.
     """
-    run = Run(name) if name is not None else None
+    named = partial(Run, writes=given.ranks.first)
+    run = named(name) if name is not None else None
     begun = read_record(run).supernet if run else None
     content = begun.recipe_content if begun and given.recipe is None and not given.smoke else None
     said, given = given, given.or_else(begun) if begun else given
@@ -190,10 +194,10 @@ def open_supernet_run(
     setting = open_setting(given, space.stride, space.frame.resolution, content, source)
     if run is None:
         parts = [space.name, setting.source.name, setting.recipe_name, str(setting.seed), *said.unusual()]
-        run = Run(default_name(*parts))
+        run = named(default_name(*parts))
         begun = read_record(run).supernet
         if begun and texts and not _covers(begun, budgets, floor):
-            run = Run(default_name(*parts, *texts))
+            run = named(default_name(*parts, *texts))
             begun = read_record(run).supernet
     if begun and texts and not _covers(begun, budgets, floor):  # where none was said it is as it was begun
         ends = (f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in (begun.levels or {}).items())

@@ -22,6 +22,7 @@ from nas.networks.architecture import Architecture
 from nas.progress import Progress
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
+from nas.runs.records import HOW
 from nas.searching.search import Evaluation
 from nas.training.loop import NotFinite
 from nas.training.recipe import Phase
@@ -106,7 +107,8 @@ class Alone:
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits of all that makes the figures but network and seed: schedule, images and splits."""
-        content = [self.phase.model_dump(mode="json"), self.setting.recipe.bf16, self.setting.source.fingerprint, self.setting.resolution]
+        phase = self.phase.model_dump(mode="json", exclude=HOW)
+        content = [phase, self.setting.recipe.bf16, self.setting.source.fingerprint, self.setting.resolution]
         return hashlib.sha256(json.dumps([*content, self.fit, self.judged_on], sort_keys=True).encode()).hexdigest()[:8]
 
     def place(self, architecture: Architecture, seed: int, remedied: bool = False) -> Run:

@@ -30,9 +30,9 @@ class Supernet(nn.Module):
             attach(self, home, spec.build())
         self._skeletons: dict[Any, tuple[nn.Module, tuple[str, ...], tuple[str, ...]]] = {}
 
-    def forward(self, images_BCHW: Tensor, architecture: Architecture) -> Tensor:
-        """Images [B, channels, resolution, resolution] to logits [B, classes], by the network of `architecture`."""
-        return run(outline(architecture), self._call, images_BCHW)
+    def forward(self, images_BCHW: Tensor, architecture: Architecture, recompute: bool = False) -> Tensor:
+        """Images [B, channels, resolution, resolution] to logits [B, classes], by the network of `architecture`; `recompute` as in `run`."""
+        return run(outline(architecture), self._call, images_BCHW, recompute)
 
     def _call(self, spec: LayerSpec, *inputs: object) -> Tensor:
         skeleton, parameters, buffers = self._skeleton(spec)

@@ -6,8 +6,9 @@ from typing import Protocol
 
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
-from nas.training.loop import Course, Watch, train_model
+from nas.training.loop import Course, train_model
 from nas.training.setting import Setting
+from nas.training.watch import Watch
 
 RATE = 0.25  # of the supernet's: what all networks share has settled already
 

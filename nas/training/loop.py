@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from torch import Tensor, nn
 
 from nas.cost.latency import memory_errors
 from nas.data import seed_step
+from nas.data.parts import Rows
 from nas.runs.checkpoint import load_checkpoint, save_checkpoint
+from nas.training.ranks import ALONE, Lost, Ranks
 from nas.training.recipe import Phase
+from nas.training.watch import Asked, Watch
 
 CHECKPOINT_SECONDS = 60.0
 IN_A_ROW = 10  # steps whose loss or gradients are not finite, after which a training stops
@@ -38,6 +42,7 @@ class Course:
         checkpoint: written at most once a minute, at the end and when stopped; None: not at all.
         identity: what the checkpoint must be of; another's is refused.
         looks: steps after which `Watch.rung` has the model; None: the phase's rungs.
+        ranks: the processes that train it together, on a part of every batch each. The phase's batch is that of all.
     """
 
     phase: Phase
@@ -47,30 +52,11 @@ class Course:
     checkpoint: Path | None = None
     identity: str = ""
     looks: tuple[int, ...] | None = None
+    ranks: Ranks = ALONE
 
 
 class NotFinite(ValueError):
     """The loss of a training, or its gradients, are no longer numbers."""
-
-
-class Watch:
-    """What a training tells whoever started it, and asks. This one is silent and never stops; override what is wanted."""
-
-    def begin(self, done: int) -> None:
-        """Before the first step, with how many an earlier sitting has done."""
-
-    def step(self, done: int, loss: float, lr: float) -> None:
-        """After every step on a CPU and every tenth on a GPU, where reading the loss waits."""
-
-    def skipped(self, count: int) -> None:
-        """At the end, where so many steps left the weights alone since their loss or gradients were not finite."""
-
-    def rung(self, done: int, model: nn.Module) -> None:
-        """At each of the phase's rungs, or where the course looks, with the model to evaluate."""
-
-    def stop(self) -> bool:
-        """Asked before every step; True ends the training there, with a checkpoint."""
-        return False
 
 
 def train_model(
@@ -79,7 +65,8 @@ def train_model(
     """Trains `model` up to `course.steps`; continues from the checkpoint if there is one.
 
     Data, paths, augmentation and drop path are functions of (seed, step), so a continued run is the uninterrupted one. A step whose loss or
-    gradients are not finite changes no weight.
+    gradients are not finite changes no weight. Where a batch is done in parts, by several processes or one after the other (`accumulate`), the
+    gradients are those of the batch's mean loss, to rounding; only a batch norm that does its part in several goes sees each by itself.
 
     Args:
         batches: `batches(start_step)` yields (images, targets) from that step on, as `Data.batches` does.
@@ -91,51 +78,57 @@ def train_model(
     Raises:
         MemoryError: a step does not fit; says what to do.
         NotFinite: too many steps were not finite; the last checkpoint before them is kept.
-        ValueError: the checkpoint is of something else or damaged beyond use.
+        ValueError: the checkpoint is of something else or damaged beyond use, or the processes do not train the same.
     """
+    phase, ranks, device = course.phase, course.ranks, next(model.parameters()).device
+    ranks.share(model)
     state = _State(model, course)
     start = state.restore()
+    if ranks.count > 1:
+        ranks.agree({"training": course.identity, "steps done": start, "steps": course.steps, "recipe": phase, "network": path(start)})
+    watch = watch if ranks.first else Asked(watch)
     watch.begin(start)
-    phase, device = course.phase, next(model.parameters()).device
     looks = phase.rungs if course.looks is None else course.looks
     model.train()
-    for step, (images, targets) in zip(range(start, course.steps), batches(start) if start < course.steps else (), strict=False):
-        if watch.stop():
-            break
-        seed_step(course.seed, step)  # drop path draws from torch's generators
-        lr = state.set_learning_rate(step)
-        state.optimizer.zero_grad(set_to_none=True)  # what does not run this step must not move: AdamW moves zeros, and skips None
-        with _enough_memory(phase):
-            with course.autocast():
-                loss = F.cross_entropy(model(images, *path(step)), targets, label_smoothing=phase.label_smoothing)
-            loss.backward()
-            state.step(loss.detach())
-        state.done = step + 1
-        if state.ema:
-            state.ema.update(model, step=state.done)
-        at_rung = state.done in looks
-        if device.type == "cpu" or state.done % 10 == 0 or state.done == course.steps or at_rung:
-            watch.step(state.done, state.looked_at(), lr)
-            if at_rung:
-                watch.rung(state.done, state.evaluated)
-                model.train()
-            state.save_now_and_then()
+    with state.kept_when_lost():
+        for step, (images, targets) in zip(range(start, course.steps), batches(start) if start < course.steps else (), strict=False):
+            wish = watch.stop()
+            if state.stopped if ranks.count > 1 else wish:
+                break
+            lr = state.set_learning_rate(step)
+            state.optimizer.zero_grad(set_to_none=True)  # what does not run this step must not move: AdamW moves zeros, and skips None
+            with _enough_memory(phase, len(images)):
+                state.step(state.backward(images, targets, step, path(step)), wish)
+            state.done = step + 1
+            if state.ema:
+                state.ema.update(model, step=state.done)
+            at_rung = state.done in looks
+            if device.type == "cpu" or state.done % 10 == 0 or state.done == course.steps or at_rung:
+                watch.step(state.done, state.looked_at(), lr)
+                if at_rung:
+                    ranks.of_first(lambda: watch.rung(state.done, state.evaluated))
+                    model.train()
+                state.save_now_and_then()
     if state.done > start:
         state.looked_at()  # on a GPU up to nine steps were not
-        state.save()
+        ranks.of_first(state.save)
     if skipped := int(state.skipped[1]):
         watch.skipped(skipped)
     return state.evaluated, state.done
 
 
 @contextlib.contextmanager
-def _enough_memory(phase: Phase) -> Iterator[None]:
+def _enough_memory(phase: Phase, images: int) -> Iterator[None]:
     try:
         with memory_errors():
             yield
     except MemoryError as error:
-        fewer = f"Take fewer, such as --batch-size {max(2, phase.batch_size // 4 * 2)}, or a lower --resolution"  # even: images may be mixed in pairs
-        raise MemoryError(f"training: out of memory in a step of {phase.batch_size} images: {str(error)[:200]}. {fewer}.") from None
+        parts = [f"--accumulate {2 * phase.accumulate}, the same in smaller parts"] if images > phase.accumulate else []
+        twice = ["--recompute, the same with each block run twice"] if not phase.recompute else []
+        fewer = [f"fewer images, such as --batch-size {max(2, phase.batch_size // 4 * 2)}"]  # even: they may be mixed in pairs
+        advice = ", or ".join([*parts, *twice, *fewer, "a lower --resolution"])
+        at_a_time = f"{images} images" + (f" in {phase.accumulate} parts" if phase.accumulate > 1 else "")
+        raise MemoryError(f"training: out of memory in a step of {at_a_time}: {str(error)[:200]}. Take {advice}.") from None
 
 
 class _State:
@@ -145,15 +138,24 @@ class _State:
         from timm.optim import create_optimizer_v2
         from timm.utils import ModelEmaV3
 
+        from nas.networks.drop_path import DropPath
+
         phase, self.course, self.model = course.phase, course, model
+        self._parameters = list(model.parameters())  # to go through a supernet's modules for them takes milliseconds
         # fused: 16 instead of 56 ms a step for 26 million parameters on two cores
         self.optimizer = create_optimizer_v2(model, opt="adamw", lr=phase.lr, weight_decay=phase.weight_decay, fused=True)
         # Over the last twentieth of the run; with rungs only the warm-up bounds it, so that a rung does not depend on the length of the run.
         decay = 0.9999 if phase.rungs else max(0.0, min(0.9999, 1 - 20 / course.steps))
-        self.ema = ModelEmaV3(model, decay=decay, use_warmup=True) if phase.ema else None
+        # Without buffers the state dicts, which it would make of both models at each step, have nothing to add to the parameters.
+        alone = next(model.buffers(), None) is None
+        self.ema = ModelEmaV3(model, decay=decay, use_warmup=True, exclude_buffers=alone) if phase.ema else None
         self.evaluated: nn.Module = self.ema.module if self.ema else model
         self.done, self.loss = 0, torch.zeros(())
         self.skipped = torch.zeros(2, device=next(model.parameters()).device)  # steps in a row just now, and in all
+        self._drops = [module for module in model.modules() if isinstance(module, DropPath)]
+        self.stopped = False  # whether several processes have agreed to stop
+        self._told = torch.zeros(3)  # of all processes together in the last step: loss, wishes to stop, marks of which parameters it moved
+        self._mark = 0
         self._saved_at, self._save_seconds = time.monotonic(), 0.0
 
     def _parts(self) -> dict[str, Any]:
@@ -186,8 +188,24 @@ class _State:
 
         Not while steps are skipped: if they go on the last good one is wanted.
         """
-        if time.monotonic() - self._saved_at > max(CHECKPOINT_SECONDS, 20 * self._save_seconds) and not self.skipped[0]:
+        if (
+            self.course.ranks.first
+            and time.monotonic() - self._saved_at > max(CHECKPOINT_SECONDS, 20 * self._save_seconds)
+            and not self.skipped[0]
+        ):
             self.save()
+
+    @contextlib.contextmanager
+    def kept_when_lost(self) -> Iterator[None]:
+        """Writes a checkpoint where another process is lost in the middle of a step: what came before it is whole here."""
+        begun = self.done
+        try:
+            yield
+        except Lost:
+            if self.course.ranks.first and self.done > begun and not self.skipped[0]:
+                with contextlib.suppress(RuntimeError):  # a GPU may be lost too
+                    self.save()
+            raise
 
     def set_learning_rate(self, step: int) -> float:
         lr = self.course.phase.learning_rate(step, self.course.steps)
@@ -195,12 +213,43 @@ class _State:
             group["lr"] = lr
         return lr
 
-    def step(self, loss: Tensor) -> None:
-        """Moves the weights by their gradients, unless these or the loss are not finite; nothing waits for a GPU to know."""
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+    def backward(self, images: Tensor, targets: Tensor, step: int, path: tuple[Any, ...]) -> Tensor:
+        """Adds the gradients of the mean loss of a whole batch, as far as this process's images make them; gives their share of that loss.
+
+        They are done in `phase.accumulate` parts. What is drawn for each image of the batch, drop path, each part draws for all of them.
+        """
+        phase, ranks = self.course.phase, self.course.ranks
+        count = phase.batch_size if ranks.count > 1 else len(images)
+        num = min(phase.accumulate, ranks.part.least(count))  # as many everywhere, as a batch norm's statistics are summed in each
+        parts = [each.tensor_split(num) for each in (images, targets, ranks.part.rows(count).places.to(images.device))]
+        further = {"recompute": True} if phase.recompute else {}
+        share = torch.zeros((), device=images.device)
+        for x, target, rows in zip(*parts, strict=True):
+            for drop in self._drops:
+                drop.rows = Rows(count, rows) if len(x) < count else None
+            seed_step(self.course.seed, step)  # drop path draws from torch's generators
+            with self.course.autocast():
+                loss = F.cross_entropy(self.model(x, *path, **further), target, label_smoothing=phase.label_smoothing)
+            loss = loss * (len(x) / count)
+            loss.backward()
+            share += loss.detach()
+        return share
+
+    def step(self, loss: Tensor, wish: bool) -> None:
+        """Moves the weights by their gradients, unless these or the loss are not finite; nothing waits for a GPU to know.
+
+        `wish` is whether this process is to stop; where there are several, gradients, losses and wishes are summed over all of them in one go.
+        """
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if self.course.ranks.count > 1:
+            moved = bytes(parameter.grad is not None for parameter in self._parameters)
+            self._mark = zlib.crc32(moved) % 4096  # sums stay exact
+            self._told = torch.cat([loss.view(1), loss.new_tensor([wish, self._mark])])
+            self.course.ranks.sum([self._told, *gradients])
+            loss = self._told[0]
         norm = torch.nn.utils.get_total_norm(gradients)
         if clip := self.course.phase.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, clip, norm)
         broken = 1.0 - (norm.isfinite() & loss.isfinite()).float()
         self.optimizer.found_inf = broken  # type: ignore[attr-defined]  # what GradScaler tells a fused optimiser: with 1 it leaves weights and moments as they are
         self.optimizer.step()
@@ -209,7 +258,15 @@ class _State:
         self.loss = loss
 
     def looked_at(self) -> float:
-        """The last loss; a `NotFinite` where too many steps were skipped."""
+        """The last loss; a `NotFinite` where too many steps were skipped. Several processes agree here whether they stop."""
+        if self.course.ranks.count > 1:
+            _, wishes, marks = self._told.tolist()
+            self.stopped = wishes > 0
+            if marks != self.course.ranks.count * self._mark:
+                raise ValueError(
+                    f"training: step {self.done}: processes moved different parameters: got marks of {marks:g} in all; accepted: "
+                    f"{self._mark} of each. Run the same program everywhere."
+                )
         in_a_row, in_all = self.skipped.tolist()
         steps, phase = self.course.steps, self.course.phase
         if in_a_row >= min(IN_A_ROW, steps) or in_all > max(IN_A_ROW, OF_ALL * steps):

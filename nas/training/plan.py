@@ -13,9 +13,10 @@ from nas.cost.latency import memory_errors
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.quantities import format_quantity
-from nas.training.loop import Course, Watch, train_model
+from nas.training.loop import Course, train_model
 from nas.training.recipe import Phase
 from nas.training.setting import Setting
+from nas.training.watch import Watch
 
 TIMED = {"cpu": 9, "cuda": 40}  # steps; the first ones warm up
 WARM = {"cpu": 1, "cuda": 10}
@@ -55,11 +56,10 @@ def step_seconds(
     """
     kind, clock = setting.device.type, _Clock()
     batches = setting.images.batches(split, phase.batch_size, setting.seed, phase.augmentation)
+    course = Course(phase, TIMED[kind], setting.seed, setting.autocast, looks=(), ranks=setting.ranks)
     with memory_errors():
-        train_model(model.to(setting.device), batches, Course(phase, TIMED[kind], setting.seed, setting.autocast, looks=()), clock, path)
-    timed = [(done, at) for done, at in clock.told if done >= WARM[kind]]
-    (first, begun), (last, ended) = timed[0], timed[-1]
-    return (ended - begun) / (last - first)
+        train_model(model.to(setting.device), batches, course, clock, path)
+    return setting.ranks.of_first(lambda: clock.mean(WARM[kind]))
 
 
 class _Clock(Watch):
@@ -70,6 +70,12 @@ class _Clock(Watch):
 
     def step(self, done: int, loss: float, lr: float) -> None:
         self.told.append((done, time.perf_counter()))
+
+    def mean(self, warm: int) -> float:
+        """Seconds of a step, of those after the first ones."""
+        timed = [(done, at) for done, at in self.told if done >= warm]
+        (first, begun), (last, ended) = timed[0], timed[-1]
+        return (ended - begun) / (last - first)
 
 
 def network_plan(architecture: Architecture, setting: Setting) -> list[str]:

@@ -36,6 +36,8 @@ class Phase(BaseModel):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05  # none on norms, scales and biases
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of the steps
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+    accumulate: Annotated[StrictInt, Field(ge=1)] = 1  # parts in which a process does its images of a batch, where they do not fit at once
+    recompute: StrictBool = False  # blocks keep their inputs alone for the backward pass and run twice: less memory, more time
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the last block; standalone networks only
     ema: StrictBool = False  # evaluate an average of the weights over the last twentieth of the run
@@ -145,16 +147,16 @@ class Recipe(BaseModel):
             update={"images": None, "supernet": fitting(self.supernet), "search": search, "retrain": fitting(self.retrain)}
         )
 
-    def changed(self, trains: Literal["supernet", "retrain"], flip: bool | None, batch_size: int | None, lr: float | None) -> Recipe:
-        """With what a user says instead: of the images (`flip`) for all trainings, the rest for one of them; None leaves what is there."""
+    def changed(self, trains: Literal["supernet", "retrain"], flip: bool | None, **said: float | None) -> Recipe:
+        """With what a user says instead: of the images (`flip`) for all trainings, entries of one's phase for it; None leaves what is there."""
         recipe = self
         if flip is not None:
             for name in ("supernet", "retrain"):
                 phase: Phase = getattr(recipe, name)
                 other = phase.model_copy(update={"augmentation": phase.augmentation.model_copy(update={"flip": flip})})
                 recipe = recipe.model_copy(update={name: other})
-        said = {name: value for name, value in (("batch_size", batch_size), ("lr", lr)) if value is not None}
-        return recipe.model_copy(update={trains: getattr(recipe, trains).model_copy(update=said)}) if said else recipe
+        changes = {name: value for name, value in said.items() if value is not None}
+        return recipe.model_copy(update={trains: getattr(recipe, trains).model_copy(update=changes)}) if changes else recipe
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """bfloat16 autocast where the recipe wants it; a new context at each call."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nas.progress import Progress
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
-from nas.training.loop import Watch
+from nas.training.watch import Watch
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 WITH_EVENTS = ("supernet", "retrain")

@@ -8,17 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from nas import HOME
 from nas.data import Augmentation, Data, DataSource, open_data
+from nas.machine import cores
 from nas.networks.architecture import MAX_RESOLUTION, Architecture, Frame
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.runs.records import Begun, NetworkRecord, digest, read_record
+from nas.training.given import Given
 from nas.training.loop import Autocast
+from nas.training.ranks import ALONE, Ranks
 from nas.training.recipe import Phase, Recipe, read_recipe, shortened
 from nas.yaml_files import did_you_mean, validate
 
@@ -26,46 +29,6 @@ SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's
 DIGITS = "digits"
 FINE = 0.1  # of the rate, where a training begins with trained weights
 LONG_LOOK = 30.0  # seconds; what takes longer is not done twice for the same files
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the user said of a setting; None where nothing was said."""
-
-    data: str | None = None  # digits, a folder, or the name of a torchvision data set, which is in `data_root`
-    data_root: str | None = None
-    recipe: str | None = None  # a name in recipes/, or a YAML file
-    resolution: int | None = None  # side of the images in training, in pixels
-    device: str = "auto"  # or cpu, cuda, cuda:N
-    seed: int | None = None
-    loaders: int | None = None  # processes or threads that decode images
-    smoke: bool = False  # a few steps and trials
-    flip: bool | None = None  # whether images are mirrored at random
-    batch_size: int | None = None  # of what the command trains; `lr` likewise, for the batch as it is
-    lr: float | None = None
-    trains: Literal["supernet", "retrain"] = "supernet"  # the part of the recipe that the command trains with
-
-    @staticmethod
-    def of(options: dict[str, Any], trains: Literal["supernet", "retrain"] = "supernet") -> Given:
-        """Of the options of a command line, by name."""
-        return Given(**{name: options[name] for name in Given.__dataclass_fields__ if name != "trains"}, trains=trains)
-
-    def unusual(self) -> list[str]:
-        """What the name of a run that nobody named also says."""
-        said = {
-            f"{self.resolution}px": self.resolution, "flip" if self.flip else "no_flip": self.flip, f"batch{self.batch_size}": self.batch_size,
-            f"lr{self.lr}": self.lr,
-        }  # fmt: skip
-        return [name for name, value in said.items() if value is not None] + ["smoke"] * self.smoke
-
-    def or_else(self, begun: Begun) -> Given:
-        """What was not said is as it was when the run, or the search that found the network, began."""
-        found: dict[str, Any] = {name: getattr(begun, name) for name in ("resolution", "seed", "flip") if getattr(self, name) is None}
-        if self.data is None:
-            found |= {"data": begun.data, "data_root": self.data_root or begun.data_root}
-        if self.recipe is None:
-            found["recipe"] = begun.recipe
-        return Given(**{**self.__dict__, **found})
 
 
 @dataclass(frozen=True)
@@ -84,6 +47,7 @@ class Setting:
     flip: bool | None = None  # where the user decided it
     init: Path | None = None  # a weights file that a retraining begins with
     notes: tuple[str, ...] = ()  # what was chosen by the data, and why, a sentence each
+    ranks: Ranks = ALONE  # that train together
 
     @property
     def frame(self) -> Frame:
@@ -92,7 +56,13 @@ class Setting:
 
     @cached_property
     def images(self) -> Data:
-        return self.source.load(self.resolution, self.device, self.loaders)
+        loaders = max(1, cores() // self.ranks.local[1]) if self.loaders is None else self.loaders
+        return self.source.load(self.resolution, self.device, loaders, part=self.ranks.part)
+
+    @property
+    def where(self) -> str:
+        """On what it is trained, in words."""
+        return f"{self.ranks.count} processes, {self.device.type}" if self.ranks.count > 1 else str(self.device)
 
     @property
     def autocast(self) -> Autocast:
@@ -115,7 +85,7 @@ class Setting:
         recipe = self.recipe
         if begun and given.recipe is None and not given.smoke:
             recipe = recipe.model_copy(update={"retrain": validate(Phase, begun.phase, "run.yaml: phase")})
-            recipe = recipe.changed(given.trains, given.flip, given.batch_size, given.lr)
+            recipe = given.changing(recipe)
         elif begun and epochs is None and steps is None:
             epochs, steps = begun.phase.get("epochs"), begun.phase.get("steps")
         return replace(self, recipe=recipe.model_copy(update={"retrain": recipe.retrain.with_length(epochs, steps)}))
@@ -153,7 +123,7 @@ def open_setting(
         ValueError: an option cannot be used; one line.
     """
     data = DIGITS if given.data is None else given.data
-    source, device = source or open_source(given), open_device(given.device)
+    source, device = source or open_source(given), open_device(given.device, given.ranks)
     if Path(data).expanduser().is_dir() and data != DIGITS:
         data = str(Path(data).expanduser().resolve())
     root = str(Path(given.data_root).expanduser().resolve()) if given.data_root else None
@@ -164,7 +134,9 @@ def open_setting(
         raise ValueError(f"--resolution: too large: got {resolution}; accepted: at most {MAX_RESOLUTION}. Take a smaller one.")
     if given.seed is not None and given.seed >= 2**63:  # what torch takes
         raise ValueError(f"--seed: out of range: got {given.seed}; accepted: whole numbers below 2**63.")
-    return Setting(source, data, root, recipe, name, resolution, device, given.seed or 0, given.loaders, given.flip, notes=notes)
+    return Setting(
+        source, data, root, recipe, name, resolution, device, given.seed or 0, given.loaders, given.flip, notes=notes, ranks=given.ranks
+    )
 
 
 def open_source(given: Given) -> DataSource:
@@ -198,7 +170,7 @@ def _recipe(given: Given, begun: dict[str, Any] | None, name: str, source: DataS
         )
     if written.retrain.augmentation.flip == "auto" and unmirrored and given.flip is None:
         notes.append(f"Images are not mirrored: {unmirrored}. --flip mirrors them.")
-    return fitted.changed(given.trains, given.flip, given.batch_size, given.lr), tuple(notes)
+    return given.changing(fitted), tuple(notes)
 
 
 def open_as_found(given: Given, found: Begun, architecture: Architecture) -> Setting:
@@ -219,6 +191,8 @@ def look_at_images(
 ) -> None:
     """Looks at the files of all splits, the test's among them, before anything is spent; a long look is remembered in the run.
 
+    Of several processes the first one looks for all.
+
     Args:
         setting: whose images.
         run: that is about to begin or to go on.
@@ -230,13 +204,17 @@ def look_at_images(
         ValueError: broken images; one line.
         Stopped: `stop` became true.
     """
-    if read_record(run).images_looked_at == setting.source.fingerprint:
-        return
 
     def heed() -> None:
         if stop():
             raise Stopped("the look at the images stopped")
 
+    setting.ranks.of_first(lambda: _look(setting, run, training, heed, remember))
+
+
+def _look(setting: Setting, run: Run, training: Augmentation | None, heed: Callable[[], None], remember: bool) -> None:
+    if read_record(run).images_looked_at == setting.source.fingerprint:
+        return
     new = setting.images.looked is None
     undecoded = setting.images.check(training, heed)
     if undecoded and new:
@@ -265,12 +243,14 @@ def shipped(folder: str, name: str, option: str) -> Path:
     return Path(os.path.relpath(found)) if found.is_relative_to(Path.cwd()) else found
 
 
-def open_device(name: str) -> torch.device:
-    """The device of that name; `auto` is a GPU where there is one.
+def open_device(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one. Each of several processes of a machine has a GPU of its own.
 
     Raises:
         ValueError: no such device.
     """
+    if name in ("auto", "cuda") and ranks.count > 1 and torch.cuda.is_available():
+        return ranks.gpu()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
@@ -281,4 +261,6 @@ def open_device(name: str) -> torch.device:
         raise ValueError(f"--device: no usable GPU here: got {name!r}; accepted: cpu or auto. Check the driver with nvidia-smi.")
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
         raise ValueError(f"--device: no such GPU: got {name!r}; accepted: cuda:0 to cuda:{torch.cuda.device_count() - 1}.")
+    if index and ranks.count > 1:
+        raise ValueError(f"--device: one GPU for several processes: got {name!r}; accepted: cuda, which gives each its own. Take that.")
     return torch.device(name)

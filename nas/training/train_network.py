@@ -48,7 +48,8 @@ def train_network(
 ) -> TrainingResult:
     """Trains the network of `architecture` with the recipe's `retrain` phase, from fresh weights or those that the setting names, and evaluates it.
 
-    Continues from `checkpoint.pt` in the folder, and leaves `weights.safetensors` there: those that were evaluated.
+    Continues from `checkpoint.pt` in the folder, and leaves `weights.safetensors` there: those that were evaluated. Several processes, those of
+    the setting, train it together, and the first one evaluates it.
 
     Args:
         architecture: the network; trained in the setting's frame.
@@ -76,7 +77,7 @@ def train_network(
     batches = images.batches(fit, phase.batch_size, seed, phase.augmentation)
     course = Course(
         phase, steps, seed, setting.autocast, folder.folder / "checkpoint.pt",
-        identity=f"network {architecture.key} at {setting.resolution} px, seed {seed}",
+        identity=f"network {architecture.key} at {setting.resolution} px, seed {seed}", ranks=setting.ranks,
     )  # fmt: skip
 
     def accuracy_of(model: nn.Module) -> float:
@@ -86,11 +87,16 @@ def train_network(
         model, done = train_model(network, batches, course, watch)
     if done < steps:
         raise Stopped(f"{report.kind} stopped at step {done} of {steps}")
-    accuracy = None
-    if evaluate_on:
-        batches_shown = report.evaluated(evaluate_on, images.size(evaluate_on), images.evaluation_batches(evaluate_on, batch_size))
-        accuracy = evaluate(model, batches_shown, setting.autocast)
-    target = folder.folder / "weights.safetensors"
-    save_network(target, model.state_dict(), trained, images.classes, images.preprocessing, setting.recipe.bf16)
+
+    def tested_and_saved() -> float | None:
+        accuracy = None
+        if evaluate_on:
+            batches_shown = report.evaluated(evaluate_on, images.size(evaluate_on), images.evaluation_batches(evaluate_on, batch_size))
+            accuracy = evaluate(model, batches_shown, setting.autocast)
+        target = folder.folder / "weights.safetensors"
+        save_network(target, model.state_dict(), trained, images.classes, images.preprocessing, setting.recipe.bf16)
+        return accuracy
+
+    accuracy = setting.ranks.of_first(tested_and_saved)
     size = images.size(evaluate_on) if evaluate_on else 0
     return TrainingResult(accuracy, size, steps, steps / per_epoch, tuple(report.rungs()))

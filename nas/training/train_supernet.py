@@ -46,6 +46,8 @@ def train_supernet(
 ) -> None:
     """Trains a supernet on the images that are not held out, with the recipe's `supernet` phase; continues from its checkpoint.
 
+    Several processes, those of the setting, train it together, and the first one judges networks.
+
     Args:
         model: with fresh weights, on the setting's device.
         identity: what the checkpoint must be of.
@@ -61,7 +63,7 @@ def train_supernet(
     phase, steps = setting.recipe.supernet, supernet_steps(setting)
     batches = setting.images.batches("fit", phase.batch_size, setting.seed, phase.augmentation)
     looks = tuple(sorted({max(1, round(steps * look / LOOKS)) for look in range(1, LOOKS + 1)}))
-    course = Course(phase, steps, setting.seed, setting.autocast, folder.folder / CHECKPOINT, identity, looks)
+    course = Course(phase, steps, setting.seed, setting.autocast, folder.folder / CHECKPOINT, identity, looks, setting.ranks)
 
     def accuracies(model: nn.Module) -> dict[str, float]:
         held_out = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
