@@ -35,8 +35,9 @@ from nas.searching.search import DIRECTIONS, Evaluation, Instruments, Result, Se
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import unrewarded
 from nas.spaces.supernet import Supernet
+from nas.training.given import Given
 from nas.training.loop import evaluate
-from nas.training.setting import Given, open_setting
+from nas.training.setting import open_setting
 
 POINTS = (25, 50, 75, 100, 150, 200, 250, 300)
 BATCH = 250

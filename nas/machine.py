@@ -89,6 +89,12 @@ def program() -> str:
     return f"python {shlex.quote(str(called))}" if called.suffix == ".py" else called.name
 
 
+def masked(text: str) -> str:
+    """The same without the passwords of addresses in it, such as postgresql://me:secret@host/studies: for whatever is shown or written."""
+    text = re.sub(r"(://[^\s:/@]*):\S*@", r"\1:***@", text)
+    return re.sub(r"([?&](?:\w*password|passwd)=)[^\s&'\"]*", r"\1***", text)
+
+
 def pasted(*words: object) -> str:
     """A command line of this program, to be pasted into a shell."""
     return f"{program()} {shlex.join(map(str, words))}"

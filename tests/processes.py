@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +29,26 @@ def another_process(code: str, *arguments: object) -> Iterator[subprocess.Popen[
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def forked(work: Callable[[], None]) -> Iterator[int]:
+    """The number of a process that works beside this one, and has imported what this one has; killed at the end of the block."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which a test that uses this has not
+        child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(sys.exc_info()[0] is not None)
+    try:
+        yield child
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(child, 0)
 
 
 # Imports take a process five seconds: this one has done them, and each piece of code runs in a fork of it.

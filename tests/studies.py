@@ -10,10 +10,12 @@ import optuna
 
 
 @contextlib.contextmanager
-def stored(path: Path, name: str | None = None) -> Iterator[optuna.Study]:
-    """The study of that name in the file, or the only one."""
+def stored(place: Path | str, name: str | None = None) -> Iterator[optuna.Study]:
+    """The study of that name in a file or at an address, or the only one."""
     # A file is made and compared with Optuna's version by reading ten files of migrations: those who wrote it have done that.
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", skip_compatibility_check=True, skip_table_creation=True)
+    storage = optuna.storages.RDBStorage(
+        place if isinstance(place, str) else f"sqlite:///{place}", skip_compatibility_check=True, skip_table_creation=True
+    )
     try:
         yield optuna.load_study(study_name=name, storage=storage)
     finally:

@@ -25,6 +25,7 @@ from nas.searching.finals import Finals
 from nas.searching.known_networks import baselines
 from nas.searching.ladder import BY_MODEL, Finalist
 from nas.searching.proposals import Band, Proposal, draw, stratified
+from nas.searching.ray_cluster import Crew
 from nas.searching.search import Evaluation, SearchRequest
 from nas.searching.supernet_run import SupernetRun
 from nas.searching.trained_alone import Alone, Trained
@@ -144,7 +145,7 @@ class Sittings:
     def __call__(self) -> str:
         """Its winner, by its key."""
         opened, request, num, *_, looks = given = self.given()
-        finals = Finals(opened, "study", request, num, self.workers, looks)
+        finals = Finals(opened, "study", request, num, Crew(self.workers), looks)
         finals.__dict__["alone"] = self.toy
         winner = finals.climb(None, candidates(*given)).winner()
         assert winner is not None

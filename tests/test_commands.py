@@ -410,6 +410,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "train --device cuda:x": ("--device", "cuda:x"),
     "train --resolution 33": ("33", "stride 8", "40"),
     "train --resolution 1048576": ("--resolution", "1048576", "4096"),
+    "retrain spach_trans_xxs --resolution 4096 --device cpu": ("--resolution", "4096 px", "MACs"),  # attention over a million tokens
     "train --loaders -1": ("--loaders", "-1"),
     f"search --budget 1MMACs --workers {cores() + 1}": ("--workers", str(cores() + 1), str(cores())),
     "search --budget 1MMACs --floor 2": ("--floor", "2"),

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame
 from nas.searching import evaluating
 from nas.searching.evaluating import Evaluator, evaluator_of, open_evaluator
+from nas.searching.ray_cluster import Crew
 from nas.searching.search import Evaluation
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
@@ -77,7 +77,7 @@ def slow_accuracy(supernet: Supernet, batches: list[tuple[Tensor, Tensor]], arch
 
 def test_accuracy_is_of_the_subnet_on_all_held_out_images(supernet: Supernet, batches: list[tuple[Tensor, Tensor]]) -> None:
     networks = random_networks(8)
-    with open_evaluator(supernet, batches, Recipe(), CPU, 0) as evaluator:  # type: ignore[arg-type]
+    with open_evaluator(supernet, batches, Recipe(), CPU, Crew()) as evaluator:  # type: ignore[arg-type]
         accuracies = [each.accuracy for each in evaluator.evaluate(networks)]
         elsewhere = networks[0].at(Frame(32, 1, 10))  # as budgets may be counted in another frame
         assert [*evaluator.evaluate([elsewhere])] == [Evaluation(accuracies[0])]
@@ -93,8 +93,8 @@ def test_a_worker_evaluates_as_this_process_does(
     class Pool:
         """Stands for Ray's workers: keeps what it was made with."""
 
-        def __init__(self, num: int, factory: Any, payload: Any, *, num_gpus: float) -> None:
-            given.update(num=num, factory=factory, payload=payload, num_gpus=num_gpus)
+        def __init__(self, crew: Crew, factory: Any, payload: Any, *, gpu: bool) -> None:
+            given.update(crew=crew, factory=factory, payload=payload, gpu=gpu)
 
         evaluate, settle = "evaluated", "settled"
 
@@ -106,19 +106,17 @@ def test_a_worker_evaluates_as_this_process_does(
 
     monkeypatch.setattr(evaluating, "Workers", Pool)
     networks, threads = random_networks(4), torch.get_num_threads()
-    with open_evaluator(supernet, batches, Recipe(), CPU, 0) as evaluator:  # type: ignore[arg-type]
+    with open_evaluator(supernet, batches, Recipe(), CPU, Crew()) as evaluator:  # type: ignore[arg-type]
         expected = list(evaluator.evaluate(networks))
     for workers in (1, 2, 10**6):
-        with open_evaluator(supernet, batches, Recipe(), CPU, workers) as evaluator:  # type: ignore[arg-type]
+        with open_evaluator(supernet, batches, Recipe(), CPU, Crew(workers)) as evaluator:  # type: ignore[arg-type]
             assert evaluator == ("evaluated", "settled") and not given.get("closed")
-        assert given.pop("closed") and (given["num"], given["num_gpus"]) == (workers, 0.0)
-        assert given["payload"]["threads"] == max(1, cores() // workers)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with open_evaluator(supernet, batches, Recipe(), torch.device("cuda"), 3):  # type: ignore[arg-type]
-        assert given["num_gpus"] == 0.5
+        assert given.pop("closed") and (given["crew"], given["gpu"]) == (Crew(workers), False)
+    with open_evaluator(supernet, batches, Recipe(), torch.device("cuda"), Crew(3)):  # type: ignore[arg-type]
+        assert given["gpu"]
     assert given["factory"] is evaluator_of
     try:
-        evaluate = evaluator_of({**given["payload"], "device": "cpu", "threads": 3})
+        evaluate = evaluator_of({**given["payload"], "device": "cpu"}, 3)
         assert torch.get_num_threads() == 3
         assert [evaluate(network) for network in networks] == expected
     finally:
@@ -148,7 +146,7 @@ class FakeSupernet:
 
 def evaluations(forward: Callable[[Tensor], Tensor], batches: Any, num: int = 1) -> tuple[list[Evaluation], list[tuple[object, ...]]]:
     fake = FakeSupernet(forward)
-    with open_evaluator(fake, batches, Recipe(), CPU, 0) as evaluator:  # type: ignore[arg-type]
+    with open_evaluator(fake, batches, Recipe(), CPU, Crew()) as evaluator:  # type: ignore[arg-type]
         results = evaluator.evaluate(random_networks(num))
         assert not fake.passes, "evaluated before it is asked for"
         return list(results), fake.passes

@@ -67,7 +67,7 @@ def in_this_process(
     begun: list[Any] = []
 
     def train_beside(
-        alone: Alone, ask: Any, told: Any, *, workers: int, climb: str, stop: Any, show: Any, head_start: Any = lambda job: 0, **_: Any
+        alone: Alone, ask: Any, told: Any, *, crew: Any, climb: str, stop: Any, show: Any, head_start: Any = lambda job: 0, **_: Any
     ) -> None:
         while isinstance(job := ask(), tune.Job):
             begun.append(job)

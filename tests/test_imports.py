@@ -39,10 +39,10 @@ FILES = {
 }
 # Package -> the only modules that may import it.
 HEAVY = {
-    "optuna": {"nas.searching.optuna_study", "nas.searching.finalist_study", "nas.searching.dashboard"},
+    "optuna": {f"nas.searching.{name}" for name in ("optuna_study", "finalist_study", "study_storage", "study_queue", "dashboard")},
     "optuna_dashboard": {"nas.searching.dashboard"},
     "jinja2": {"nas.reporting.page"},
-    "ray": {"nas.searching.ray_workers", "nas.searching.tune"},
+    "ray": {"nas.searching.ray_cluster", "nas.searching.ray_workers", "nas.searching.tune"},
     "datasets": {"nas.data.huggingface"},
     **{
         package: {"nas.networks.onnx_model", "nas.cost.targets", "nas.cost.targets.onnx_runtime", "nas.export.onnx_file"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import shutil
 import signal
@@ -24,6 +25,7 @@ from nas.quantities import parse_budgets
 from nas.searching.evolution import PROPOSERS
 from nas.searching.optuna_study import SAMPLERS, OptunaStudy, open_study
 from nas.searching.search import DIRECTIONS, Evaluation, Instruments, Result, SearchRequest, check_budgets, search
+from nas.searching.study_storage import Place
 
 SMALL = ToySpace(stages=1)  # writing a trial takes time by the number of its parameters
 POPULATION, TRIALS = 6, 14  # some generations, the last of them cut short
@@ -31,7 +33,7 @@ FACTS = {"space": "toy", "fingerprint": ToySpace.fingerprint}
 
 
 def run(
-    path: Path | None,
+    path: Place | None,
     *,
     trials: int = TRIALS,
     population: int = POPULATION,
@@ -49,11 +51,12 @@ def run(
     )
     if path:
         opened = open_study(path, "4MMACs", space.decisions, request, options.pop("facts", FACTS))
+    beside = options.pop("beside", lambda evaluate: evaluate)
     with opened as study:
-        return search(space, study, request, instruments, **options)  # type: ignore[arg-type]
+        return search(space, study, request, dataclasses.replace(instruments, evaluate=beside(instruments.evaluate)), **options)  # type: ignore[arg-type]
 
 
-def stored_trials(path: Path, name: str = "4MMACs") -> list[Any]:
+def stored_trials(path: Path | str, name: str = "4MMACs") -> list[Any]:
     """What another program reads of a study, times and ids apart."""
     with stored(path, name) as study:
         return [

@@ -23,6 +23,7 @@ from nas.training import plan
 from nas.training.given import Given
 from nas.training.plan import rough, step_seconds
 from nas.training.recipe import Phase, Recipe, read_recipe
+from nas.training.report import Report
 from nas.training.setting import open_setting, open_source
 from nas.yaml_files import read_yaml, write_yaml
 
@@ -424,7 +425,7 @@ def test_finalists_beside_each_other_take_what_a_step_takes_with_their_share_of_
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nas.searching.plan.cores", lambda: 4)
-    monkeypatch.setattr("nas.searching.ray_workers.cores", lambda: 4)
+    monkeypatch.setattr("nas.searching.ray_cluster.cores", lambda: 4)
     monkeypatch.setattr("nas.searching.plan.step_seconds", lambda *_: {1: 120.0, 2: 100.0}.get(torch.get_num_threads(), 36.0))
     (folder / "long.yaml").write_text(RECIPE.replace("retrain: {steps: 4", "retrain: {steps: 700"))
     asked = f"search {WITH.replace('plain', 'long')} --budget 600kMACs --finalists 4 --trials 0 --dry-run"
@@ -445,6 +446,25 @@ def test_what_is_done_already_takes_no_time(folder: Path, monkeypatch: pytest.Mo
     assert hours(told["time"][0]) == pytest.approx(7, rel=0.1), "one retraining"
     told = plan_of(f"{command} --budget 600kMACs --finalists 0 --dry-run", folder)
     assert "time" not in told
+
+
+def test_of_a_supernet_that_was_broken_off_the_rest_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.searching.plan.step_seconds", lambda *_: 36.0)
+    (folder / "long.yaml").write_text(RECIPE.replace("supernet: {steps: 4", "supernet: {steps: 3000"))
+    command = f"train {WITH.replace('plain', 'long')} --run a --device cpu"
+    real = Report.step
+
+    def broken_off(report: Report, done: int, loss: float, lr: float) -> None:
+        real(report, done, loss, lr)
+        if done == 8:
+            report.stop = lambda: True  # type: ignore[method-assign]
+
+    monkeypatch.setattr(Report, "step", broken_off)
+    assert run(command, folder).status == 130
+    told = plan_of(f"{command} --dry-run", folder)
+    assert "8 steps done already" in told["supernet"][0] and hours(told["time"][0].removeprefix("supernet ")) == pytest.approx(
+        (3000 - 8) / 100, rel=0.1
+    )
 
 
 def test_each_of_several_winners_is_told_how_many_networks_obey_all_of_its_budgets(folder: Path) -> None:

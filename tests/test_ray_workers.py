@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
@@ -11,13 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
+from errors import refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray.actor import ActorHandle
 from toy_evaluators import factory
 from toy_space import FRAME, accuracy_of
 
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Stage
 from nas.searching import ray_workers
-from nas.searching.ray_workers import Workers, gpu_share
+from nas.searching.ray_cluster import Crew, Share, gpu_share, room, share_of
+from nas.searching.ray_workers import Workers
 from nas.searching.search import Evaluation
 from tests.test_optuna_study import run, stored_trials
 
@@ -37,10 +44,12 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     folder = tmp_path_factory.mktemp("workers")
     payload = {"folder": np.frombuffer(str(folder).encode(), dtype=np.uint8), "weights": np.zeros(10**6)}
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with Workers(NUM, factory, payload) as started:
+    with Workers(Crew(NUM), factory, payload) as started:
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
         started.folder = folder  # type: ignore[attr-defined]
         yield started
+    left = [each for each in gc.get_objects() if isinstance(each, ActorHandle)]
+    assert not left, "collected later they would end actors of the next Ray, which have the same numbers"
 
 
 def test_study_with_workers_equals_study_without(workers: Workers, tmp_path: Path) -> None:
@@ -83,17 +92,25 @@ def test_settle_waits_for_what_runs_and_begins_nothing(workers: Workers) -> None
 @pytest.mark.parametrize("num", [-1, 0, cores() + 1])
 def test_more_workers_than_cores_are_refused_before_anything_starts(num: int) -> None:
     with (
-        pytest.raises(ValueError, match=rf"^--workers: one core each is needed: got {num}; accepted: 0 to {cores()} "),
-        Workers(num, factory, None),
+        pytest.raises(ValueError, match=rf"^--workers: one core each is needed: got {num}; accepted: 1 to {cores()} "),
+        Workers(Crew(num), factory, None),
     ):
         pass
 
 
 def test_workers_that_can_never_start_are_refused_after_a_time(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(workers.evaluate([]))
+    while workers._building:  # who replaces a worker of an earlier test
+        workers._await_one()
     monkeypatch.setattr(ray_workers, "START_SECONDS", 1)
-    with pytest.raises(ValueError, match=r"^--workers: not ready within 1 s: got ") as error:
-        workers._build([workers._start()])  # every core is taken
-    assert "\n" not in str(error.value)
+    workers._begin()  # every core is taken
+    try:
+        with refused("--workers", "not ready within 1 s", NUM):
+            workers._await_one()
+    finally:
+        ((_, waiting),) = workers._building.values()
+        workers._building.clear()
+        ray.kill(waiting)
 
 
 def test_every_worker_finds_room_on_one_gpu() -> None:
@@ -107,6 +124,39 @@ def test_every_worker_finds_room_on_one_gpu() -> None:
     assert gpu_share(3, 2) == 0.5
 
 
+@settings(max_examples=300, deadline=None)
+@given(nodes=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 4)), min_size=1, max_size=4), num=st.integers(1, 20), gpu=st.booleans())
+def test_shares_are_whole_fit_the_nodes_and_are_as_large_as_may_be(nodes: list[tuple[int, int]], num: int, gpu: bool) -> None:
+    """Held against placing workers one by one, which is right since all take the same."""
+    gpus = sum(each for _, each in nodes)
+    if gpu and not gpus:
+        return
+    share = share_of(num, nodes, gpu)
+    assert share.gpus == (gpu_share(num, gpus) if gpu else 0)
+
+    def placed(cpus: int) -> int:
+        found = 0
+        for there, cards in nodes:
+            cards_left, there_left = [1.0] * cards, there
+            while there_left >= cpus and (not gpu or any(each >= share.gpus - 1e-9 for each in cards_left)):
+                there_left -= cpus
+                found += 1
+                if gpu:
+                    card = next(i for i, each in enumerate(cards_left) if each >= share.gpus - 1e-9)
+                    cards_left[card] -= share.gpus
+        return found
+
+    assert room(nodes, share) == placed(share.cpus)
+    assert placed(share.cpus) >= num or share.cpus == 1, "all have room, if they have any"
+    assert placed(share.cpus + 1) < num, "a share is as large as may be"
+
+
+def test_on_this_machine_each_worker_has_its_part_of_the_cores() -> None:
+    for there in range(1, 65):
+        for num in range(1, there + 1):
+            assert share_of(num, [(there, 0)], gpu=False) == Share(there // num, 0)
+
+
 def test_ray_is_not_imported_before_it_is_needed() -> None:
-    code = "import sys, nas.searching.ray_workers; sys.exit('ray' in sys.modules)"
+    code = "import sys, nas.searching.ray_workers, nas.searching.ray_cluster; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ import nas.searching.tune as tune
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.runs.interrupt import Stopped
-from nas.searching.ray_workers import LocalRay
+from nas.searching.ray_cluster import Crew, RaySession, Sight, sight
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import Alone, Trained
 from nas.searching.tune import Climb, Job, _Asked, _Training, train_beside
@@ -107,7 +108,7 @@ class Run:
             self.processes.update(descendants())
 
         try:
-            train_beside(self.alone, ask, self.told, workers=NUM, climb=climb, show=show, stop=stop, **others)
+            train_beside(self.alone, ask, self.told, crew=Crew(NUM), climb=climb, show=show, stop=stop, **others)
         except BaseException as error:
             self.error = error
         return self
@@ -165,8 +166,8 @@ def interrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def in_one_ray(interrupted: Run) -> Iterator[None]:
     """One start of Ray for all that does not look at how it starts and ends; after the one that does."""
-    with LocalRay(NUM) as ray, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "LocalRay", lambda num: nullcontext(ray))
+    with RaySession(Crew(NUM)) as ray, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "RaySession", lambda crew: nullcontext(ray))
         yield
 
 
@@ -200,10 +201,14 @@ def test_one_ray_serves_one_lot_after_the_other_and_ends_with_them_whatever_happ
             seen(CLIMBERS[1])
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), LocalRay(1) as ray:
+    unwritten = threading.Lock()  # Tune writes nothing of ours into its files: neither images nor what cannot be written
+
+    with pytest.raises(KeyboardInterrupt), RaySession(Crew(1)) as ray:
         assert not named("raylet", descendants()), "it starts when it is needed"
-        train_beside(alone, partial(next, iter(CLIMBERS[:1]), None), seen, workers=1, climb="all a rung", ray=ray)
-        train_beside(alone, partial(next, iter(CLIMBERS[1:2]), None), seen, workers=1, climb="all but the end", show=pressed, ray=ray)
+        train_beside(
+            alone, partial(next, iter(CLIMBERS[:1]), None), seen, crew=Crew(1), climb="all a rung", stop=lambda: not unwritten, ray=ray
+        )
+        train_beside(alone, partial(next, iter(CLIMBERS[1:2]), None), seen, crew=Crew(1), climb="all but the end", show=pressed, ray=ray)
     time_out = time.monotonic() + 10
     while (living := processes & set(parents())) and time.monotonic() < time_out:
         time.sleep(0.1)
@@ -252,12 +257,12 @@ def test_an_interrupt_leaves_whole_rungs_and_nothing_of_rays(interrupted: Run) -
     assert known[interrupted.reports[0].job].rungs and any(each.ended is None for each in known.values())
 
 
-def climb_here(alone: Alone, jobs: Sequence[Job], climb: Climb, halt: Path) -> list[int]:
+def climb_here(alone: Alone, jobs: Sequence[Job], climb: Climb, seen: Sight) -> list[int]:
     """What a worker does with each of the jobs, in this process, and how many rungs of the ladder each has reached then."""
     asked, worker = _Asked(lambda: next(given, None), lambda job: None, alone, lambda job: 0.0), object.__new__(_Training)
     given = iter(jobs)
     while isinstance(config := asked.suggest("one"), dict):
-        worker.setup(config, alone, torch.get_num_threads(), halt, climb)
+        worker.setup(config, alone, torch.get_num_threads(), seen, climb)
         while not worker.step()["done"]:
             pass
     return [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs]
@@ -270,8 +275,9 @@ def test_the_same_call_trains_what_is_missing_as_far_as_each_is_to_come(
     alone, jobs = interrupted.alone, interrupted.jobs
     known = {job: alone.known(*job) for job in jobs}
     reached = [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs]
-    assert climb_here(alone, jobs, "all a rung", tmp_path / "halt") == [min(3, at + 1) for at in reached]
-    assert climb_here(alone, jobs, "all but the end", tmp_path / "halt") == [max(2, min(3, at + 1)) for at in reached]
+    with sight(tmp_path) as seen:
+        assert climb_here(alone, jobs, "all a rung", seen) == [min(3, at + 1) for at in reached]
+        assert climb_here(alone, jobs, "all but the end", seen) == [max(2, min(3, at + 1)) for at in reached]
 
     again, given = Run(alone, jobs), iter(jobs)
     again(lambda: next(given, None), climb="all to the end")
@@ -287,7 +293,7 @@ def test_the_same_call_trains_what_is_missing_as_far_as_each_is_to_come(
 def test_more_workers_than_cores_are_refused_before_anything_starts(images: Path, tmp_path: Path) -> None:
     for num in (-1, cores() + 1):
         with refused("--workers", num, cores()):
-            train_beside(opened(images, tmp_path), lambda: pytest.fail("asked"), lambda job: None, workers=num, climb="the best")
+            train_beside(opened(images, tmp_path), lambda: pytest.fail("asked"), lambda job: None, crew=Crew(num), climb="the best")
 
 
 @pytest.mark.slow
@@ -306,7 +312,7 @@ def test_an_error_of_who_is_told_arrives_as_it_was(images: Path, tmp_path: Path)
 
     given = iter(CLIMBERS[:2])
     with pytest.raises(ValueError, match=r"^no room$"):
-        train_beside(opened(images, tmp_path), lambda: next(given, None), told, workers=1, climb="the best")
+        train_beside(opened(images, tmp_path), lambda: next(given, None), told, crew=Crew(1), climb="the best")
 
 
 # ---- killed --------------------------------------------------------------------------------------------------------
@@ -328,7 +334,7 @@ lines = in_training()
 def show():
     if kill_at < 0 and in_training() >= lines - kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
-train_beside(alone, lambda: next(given, None), told, workers=1, climb="the best", show=show)
+train_beside(alone, lambda: next(given, None), told, crew=Crew(1), climb="the best", show=show)
 """
 
 

@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 from toy_space import accuracy_of
 
+from nas.machine import cores
 from nas.networks.architecture import Architecture
 from nas.searching.search import Evaluation
 
 
-def factory(payload: dict[str, np.ndarray]) -> Callable[[Architecture], Evaluation]:
+def factory(payload: dict[str, np.ndarray], threads: int) -> Callable[[Architecture], Evaluation]:
     """Evaluators whose behaviour goes by the width: odd ones fail in one way or another."""
     folder = Path(bytes(payload["folder"]).decode())
     assert payload["weights"].nbytes == 8_000_000
+    assert threads == max(1, cores() // 2)
 
     def evaluate(architecture: Architecture) -> Evaluation:
         width = architecture.stages[0].width

@@ -9,6 +9,7 @@ from nas.commands.fidelity import fidelity
 from nas.commands.import_weights import import_weights
 from nas.commands.measure import measure
 from nas.commands.pick import pick
+from nas.commands.plan import plan
 from nas.commands.predict import predict
 from nas.commands.presets import presets
 from nas.commands.profile import profile
@@ -21,6 +22,7 @@ from nas.commands.train import train
 
 COMMANDS = (
     search,
+    plan,
     train,
     pick,
     retrain,

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import COUNT, option, training_options
+from nas.commands.options import COUNT, option, ray_address_option, training_options
 
 if TYPE_CHECKING:
     from nas.searching.comparison import Comparison
+    from nas.searching.ray_cluster import Crew
 
 
 @click.command(short_help="Train a winner beside networks drawn by hand.")
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seeds", "num_seeds", metavar="N", help="Trainings of each network (default: 3).", type=COUNT, default=3)
 @option("--workers", "N", "Trainings beside each other (default: 1).", type=COUNT, default=1)
+@ray_address_option
 @option("--floor", "SHARE", "Published and random networks use at least this share of the tightest budget (default: the search's).",
         type=click.FloatRange(0, 1, max_open=True))  # fmt: skip
 @option("--also", "NETWORK", "An architecture file or a published network to be compared too; may be repeated.", multiple=True)
@@ -37,12 +39,13 @@ def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: flo
     from nas.runs.interrupt import Interrupt
     from nas.runs.records import read_record, same_as_begun
     from nas.searching.comparison import contestants, open_comparison, read_found, space_of
-    from nas.searching.ray_workers import check_workers
+    from nas.searching.ray_cluster import Crew, check_nodes
     from nas.training.given import Given
     from nas.training.setting import look_at_images, open_as_found
 
     path, given = Path(file), Given.of(options, trains="retrain")
-    check_workers(workers, least=1)
+    crew = Crew(workers, options["ray_address"])
+    crew.check(least=1)
     winner = read_found(path)
     space, budgets = space_of(winner, path, options["space"])
     given = given if given.seed is not None else replace(given, seed=winner.seed)
@@ -60,6 +63,7 @@ def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: flo
         setting = setting.as_begun(begun, given, options["epochs"], options["steps"])
         wanted = setting.network_record(winner.architecture, path)
         same_as_begun(run, begun, wanted)
+        check_nodes(crew, run.folder, *setting.folders)
         comparison = open_comparison(setting, run, networks, num_seeds)
         if comparison.left():
             look_at_images(setting, run, None, lambda: interrupt.requested)
@@ -68,11 +72,11 @@ def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: flo
             "space": options["space"] or winner.space, "space_fingerprint": space.fingerprint,
             "budgets": winner.budgets, "floor": floor, **wanted.model_dump(mode="json", exclude_none=True),
         }  # fmt: skip
-        _compare(comparison, about, workers, lambda: interrupt.requested)
+        _compare(comparison, about, crew, lambda: interrupt.requested)
     return 0
 
 
-def _compare(comparison: Comparison, about: dict[str, Any], workers: int, stop: Callable[[], bool]) -> None:
+def _compare(comparison: Comparison, about: dict[str, Any], crew: Crew, stop: Callable[[], bool]) -> None:
     """Measures and trains what is not known yet, and reports."""
     import json
 
@@ -90,7 +94,7 @@ def _compare(comparison: Comparison, about: dict[str, Any], workers: int, stop: 
         flush=True,
     )
     latencies = comparison.latencies(stop)
-    comparison.train(workers, stop)
+    comparison.train(crew, stop)
     networks, tested = comparison.entries(latencies), images.size(alone.judged_on)
     settings = {**provenance(), **about, "seeds": list(seeds), "steps": alone.steps, "test_images": tested, "device": str(setting.device)}
     written = json.dumps({"settings": settings, "networks": networks}, indent=1, allow_nan=False)

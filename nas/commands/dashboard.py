@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from nas.commands.options import option
+from nas.commands.options import option, storage_option
 
 
 @click.command(short_help="Open a run in Optuna's dashboard.")
 @click.argument("run", metavar="[RUN]", required=False)
 @option("--port", "PORT", "On 127.0.0.1 (default: 8080).", type=click.IntRange(1, 65535), default=8080)
-def dashboard(run: str | None, port: int) -> int:
+@storage_option
+def dashboard(run: str | None, port: int, storage: str) -> int:
     """Open a run in Optuna's dashboard, with a picture and a note for each network worth a look.
 
     RUN is the name or folder of a run that searched (default: the one of the last winner). The address is on this machine alone: the dashboard
-    has no password.
+    has no password. Of studies on a server it shows those of all runs there.
     """
     from nas.reporting.notes import tellings
-    from nas.runs.folder import Run, run_folder
+    from nas.runs.folder import InUse, Run, run_folder
     from nas.searching.dashboard import HOST, check_port, serve, tell
     from nas.searching.finalist_study import write_finalists
-    from nas.searching.search_run import STUDY_FILE
     from nas.searching.story import read_story
+    from nas.searching.study_storage import STUDY_FILE, address, place_of
 
     folder = run_folder(_of_last_winner() if run is None else run)
-    study, artifacts = folder / STUDY_FILE, folder / "artifacts"
-    if not study.exists():
+    study, artifacts = place_of(Run(folder.name, folder.parent), storage), folder / "artifacts"
+    if isinstance(study, Path) and not study.exists():
         raise ValueError(f"{folder}: no study in it: got no {STUDY_FILE}; accepted: a run that searched. `runs` lists them.")
     check_port(port)
     try:
         with Run(folder.name, folder.parent).lock():
-            story = read_story(folder)
+            story = read_story(folder, storage)
             for search in story.searches.values():
                 write_finalists(study, search.name, story.space, search.ladder, search.winner.architecture.key if search.winner else "")
             tell(study, artifacts, tellings(story))
-    except ValueError as error:
-        if "in use by" not in str(error):
-            raise
+    except InUse:
         print("A search is at work here: notes and pictures are as they were.")
     print(f"Dashboard: http://{HOST}:{port}/dashboard/   (Ctrl-C ends it)")
-    print(f"The same by hand: optuna-dashboard sqlite:///{study.resolve()} --artifact-dir {artifacts.resolve()} --port {port}", flush=True)
+    print(
+        f"The same by hand: optuna-dashboard {address(study.resolve() if isinstance(study, Path) else study)} --artifact-dir {artifacts.resolve()} --port {port}",
+        flush=True,
+    )
     serve(study, artifacts, port)
     return 0
 

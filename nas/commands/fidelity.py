@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import COUNT, option, space_option, training_options
+from nas.commands.options import COUNT, option, ray_address_option, space_option, training_options
 
 if TYPE_CHECKING:
     from nas.runs.folder import Run
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     default=0,
 )
+@ray_address_option
 @space_option
 @training_options("the supernet's training")
 def fidelity(budget: tuple[str, ...], networks: int | None, seeds: int, alone_epochs: float | None, workers: int, **options: Any) -> int:
@@ -41,20 +42,22 @@ def fidelity(budget: tuple[str, ...], networks: int | None, seeds: int, alone_ep
     from nas.runs.interrupt import Interrupt
     from nas.searching.fidelity import Fidelity, networks_around
     from nas.searching.proposals import LOWEST
-    from nas.searching.ray_workers import check_workers
+    from nas.searching.ray_cluster import Crew, check_nodes
     from nas.searching.supernet_run import open_supernet_run
     from nas.searching.trained_alone import Alone
     from nas.training.given import Given
 
     budgets = parse_budgets(budget)
-    check_workers(workers)
+    crew = Crew(workers, options["ray_address"])
+    crew.check()
     opened = open_supernet_run(Given.of(options), options["space"], options["run"], (options["epochs"], options["steps"]), budgets, LOWEST)
     drawn = networks_around(opened, networks or (LEAST if options["smoke"] else 30))
     setting, run = opened.setting, opened.run
     alone = Alone.on_held_out(setting, run.folder / TRAINED_ALONE, alone_epochs or setting.recipe.search.finalist_epochs)
-    compared = Fidelity(opened, budgets, drawn, alone, seeds, workers)
+    compared = Fidelity(opened, budgets, drawn, alone, seeds, crew)
     with run.lock(), Interrupt() as interrupt:
         opened.check_begun()
+        check_nodes(crew, run.folder, *setting.folders)
         _show(compared.entries(lambda: interrupt.requested), run)
     return 0
 

@@ -60,6 +60,18 @@ def training_options(length_of: str) -> Callable[[Command], Command]:
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done and how long it takes, and do nothing.")
+ray_address_option = option(
+    "--ray-address",
+    "ADDRESS",
+    "For the workers a Ray cluster that this machine is a node of: auto or HOST:PORT (default: Ray on this machine alone).",
+    default="",
+)
+storage_option = option(
+    "--storage",
+    "URL",
+    "Where studies are: postgresql://USER@HOST/DATABASE or mysql://... (default: in the run's folder, or where the run says).",
+    default="",
+)
 batch_size_option = option("--batch-size", "N", "Images at a time (default: 64).", type=COUNT, default=64)
 space_option = option("--space", "SPACE", "Search space: a name in search_spaces/ or a YAML file (default: hybrid).")
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import click
 
-from nas.commands.options import BUDGETS, device_option, option, target_option
+from nas.commands.options import BUDGETS, device_option, option, storage_option, target_option
 
 
 @click.command(short_help="Take a winner for another budget out of a run's searches.")
@@ -21,7 +21,8 @@ from nas.commands.options import BUDGETS, device_option, option, target_option
 )
 @target_option
 @device_option
-def pick(run: str, budget: tuple[str, ...], floor: float, target: str | None, device: str) -> int:
+@storage_option
+def pick(run: str, budget: tuple[str, ...], floor: float, target: str | None, device: str, storage: str) -> int:
     """Take a winner for another budget out of what the searches of a run have found out; nothing is evaluated anew but latencies.
 
     RUN is the name or folder of a run. Networks trained alone count first; without one the supernet's weights decide.
@@ -40,7 +41,7 @@ def pick(run: str, budget: tuple[str, ...], floor: float, target: str | None, de
     from nas.searching.targeted import Targeted, open_target
     from nas.training.setting import open_device
 
-    budgets, story = parse_budgets(budget), read_story(run_folder(run))
+    budgets, story = parse_budgets(budget), read_story(run_folder(run), storage)
     folder = story.run.folder
     where = open_device(device)
     there = open_target(target, where, budgets, story.space) if story.space else Targeted(Target(str(where)))

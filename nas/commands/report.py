@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nas.commands.options import option
+from nas.commands.options import option, storage_option
 
 if TYPE_CHECKING:
     from nas.searching.story import Story
@@ -20,7 +20,8 @@ LOOKED_AT = 32  # images
 @click.command(short_help="Write a run's story as one HTML page.")
 @click.argument("run", metavar="RUN")
 @option("--out", "PAGE", "Where to (default: report.html in the run).", type=click.Path(path_type=Path, dir_okay=False))
-def report(run: str, out: Path | None) -> int:
+@storage_option
+def report(run: str, out: Path | None, storage: str) -> int:
     """Write a run's story as one HTML page, with its pictures and their numbers, to be opened anywhere and sent to anybody.
 
     RUN is the name or folder of a run. Of a run that has not ended the page tells what there is so far.
@@ -32,7 +33,7 @@ def report(run: str, out: Path | None) -> int:
 
     folder = run_folder(run)
     target = folder / "report.html" if out is None else out
-    story = read_story(folder)
+    story = read_story(folder, storage)
     write_atomically(target, page(story, dict(_looks(story))).encode())
     print(f"Written to {target}")
     return 0

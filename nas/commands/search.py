@@ -8,11 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import BUDGETS, dry_run_option, option, show_plan, space_option, target_option, training_options
+from nas.commands.options import (
+    BUDGETS,
+    dry_run_option,
+    option,
+    ray_address_option,
+    show_plan,
+    space_option,
+    storage_option,
+    target_option,
+    training_options,
+)
 
 if TYPE_CHECKING:
     from nas.quantities import Budget
     from nas.runs.records import SearchRecord
+    from nas.searching.ray_cluster import Crew
     from nas.searching.search_run import SearchRun
     from nas.searching.supernet_run import SupernetRun
     from nas.searching.targeted import Targeted
@@ -39,44 +50,32 @@ SAMPLERS = ["evolution", "random", "nsga2", "tpe"]
 )
 @option("--sampler", "SAMPLER", f"{', '.join(SAMPLERS)} (default: {SAMPLERS[0]}).", default=SAMPLERS[0], type=click.Choice(SAMPLERS))
 @option("--workers", "N", "Ray actors that evaluate; 0: in this process (default: 0).", type=click.IntRange(0), default=0)
+@ray_address_option
+@storage_option
 @target_option
 @dry_run_option
 @space_option
 @training_options("the supernet's training")
-def search(
-    budget: tuple[str, ...], winner: tuple[str, ...], floor: float, trials: int | None, workers: int, dry_run: bool, **options: Any
-) -> int:
+def search(budget: tuple[str, ...], winner: tuple[str, ...], floor: float, dry_run: bool, **options: Any) -> int:
     """Search a network under a budget; train the supernet first where the run has none.
 
     With --run, what is not said is as the run was begun. Another budget, floor, start or sampler is another study on the same supernet. With
-    --winner, given for each winner, one supernet is trained for all of them and searched for one after the other.
+    --winner, given for each winner, one supernet is trained for all of them and searched for one after the other. With --storage the same command
+    on other machines evaluates networks of the same study.
     """
     from nas.quantities import parse_budgets
     from nas.runs.interrupt import Interrupt
     from nas.searching.plan import search_plan
-    from nas.searching.ray_workers import check_workers
-    from nas.searching.supernet_run import open_supernet_run
-    from nas.searching.targeted import open_target
-    from nas.training.given import Given
+    from nas.searching.ray_cluster import check_nodes
+    from nas.searching.shared_search import lead_or_help
     from nas.training.setting import look_at_images
 
     if not budget and not winner:
         raise click.UsageError(f"--budget: missing: accepted: {BUDGETS}.", click.get_current_context())
-    wanted = [parse_budgets([text, *budget]) for text in winner] or [parse_budgets(budget)]
-    wanted = list({tuple(each.text for each in budgets): budgets for budgets in wanted}.values())  # each once
-    every = tuple({each.text: each for budgets in wanted for each in budgets}.values())
-    if not 0 <= floor < 1:
-        raise ValueError(f"--floor: out of range: got {floor}; accepted: 0 up to, not including, 1.")
-    check_workers(workers)
-    opened = open_supernet_run(Given.of(options), options["space"], options["run"], (options["epochs"], options["steps"]), every, floor)
-    if opened.fixed:
-        print(f"Not searched, since no budget rewards it: {', '.join(f'{name} {value}' for name, value in opened.fixed.items())}.")
-    there = open_target(options["target"], opened.setting.device, every, opened.space)
-    if there.note:
-        print(there.note)
-    searches = [_search_of(opened, there, budgets, floor, trials, workers, options) for budgets in wanted]
+    searches = searches_of([parse_budgets([text, *budget]) for text in winner] or [parse_budgets(budget)], floor, options)
+    opened, request, crew = searches[0].supernet, searches[0].request, searches[0].crew
     opened.check_begun()
-    fresh, request = opened.recorded().supernet is None, searches[0].request
+    fresh = opened.recorded().supernet is None
     if dry_run or fresh:
         look_at_images(opened.setting, opened.run, opened.setting.recipe.supernet.augmentation if request.trials else None, remember=False)
     for each in searches:
@@ -87,21 +86,47 @@ def search(
         show_plan(search_plan(searches), dry_run)
     if dry_run:
         return 0
-    with opened.run.lock(), Interrupt() as interrupt:
-        opened.check_begun()
-        for each in searches:
-            _show(each, each.winner(lambda: interrupt.requested))
+    with Interrupt() as interrupt:
+
+        def lead() -> None:
+            with opened.run.lock():
+                opened.check_begun()
+                check_nodes(crew, opened.run.folder, *opened.setting.folders)
+                for each in searches:
+                    _show(each, each.winner(lambda: interrupt.requested))
+
+        lead_or_help(searches, lead, lambda: interrupt.requested)
     return 0
 
 
+def searches_of(wanted: list[Sequence[Budget]], floor: float, options: Mapping[str, Any]) -> list[SearchRun]:
+    """The searches under each of these budgets, on one supernet, by the options of the command line; nothing is begun."""
+    from nas.searching.ray_cluster import Crew
+    from nas.searching.supernet_run import middle, open_supernet_run
+    from nas.searching.targeted import open_target
+    from nas.training.given import Given
+
+    wanted = list({tuple(each.text for each in budgets): budgets for budgets in wanted}.values())  # each once
+    every = tuple({each.text: each for budgets in wanted for each in budgets}.values())
+    if not 0 <= floor < 1:
+        raise ValueError(f"--floor: out of range: got {floor}; accepted: 0 up to, not including, 1.")
+    crew = Crew(options["workers"], options["ray_address"])
+    crew.check()
+    opened = open_supernet_run(
+        Given.of(dict(options)), options["space"], options["run"], (options["epochs"], options["steps"]), every, floor
+    )
+    if not every:
+        wanted = [(middle(opened.space),)]
+    if opened.fixed:
+        print(f"Not searched, since no budget rewards it: {', '.join(f'{name} {value}' for name, value in opened.fixed.items())}.")
+    there = open_target(options["target"], opened.setting.device, every, opened.space)
+    if there.note:
+        print(there.note)
+    return [_search_of(opened, there, budgets, floor, crew, options) for budgets in wanted]
+
+
 def _search_of(
-    opened: SupernetRun,
-    there: Targeted,
-    given: Sequence[Budget],
-    floor: float,
-    trials: int | None,
-    workers: int,
-    options: Mapping[str, Any],
+    opened: SupernetRun, there: Targeted, given: Sequence[Budget], floor: float, crew: Crew, options: Mapping[str, Any]
 ) -> SearchRun:
     """The search under some of the budgets that a supernet is for; says which of them are no limit."""
     from dataclasses import replace
@@ -113,7 +138,7 @@ def _search_of(
     from nas.searching.search import SearchRequest, check_budgets
     from nas.searching.search_run import SearchRun
 
-    space, settings = opened.space, opened.setting.recipe.search
+    space, settings, trials = opened.space, opened.setting.recipe.search, options["trials"]
     binding, unlimited = check_budgets(space, cost, there.bound(given))
     for each in unlimited:
         value = partial(value_of, cost, each)
@@ -126,7 +151,7 @@ def _search_of(
     if not finalists and not request.trials:
         raise ValueError("--trials: nobody would choose: got 0 with no finalists; accepted: 1 or more, or --finalists. Give one of them.")
     mine = replace(opened, budgets=binding, unlimited=unlimited)
-    return SearchRun(mine, request, tuple(given), options["start"], there.target, there.digest, workers, finalists)
+    return SearchRun(mine, request, tuple(given), options["start"], there.target, there.digest, crew, finalists, options["storage"])
 
 
 def _show(search: SearchRun, record: SearchRecord) -> None:
@@ -136,7 +161,7 @@ def _show(search: SearchRun, record: SearchRecord) -> None:
     from nas.quantities import format_quantity
     from nas.runs.folder import RUNS
     from nas.runs.records import winner_path
-    from nas.searching.search_run import STUDY_FILE
+    from nas.searching.study_storage import address
     from nas.yaml_files import write_atomically
 
     found, architecture, run = record.found, record.architecture, search.supernet.run
@@ -159,5 +184,5 @@ def _show(search: SearchRun, record: SearchRecord) -> None:
     weights = run.folder / f"{search.study}.safetensors"
     if found.accuracy_at_once is not None:
         print(f"To be used at once: {weights}, with the supernet's weights: {found.accuracy_at_once:.2%}")
-    print(f"Why:  optuna-dashboard sqlite:///{run.folder / STUDY_FILE}")
+    print(f"Why:  optuna-dashboard {address(search.place)}")
     print(f"Next: {pasted('retrain', RUNS / 'best.yaml')}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,11 +29,10 @@ def train(budget: tuple[str, ...], dry_run: bool, **options: Any) -> int:
 
 
 def _train(budget: tuple[str, ...], dry_run: bool, options: dict[str, Any], ranks: Ranks) -> int:
-    from nas.cost import cost
     from nas.machine import pasted
     from nas.quantities import parse_budget
     from nas.searching.plan import supernet_plan
-    from nas.searching.supernet_run import open_supernet_run
+    from nas.searching.supernet_run import middle, open_supernet_run
     from nas.training.given import Given
     from nas.training.setting import look_at_images
 
@@ -51,8 +49,7 @@ def _train(budget: tuple[str, ...], dry_run: bool, options: dict[str, Any], rank
     with ranks.holding(opened.run), ranks.interrupt() as stop:
         opened.check_begun()
         opened.trained(stop)
-    ends = [cost(end(lambda architecture: cost(architecture).macs)).macs for end in (opened.space.smallest, opened.space.largest)]
-    next_one = budgets[-1] if budgets else parse_budget(f"{math.sqrt(ends[0] * ends[1]):.1e}MACs")
+    next_one = budgets[-1] if budgets else middle(opened.space)
     print(f"The supernet is trained: {opened.checkpoint}")
     print(f"Next: {pasted('search', '--run', opened.run.name, '--budget', next_one.text)}")
     return 0

@@ -52,14 +52,15 @@ def peak_elements(module: nn.Module, x: Tensor) -> int:
 
 
 class Live(TorchDispatchMode):
-    """Counts the elements of the storages that operators make, and of those that are still there.
+    """Counts the elements of the storages that operators make, and of those that are still there; or their bytes.
 
     Attributes:
         peak: the most that were there at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, in_bytes: bool = False) -> None:
         super().__init__()
+        self._in_bytes = in_bytes
         self.peak = self._now = 0
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -68,13 +69,13 @@ class Live(TorchDispatchMode):
         storage = x.untyped_storage()
         if storage not in self._known:
             self._known.add(storage)
-            elements = storage.nbytes() // x.element_size()
-            self._now += elements
+            size = storage.nbytes() // (1 if self._in_bytes else x.element_size())
+            self._now += size
             self.peak = max(self.peak, self._now)
-            weakref.finalize(storage, self._end, elements)
+            weakref.finalize(storage, self._end, size)
 
-    def _end(self, elements: int) -> None:
-        self._now -= elements
+    def _end(self, size: int) -> None:
+        self._now -= size
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         given = {id(each.untyped_storage()) for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}

@@ -30,13 +30,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nas.machine import cores, cpu_model
+from nas.machine import cores, cpu_model, masked
 from nas.yaml_files import did_you_mean, one_line_error, read_yaml, write_yaml
 
 FORMAT = "run 1"
 RUNS = Path("runs")  # where runs are, from where a command is started
 TRAINED_ALONE = "alone"  # the folder, in that of a run, of networks trained alone
 _PACKAGES = ("torch", "torchvision", "timm", "optuna", "ray", "numpy")
+
+
+class InUse(ValueError):
+    """Another process holds a run, or leads a study."""
 
 
 class Run:
@@ -68,7 +72,8 @@ class Run:
         """Holds the run for this process; ends with the process, however that dies, also where a forked worker lives on.
 
         Raises:
-            ValueError: another process holds it; says which.
+            InUse: another process holds it; says which.
+            ValueError: it cannot be locked.
         """
         if not self.writes:
             yield
@@ -83,7 +88,8 @@ class Run:
                 path.write_text(f"process {os.getpid()} on {platform.node()} since {now()}: {_command()[:1000]}")
             except Timeout:
                 holder = path.read_text(errors="replace") or "another process"
-                raise one_line_error(f"{self.folder}: in use by {holder}. Wait for it, stop it, or give another --run.") from None
+                said = f"{self.folder}: in use by {holder}. Wait for it, stop it, or give another --run."
+                raise InUse(" ".join(said.splitlines())) from None
             except OSError as error:
                 advice = "Make room" if error.errno == errno.ENOSPC else "Check permissions; keep runs on a local disk"
                 raise one_line_error(f"{path}: cannot be locked: {error.strerror}. {advice}.") from None
@@ -211,7 +217,7 @@ def _versions() -> dict[str, str]:
 
 
 def _command() -> str:
-    return shlex.join(sys.argv).encode(errors="replace").decode()  # bytes in a path that are no UTF-8
+    return masked(shlex.join(sys.argv)).encode(errors="replace").decode()  # bytes in a path that are no UTF-8
 
 
 @functools.cache  # likewise; a search asks several times

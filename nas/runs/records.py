@@ -94,6 +94,7 @@ class RunRecord(_Entries):
     supernet: SupernetRecord | None = None
     supernet_finished: StrictStr | None = None
     searches: dict[str, StudyRecord] = {}
+    storage: StrictStr | None = None  # the server with its studies, without a password; None: they are in study.db
     retrain: NetworkRecord | None = None
     compare: NetworkRecord | None = None  # the winner's, and how all networks of the comparison are trained
     imported: Annotated[ImportRecord | None, Field(alias="import")] = None

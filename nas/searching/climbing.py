@@ -16,7 +16,7 @@ from nas.networks.architecture import Architecture
 from nas.progress import Progress
 from nas.runs.folder import Run
 from nas.searching.ladder import BY_MODEL, REDUCTION, Finalist, Ladder, Standing, told_apart
-from nas.searching.ray_workers import LocalRay
+from nas.searching.ray_cluster import Crew, RaySession
 from nas.searching.trained_alone import SHARES, Alone, Shown
 
 if TYPE_CHECKING:  # Ray, only where there is something to train
@@ -49,14 +49,14 @@ class Climbing:
         alone: how, and where the figures are found.
         run: whose log.
         study: whose finalists.
-        workers: trainings beside each other.
+        crew: trainings beside each other, and where.
         stop: asked again and again; True interrupts.
     """
 
     alone: Alone
     run: Run
     study: str
-    workers: int
+    crew: Crew
     stop: Callable[[], bool]
 
     @property
@@ -86,7 +86,7 @@ class Climbing:
         """Trains under one Ray, first what is left of an interrupted lot; about so many networks will be chosen."""
         by_hand = sum(each.by_hand for each in ladder.waiting)
         steps = ladder_steps(self.alone, by_hand, len(ladder.waiting) - by_hand, chosen)
-        with LocalRay(max(1, self.workers)) as ray, Progress("finalists", steps, "step") as progress:
+        with RaySession(self.crew) as ray, Progress("finalists", steps, "step") as progress:
             yield Sitting(self, ladder, progress, ray, lot)
             progress.total = progress.done  # it was an estimate
 
@@ -106,7 +106,7 @@ class Sitting:
     how: Climbing
     ladder: Ladder
     progress: Progress
-    ray: LocalRay
+    ray: RaySession
     lot: Mapping[str, int]
 
     def train_first(self, logged: int) -> None:
@@ -182,7 +182,7 @@ class Sitting:
 
         jobs = [Job(each.architecture, seed) for each in ladder.asked]
         show = Shown(progress, how.alone, jobs, text)
-        train_beside(how.alone, noted, told, workers=how.workers, climb=climb, show=show, stop=how.stop, ray=self.ray, **more)
+        train_beside(how.alone, noted, told, crew=how.crew, climb=climb, show=show, stop=how.stop, ray=self.ray, **more)
         show.look()
 
 

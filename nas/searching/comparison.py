@@ -27,6 +27,7 @@ from nas.runs.interrupt import Stopped
 from nas.runs.records import SearchRecord, read_record, read_search
 from nas.searching.known_networks import baselines
 from nas.searching.proposals import Band, draw
+from nas.searching.ray_cluster import Crew
 from nas.searching.search import check_budgets
 from nas.searching.trained_alone import MEMORY, Alone, Shown
 from nas.searching.tune import Job, train_beside
@@ -187,7 +188,7 @@ class Comparison:
                 progress.advance()
         return found
 
-    def train(self, workers: int, stop: Callable[[], bool]) -> None:
+    def train(self, crew: Crew, stop: Callable[[], bool]) -> None:
         """Trains what is left.
 
         Raises:
@@ -201,7 +202,7 @@ class Comparison:
             show = Shown(progress, self.alone, self.jobs)
             try:
                 train_beside(
-                    self.alone, lambda: next(waiting, None), lambda job: None, workers=workers, climb="all to the end", show=show, stop=stop
+                    self.alone, lambda: next(waiting, None), lambda job: None, crew=crew, climb="all to the end", show=show, stop=stop
                 )
             except Stopped:
                 ended = len(self.jobs) - len(self.left())  # some ended while they were asked to stop

@@ -14,7 +14,7 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from nas.searching.finalist_study import digest_of, study_of
-from nas.searching.optuna_study import open_storage
+from nas.searching.study_storage import Place, full_name, open_storage, study_names
 
 HOST = "127.0.0.1"  # the dashboard knows no password, and can delete studies
 TOLD, PICTURES = "nas:told", "nas:pictures"  # attributes of a study that are ours: the digest of what was put there, and which artifacts
@@ -44,22 +44,22 @@ class Telling:
         return told.hexdigest()[:12]
 
 
-def tell(path: Path, artifacts: Path, tellings: Mapping[str, Telling]) -> None:
-    """Puts notes and pictures into the studies of a file, in place of what was put there before; nothing where they are there already.
+def tell(place: Place, artifacts: Path, tellings: Mapping[str, Telling]) -> None:
+    """Puts notes and pictures into the studies of a run, in place of what was put there before; nothing where they are there already.
 
     Args:
-        path: of the studies; whoever calls holds the run.
-        artifacts: folder of the pictures, beside it.
+        place: of the studies; whoever calls holds the run.
+        artifacts: folder of the pictures.
         tellings: by study.
 
     Raises:
-        ValueError: the file cannot be used.
+        ValueError: the place cannot be used.
     """
-    with open_storage(path) as storage:
-        known = optuna.get_all_study_names(storage)
+    with open_storage(place) as storage:
+        known = study_names(place, storage)
         for name, telling in tellings.items():
-            study = optuna.load_study(study_name=name, storage=storage)
-            finalists = optuna.load_study(study_name=study_of(name), storage=storage) if study_of(name) in known else None
+            study = optuna.load_study(study_name=full_name(place, name), storage=storage)
+            finalists = optuna.load_study(study_name=known[study_of(name)], storage=storage) if study_of(name) in known else None
             there = f"{telling.digest} {finalists and digest_of(finalists)}"
             if storage.get_study_system_attrs(study._study_id).get(TOLD) == there:
                 continue
@@ -115,10 +115,10 @@ def check_port(port: int) -> None:
             raise ValueError(f"--port: in use: got {port}; accepted: a free one. Give another, such as {port + 1}.")
 
 
-def serve(path: Path, artifacts: Path, port: int) -> None:
-    """Shows the studies of a file at http://127.0.0.1:`port` until the process ends."""
+def serve(place: Place, artifacts: Path, port: int) -> None:
+    """Shows the studies of a place, on a server those of all its runs, at http://127.0.0.1:`port` until the process ends."""
     import optuna_dashboard
 
     artifacts.mkdir(exist_ok=True)
-    with open_storage(path) as storage:
+    with open_storage(place) as storage:
         optuna_dashboard.run_server(storage, host=HOST, port=port, artifact_store=FileSystemArtifactStore(artifacts))

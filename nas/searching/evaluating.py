@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nas.cost.latency import memory_errors
-from nas.machine import cores
 from nas.networks.architecture import Architecture
-from nas.searching.ray_workers import Workers, gpu_share
+from nas.searching.ray_cluster import Crew
+from nas.searching.ray_workers import Workers
 from nas.searching.search import Evaluation
 from nas.spaces.supernet import Supernet
 from nas.training.loop import evaluate
@@ -23,7 +23,7 @@ from nas.training.recipe import Recipe
 class Evaluator(NamedTuple):
     """What evaluates networks, one after the other in this process or beside each other in workers."""
 
-    evaluate: Callable[[Sequence[Architecture]], Iterator[Evaluation]]  # lazily and in the order of the architectures
+    evaluate: Callable[[Iterable[Architecture]], Iterator[Evaluation]]  # lazily and in the order of the architectures
     settle: Callable[[], None] = lambda: None  # waits until nothing is at work; in this process nothing ever is
 
     def alone(self, measure: Callable[[Architecture], float]) -> Callable[[Architecture], float]:
@@ -38,7 +38,7 @@ class Evaluator(NamedTuple):
 
 @contextlib.contextmanager
 def open_evaluator(
-    supernet: Supernet, batches: Sequence[tuple[Tensor, Tensor]], recipe: Recipe, device: torch.device, workers: int
+    supernet: Supernet, batches: Sequence[tuple[Tensor, Tensor]], recipe: Recipe, device: torch.device, crew: Crew
 ) -> Iterator[Evaluator]:
     """Opens what evaluates sub-networks of the supernet.
 
@@ -47,12 +47,12 @@ def open_evaluator(
         batches: all held-out images and their class numbers, on the device.
         recipe: says whether autocast runs.
         device: of this process, or the kind of device of the workers.
-        workers: 0: evaluate in this process, else that many Ray workers beside each other.
+        crew: without workers this process evaluates.
 
     Raises:
-        ValueError: the machine cannot take so many workers.
+        ValueError: there is no room for so many workers.
     """
-    if not workers:
+    if not crew.num:
         yield Evaluator(partial(map, partial(evaluate_subnet, supernet, batches, partial(recipe.autocast, device))))
         return
     payload = {
@@ -61,16 +61,14 @@ def open_evaluator(
         "batches": [(images.cpu().numpy(), targets.cpu().numpy()) for images, targets in batches],
         "device": device.type,
         "recipe": recipe,
-        "threads": max(1, cores() // workers),
     }
-    share = gpu_share(workers, torch.cuda.device_count()) if device.type == "cuda" else 0.0
-    with Workers(workers, evaluator_of, payload, num_gpus=share) as pool:
+    with Workers(crew, evaluator_of, payload, gpu=device.type == "cuda") as pool:
         yield Evaluator(pool.evaluate, pool.settle)
 
 
-def evaluator_of(payload: dict[str, Any]) -> Callable[[Architecture], Evaluation]:
+def evaluator_of(payload: dict[str, Any], threads: int) -> Callable[[Architecture], Evaluation]:
     """In a worker: the supernet and the held-out images, held once."""
-    torch.set_num_threads(payload["threads"])
+    torch.set_num_threads(threads)
     device = torch.device(payload["device"])  # Ray shows a worker its own GPU alone
     supernet = Supernet(payload["space"])
     # Ray's arrays are read-only views of its store; torch wants its own.

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ from nas.runs.interrupt import Stopped
 from nas.searching.evaluating import open_evaluator
 from nas.searching.inherited import FineTuned
 from nas.searching.proposals import around, stratified
+from nas.searching.ray_cluster import Crew
 from nas.searching.search import Evaluation
 from nas.searching.supernet_run import SupernetRun
 from nas.searching.trained_alone import Alone, Shown
@@ -79,7 +80,7 @@ class Fidelity:
         networks: that are compared, in the frame in which budgets are counted.
         alone: how they are trained for the truth; its setting's seed is the first.
         seeds: with how many seeds each is trained; more that are known count too.
-        workers: 0: score in this process and train one at a time, else that many processes beside each other.
+        crew: scores and trains; without workers this process scores, and one network is trained at a time.
     """
 
     supernet: SupernetRun
@@ -87,7 +88,7 @@ class Fidelity:
     networks: Sequence[Architecture]
     alone: Alone
     seeds: int = 1
-    workers: int = 0
+    crew: Crew = field(default_factory=Crew)
 
     @cached_property
     def fine_tuned(self) -> FineTuned:
@@ -138,7 +139,7 @@ class Fidelity:
         """Accuracies with the supernet's weights."""
         setting, found = self.supernet.setting, list[Evaluation]()
         with (
-            open_evaluator(supernet, self.fine_tuned.held_out, setting.recipe, setting.device, self.workers) as evaluator,
+            open_evaluator(supernet, self.fine_tuned.held_out, setting.recipe, setting.device, self.crew) as evaluator,
             Progress("supernet's accuracies", len(self.networks), "network") as progress,
         ):
             for evaluation in evaluator.evaluate(self.networks):
@@ -174,13 +175,13 @@ class Fidelity:
             return
         waiting = iter(left)
         print(
-            f"Training {len(left)} of {len(jobs)} networks alone, {self.alone.steps} steps each, {max(1, self.workers)} beside each other.",
+            f"Training {len(left)} of {len(jobs)} networks alone, {self.alone.steps} steps each, {max(1, self.crew.num)} beside each other.",
             flush=True,
         )
         with Progress("networks alone", len(jobs) * self.alone.steps, "step") as progress:
             show = Shown(progress, self.alone, jobs)
             train_beside(
-                self.alone, lambda: next(waiting, None), lambda job: None, workers=self.workers, climb="all to the end", show=show, stop=stop
+                self.alone, lambda: next(waiting, None), lambda job: None, crew=self.crew, climb="all to the end", show=show, stop=stop
             )  # fmt: skip
             show.look()
 

@@ -10,7 +10,6 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -19,7 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
-from nas.searching.optuna_study import FINALISTS_OF, open_storage
+from nas.searching.optuna_study import FINALISTS_OF
+from nas.searching.study_storage import Place, full_name, open_storage
 from nas.searching.trained_alone import Trained
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.schema import Values
@@ -67,23 +67,23 @@ def study_of(search: str) -> str:
     return f"{search}-finalists"
 
 
-def write_finalists(path: Path, search: str, space: SearchSpace | None, climbers: Sequence[Climber], winner: str) -> None:
+def write_finalists(place: Place, search: str, space: SearchSpace | None, climbers: Sequence[Climber], winner: str) -> None:
     """Writes the study of a search's finalists anew, unless it is there as it is to be; whoever calls holds the run.
 
     Args:
-        path: of the studies.
+        place: of the studies.
         search: whose finalists they are.
         space: without it trials have no parameters.
         climbers: all of them; those without an accuracy or a failure are left out.
         winner: its key; "" while there is none.
 
     Raises:
-        ValueError: the file cannot be used.
+        ValueError: the place cannot be used.
     """
     trials = [_trial(each, space, winner) for each in ranked(climbers, winner) if each.trained.rungs or each.trained.ended]
     told = [[each.state.name, each.values, each.intermediate_values, each.user_attrs] for each in trials]
-    digest, name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12], study_of(search)
-    with open_storage(path) as storage:
+    digest, name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12], full_name(place, study_of(search))
+    with open_storage(place) as storage:
         if name in optuna.get_all_study_names(storage):
             study = optuna.load_study(study_name=name, storage=storage)
             if digest_of(study) == digest:

@@ -21,6 +21,7 @@ from nas.searching.evolution import History, children
 from nas.searching.inherited import FineTuned
 from nas.searching.ladder import BY_MODEL, Finalist, Ladder
 from nas.searching.proposals import Band
+from nas.searching.ray_cluster import Crew
 from nas.searching.search import SearchRequest
 from nas.searching.supernet_run import SupernetRun
 from nas.searching.trained_alone import Alone
@@ -41,7 +42,7 @@ class Finals:
         study: whose search it ends.
         request: of that search.
         num: finalists besides those drawn by hand.
-        workers: trainings beside each other.
+        crew: trainings beside each other, and where.
         looks: what is found out of candidates before they are trained. Its `stop` interrupts all of it, and it measures the winner once more.
     """
 
@@ -49,7 +50,7 @@ class Finals:
     study: str
     request: SearchRequest
     num: int
-    workers: int
+    crew: Crew
     looks: Looks
 
     @cached_property
@@ -60,7 +61,7 @@ class Finals:
 
     @cached_property
     def _climbing(self) -> Climbing:
-        return Climbing(self.alone, self.opened.run, self.study, self.workers, self.looks.stop)
+        return Climbing(self.alone, self.opened.run, self.study, self.crew, self.looks.stop)
 
     @cached_property
     def _tuned(self) -> FineTuned:
@@ -124,7 +125,7 @@ class Finals:
         while num > 0:
             leaders = [each for each in ladder.leaders(LEADERS) if each.key not in parents]
             add_children(leaders)
-            chosen = ladder.choose(found, min(num, max(1, self.workers)), partial(self._look, supernet))
+            chosen = ladder.choose(found, min(num, max(1, self.crew.num)), partial(self._look, supernet))
             if not chosen:
                 break
             sitting.train_chosen(chosen, [each.key for each in leaders])

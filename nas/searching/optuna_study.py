@@ -1,7 +1,7 @@
-"""The samplers, and the study that a run leaves in SQLite for `optuna-dashboard` to open: all that knows Optuna.
+"""The samplers, and the study that a run leaves for `optuna-dashboard` to open, in a file or on a server (`study_storage.py`).
 
 The sampler works on a study in memory, since an ask on SQLite costs 80 ms and one in memory 1 to 4; each finished trial is then
-written to the file at once and whole, in one transaction. A study that is continued is asked all over again from its first
+written at once and whole, in one transaction. A study that is continued is asked all over again from its first
 generation, with a sampler made anew from (seed, generation) for each: so it comes to the same state as one never interrupted.
 """
 
@@ -11,7 +11,6 @@ import contextlib
 import datetime
 import hashlib
 import json
-import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-import sqlalchemy.exc
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.quantities import QUANTITIES
 from nas.searching.evolution import PROPOSERS
 from nas.searching.proposals import Proposal
 from nas.searching.search import DIRECTIONS, Evaluation, SearchRequest, Stored, Trial
+from nas.searching.study_storage import Place, connected, delete_command, full_name, leading, open_storage, readable_errors, study_names
 
 if TYPE_CHECKING:  # the space itself comes with torch
     from nas.networks.mixers import Value
@@ -49,64 +47,68 @@ SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {  # Optuna's, of (seed
 
 @contextlib.contextmanager
 def open_study(
-    path: Path, name: str, decisions: Mapping[str, Sequence[Value]], request: SearchRequest, facts: Mapping[str, Any]
+    place: Place, name: str, decisions: Mapping[str, Sequence[Value]], request: SearchRequest, facts: Mapping[str, Any]
 ) -> Iterator[OptunaStudy]:
-    """Opens or begins a study in an SQLite file, which may hold several.
-
-    Only one process may write to the file; any number may read it meanwhile.
+    """Opens or begins a study, of which a place may hold several, and leads it: no other process may write to it, any number may read it meanwhile.
 
     Args:
-        path: of the file; its folder exists.
-        name: of the study, unique in the file.
+        place: of the study; a file's folder exists.
+        name: of the study, unique in the run.
         decisions: options per decision.
         request: all of it but the number of trials has to be the same when the study is continued.
         facts: what else has to be (space, fingerprint, weights, device ...): plain values by name, kept as attributes of the study.
 
     Raises:
-        ValueError: the file is damaged, or the study in it was begun with other facts or is not as we left it.
+        InUse: another driver leads it.
+        ValueError: the place cannot be used, or the study in it was begun with other facts or is not as we left it.
     """
     if request.sampler not in (names := [*PROPOSERS, *SAMPLERS]):
         raise ValueError(f"--sampler: unknown sampler: got {request.sampler!r}; accepted: {', '.join(names)}. Choose one of these.")
-    facts = json.loads(json.dumps({**_facts(request), **facts}))
-    with _readable_errors(path):
-        storage = _connect(path)
-    try:
-        with _readable_errors(path), warnings.catch_warnings():
+    facts = all_facts(request, facts)
+    with connected(place) as storage, leading(place, name, storage) as held:
+        with readable_errors(place), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # metric names are
-            study = optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
+            study = optuna.create_study(
+                study_name=full_name(place, name), storage=storage, directions=list(DIRECTIONS), load_if_exists=True
+            )
             trials = _searched(study)
             if not trials:  # new, or killed while it was begun
                 study.set_metric_names(list(METRICS))
                 for fact, value in facts.items():
                     study.set_user_attr(fact, value)
-        place = f"{path}: study '{name}'"
-        remove = f"remove it: optuna delete-study --study-name '{name}' --storage sqlite:///{path}"
-        for fact, value in facts.items():
-            begun = study.user_attrs.get(fact)
-            if begun != value:
-                raise ValueError(f"{place}: begun with another {fact}: got {value!r}; accepted: {begun!r}. Search with that, or {remove}")
+        check_facts(place, name, study.user_attrs, facts)
         stored = {}
         for number, trial in enumerate(trials):
             outcome = _stored(trial, request)
             if outcome is None:
                 raise ValueError(
-                    f"{place}: trial {trial.number} was changed by another program: got state {trial.state.name}; "
-                    f"accepted: finished trials without gaps. To begin it anew, {remove}"
+                    f"{_said(place, name)}: trial {trial.number} was changed by another program: got state {trial.state.name}; "
+                    f"accepted: finished trials without gaps. To begin it anew, remove it: {delete_command(place, name)}"
                 )
             stored[number] = outcome
-        yield OptunaStudy(place, study, decisions, request, stored)
-    finally:
-        # The last connection to close folds the write-ahead log into the file, so that copying study.db alone loses nothing.
-        storage.remove_session()
-        storage.engine.dispose()
+        yield OptunaStudy(place, study, decisions, request, stored, held)
 
 
-def _facts(request: SearchRequest) -> dict[str, Any]:
-    """What of a request makes the study; a start by its name and a hash of its values."""
+def check_facts(place: Place, name: str, begun: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Refuses to go on with a study that was begun with other facts."""
+    for fact, value in facts.items():
+        if begun.get(fact) != value:
+            raise ValueError(
+                f"{_said(place, name)}: begun with another {fact}: got {value!r}; accepted: {begun.get(fact)!r}. Search with that, or remove it: "
+                f"{delete_command(place, name)}"
+            )
+
+
+def _said(place: Place, name: str) -> str:
+    return f"{place}: study '{full_name(place, name)}'"
+
+
+def all_facts(request: SearchRequest, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to be the same when a study is continued: these facts and what of a request makes it; a start by its name and a hash of its values."""
     hashes = {
         name: hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest() for name, values in request.starts.items()
     }
-    return {
+    asked = {
         "budgets": [budget.text for budget in request.budgets],
         "floor": request.floor,
         "starts": [f"{name} {digest[:12]}" for name, digest in hashes.items()],
@@ -114,6 +116,7 @@ def _facts(request: SearchRequest) -> dict[str, Any]:
         "seed": request.seed,
         "population": request.population,
     }
+    return dict(json.loads(json.dumps({**asked, **facts})))
 
 
 def _stored(trial: FrozenTrial, request: SearchRequest) -> Stored | None:
@@ -129,12 +132,18 @@ def _stored(trial: FrozenTrial, request: SearchRequest) -> Stored | None:
 
 
 class OptunaStudy:
-    """A `nas.searching.search.Study` in an SQLite file."""
+    """A `nas.searching.search.Study` in an SQLite file or on a server; `held` makes sure that this process still leads it."""
 
     def __init__(
-        self, place: str, written: optuna.Study, decisions: Mapping[str, Sequence[Value]], request: SearchRequest, stored: dict[int, Stored]
+        self,
+        place: Place,
+        written: optuna.Study,
+        decisions: Mapping[str, Sequence[Value]],
+        request: SearchRequest,
+        stored: dict[int, Stored],
+        held: Callable[[], None] = lambda: None,
     ) -> None:
-        self.stored = stored
+        self.stored, self._held = stored, held
         self._place, self._written, self._request = place, written, request
         # Where arithmetic proposes whole generations (`PROPOSERS`), this sampler is never asked.
         self._memory = optuna.create_study(directions=list(DIRECTIONS), sampler=RandomSampler(seed=request.seed))
@@ -174,7 +183,7 @@ class OptunaStudy:
             assert trial.number == number, "the memory holds a trial that was not asked for here"
             if number in self._earlier and self._earlier[number].params != trial.params:
                 raise ValueError(
-                    f"{self._place}: trial {number} is not what seed {seed} gives now: got other values than are stored; accepted: the "
+                    f"{self._place}: study '{self._written.study_name}': trial {number} is not what seed {seed} gives now: got other values than are stored; accepted: the "
                     "versions of nas, optuna and numpy that began it. Use those, or another --seed."
                 )
             self._open[number] = trial, generation
@@ -185,7 +194,7 @@ class OptunaStudy:
         """Tells the sampler and, if the trial is not in the file yet, writes it there.
 
         Raises:
-            ValueError: the file cannot be written.
+            ValueError: the place cannot be written to.
         """
         ours, generation = self._open.pop(trial.number)
         for name, violation in trial.constraints.items():
@@ -202,7 +211,8 @@ class OptunaStudy:
             finished.system_attrs = {**finished.system_attrs, "constraints": list(trial.constraints.values())}
             # Since the trial before: the dashboard's timeline then shows what each took; a generation is asked for at one moment.
             finished.datetime_start, self._last_finished = self._last_finished, datetime.datetime.now()
-            with _readable_errors(self._place):
+            with readable_errors(self._place):
+                self._held()
                 self._written.add_trial(finished)
 
 
@@ -219,28 +229,29 @@ class StudyTrial:
     measured: Mapping[str, float]
 
 
-def read_studies(path: Path) -> dict[str, tuple[dict[str, Any], list[StudyTrial]]]:
-    """The searches of a file by name, in the order in which they were begun: their facts and trials; none without a file.
+def read_studies(place: Place) -> dict[str, tuple[dict[str, Any], list[StudyTrial]]]:
+    """The searches of a run by name, in the order in which they were begun: their facts and trials; none without a file.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or the server does not answer.
     """
-    if not path.exists():
+    if isinstance(place, Path) and not place.exists():
         return {}
-    with open_storage(path) as storage:
-        studies = {name: optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)}
+    with open_storage(place) as storage:
+        studies = {name: optuna.load_study(study_name=full, storage=storage) for name, full in study_names(place, storage).items()}
         searches = {name: study for name, study in studies.items() if FINALISTS_OF not in study.user_attrs}
         return {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in searches.items()}
 
 
-def importances(path: Path, name: str) -> dict[str, float]:
+def importances(place: Place, name: str) -> dict[str, float]:
     """What each decision of a search is worth by Optuna's estimate, as shares of the whole; empty where it cannot tell.
 
     Of the accuracies with the supernet's weights; those of networks trained alone are something else.
     """
-    with open_storage(path) as storage, warnings.catch_warnings():
+    with open_storage(place) as storage, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trials = [trial for trial in _searched(optuna.load_study(study_name=name, storage=storage)) if trial.state == TrialState.COMPLETE]
+        study = optuna.load_study(study_name=full_name(place, name), storage=storage)
+        trials = [trial for trial in _searched(study) if trial.state == TrialState.COMPLETE]
         memory = optuna.create_study(direction="maximize")
         for trial in trials:
             memory.add_trial(optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=trial.values[0]))
@@ -248,22 +259,6 @@ def importances(path: Path, name: str) -> dict[str, float]:
             return optuna.importance.get_param_importances(memory)
         except (ValueError, RuntimeError):  # too few trials, or all alike
             return {}
-
-
-@contextlib.contextmanager
-def open_storage(path: Path) -> Iterator[RDBStorage]:
-    """The studies of a file that exists.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    with _readable_errors(path):
-        storage = _connect(path)
-        try:
-            yield storage
-        finally:
-            storage.remove_session()
-            storage.engine.dispose()
 
 
 def _as_read(trial: FrozenTrial) -> StudyTrial:
@@ -295,35 +290,3 @@ def _attributes(trial: Trial, generation: int) -> dict[str, Any]:
         **trial.measured,
     }
     return {name: value for name, value in shown.items() if value is not None}
-
-
-def _connect(path: Path) -> RDBStorage:
-    """A storage on the file, whose connections alone get our settings."""
-
-    def connection() -> sqlite3.Connection:
-        # With a write-ahead log readers do not block the writer, and a commit waits for no disk: a kill loses nothing, a power
-        # cut the last trials at most.
-        made = sqlite3.connect(path, timeout=30, check_same_thread=False)
-        made.execute("PRAGMA journal_mode=WAL")
-        made.execute("PRAGMA synchronous=NORMAL")
-        return made
-
-    return RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"creator": connection})
-
-
-@contextlib.contextmanager
-def _readable_errors(place: object) -> Iterator[None]:
-    """Turns what SQLAlchemy and Optuna raise about the file into one line.
-
-    Raises:
-        ValueError: instead.
-    """
-    try:
-        yield
-    except (sqlite3.DatabaseError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
-        cause = error.__cause__ or error
-        text = str(getattr(cause, "orig", None) or cause).splitlines()[0]
-        raise ValueError(
-            f"{place}: cannot be used: got '{text}'; accepted: an SQLite study that can be written, by no newer Optuna. "
-            "Check free space and permissions; where the file is damaged restore a copy, or move it away to begin anew."
-        ) from error

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 
@@ -28,6 +28,7 @@ from nas.searching.trained_alone import Alone
 from nas.spaces.supernet import Supernet
 from nas.training.loop import evaluate
 from nas.training.plan import WORTH_TIMING, about, block, data_line, phase_line, step_seconds, time_line
+from nas.training.recipe import Phase
 from nas.training.train_supernet import supernet_steps
 
 LOTS, SECONDS_TO_START = 4, 5.0  # lots of finalists besides those that are chosen; of a worker, once in a lot (two idle cores)
@@ -43,19 +44,26 @@ def supernet_plan(opened: SupernetRun) -> list[str]:
     return list(block(lines, (*opened.notes, *opened.setting.notes)))
 
 
-def search_plan(searches: Sequence[SearchRun]) -> list[str]:
-    """Of `search`: the supernet; for each winner evaluations and networks trained alone; and the retraining of the winners behind it."""
+def search_plan(searches: Sequence[SearchRun], devices: int = 1, more: Mapping[str, str] = {}) -> list[str]:
+    """Of `search`: the supernet; for each winner evaluations and networks trained alone; and the retraining of the winners behind it.
+
+    Args:
+        searches: of one supernet.
+        devices: so many share the batches of supernet and retraining, and evaluate and train finalists beside each other.
+        more: lines before that of the time.
+    """
     opened, trials, several = searches[0].supernet, searches[0].request.trials, len(searches) > 1
     setting, phase = opened.setting, opened.setting.recipe.retrain
     lines, per_epoch = _lines(opened), setting.images.steps_per_epoch("train", phase.batch_size)
-    supernet = _supernet_seconds(opened) if trials else 0.0
+    supernet = _supernet_seconds(opened, devices) if trials else 0.0
     for each in searches:
         lines |= _reach(each)
-    parts = [_part(each, several, supernet is not None) for each in searches]
+    parts = [_part(each, several, supernet is not None, devices) for each in searches]
     for each, (told, _) in zip(searches, parts, strict=True):
         if told:
             lines[" and ".join(budget.text for budget in each.budgets) if several else "finalists"] = told
     lines["retrain"] = "each winner: " * several + phase_line(phase, phase.num_steps(per_epoch), per_epoch)
+    lines |= more
     if timed := [seconds for _, seconds in parts if seconds]:
         num = len(timed)
         names = {"evaluations": f"{trials} evaluations", "finalists": "finalists", "retraining": "retraining the winner"}
@@ -88,15 +96,46 @@ def _reach(search: SearchRun) -> dict[str, str]:
     return lines
 
 
-def _part(search: SearchRun, several: bool, timed: bool) -> tuple[str, dict[str, float]]:
+@dataclass(frozen=True)
+class Ladder:
+    """The networks that a search trains alone.
+
+    Attributes:
+        by_hand: those drawn by hand.
+        chosen: how many are chosen on the way.
+        tuned: steps of fine-tuning before.
+        steps: of all of them up the ladder.
+        most: of one that comes to its end.
+    """
+
+    by_hand: list[Architecture]
+    chosen: int = 0
+    tuned: int = 0
+    steps: int = 0
+    most: int = 0
+
+    @staticmethod
+    def of(search: SearchRun) -> Ladder:
+        opened, setting, ranked = search.supernet, search.supernet.setting, search.request.trials > 0
+        named = baselines(opened.space, search.request.budgets, search.request.floor, setting.frame)
+        by_hand = list({each.architecture.key: each.architecture for each in named}.values())  # two patterns may be one network
+        if not search.finalists:
+            return Ladder(by_hand)
+        how = setting.recipe.search
+        alone = Alone.on_held_out(setting, opened.run.folder, how.finalist_epochs)
+        favourites, varied = favourites_and_varied(search.finalists, ranked)
+        chosen = max(0, search.finalists - favourites - varied)
+        tuned = (len(by_hand) + varied + WIDER * favourites) * how.fine_tune * ranked
+        return Ladder(by_hand, chosen, tuned, ladder_steps(alone, len(by_hand), favourites + varied, chosen), alone.steps)
+
+
+def _part(search: SearchRun, several: bool, timed: bool, devices: int) -> tuple[str, dict[str, float]]:
     """What one winner takes, in words and in seconds; none where these are not worth timing, or nothing is left to do."""
     if search.done():
         return "searched already", {}
     opened, setting, recipe, trials = search.supernet, search.supernet.setting, search.supernet.setting.recipe, search.request.trials
-    named = baselines(opened.space, search.request.budgets, search.request.floor, setting.frame)
-    by_hand = list({each.architecture.key: each.architecture for each in named}.values())  # two patterns may be one network
-    told = [f"{trials} evaluations"] * bool(several and trials)
-    ladder = _ladder(search, len(by_hand))
+    told, ladder = [f"{trials} evaluations"] * bool(several and trials), Ladder.of(search)
+    by_hand = ladder.by_hand
     if search.finalists:
         num = f"{search.finalists}{' finalists' * several} and {len(by_hand)} drawn by hand"
         told.append(f"{num}, up to {ladder.most:,} steps each, some {ladder.steps:,} steps in all")
@@ -104,44 +143,27 @@ def _part(search: SearchRun, several: bool, timed: bool) -> tuple[str, dict[str,
     seconds: dict[str, float] = {}
     if timed and by_hand and max(retraining, ladder.steps) >= WORTH_TIMING:
         step, image = _network_seconds(opened, by_hand)
-        workers = max(1, search.workers)
-        beside = _seconds_beside(opened, by_hand, workers) if ladder.steps and workers > 1 and setting.device.type == "cpu" else step
+        workers = max(devices, search.crew.num)
+        beside = step / devices
+        if ladder.steps and workers > 1 and devices == 1 and setting.device.type == "cpu":
+            beside = _seconds_beside(opened, by_hand, workers)
+        together = _network_seconds(opened, by_hand, devices)[0] if devices > 1 else step
         starts = (LOTS + math.ceil(ladder.chosen / workers)) * bool(ladder.steps)
         seconds = {
-            "evaluations": trials * setting.images.size("held_out") * image,
+            "evaluations": trials * setting.images.size("held_out") * image / devices,
             "finalists": ladder.tuned * step + ladder.steps * beside + starts * SECONDS_TO_START,
-            "retraining": retraining * step,
+            "retraining": retraining * together,
         }
         told += [about(seconds["evaluations"] + seconds["finalists"])] * several
     return "; ".join(told), seconds
-
-
-class _Ladder(NamedTuple):
-    """Steps of the finalists: of fine-tuning, up the ladder in all and of one network at most; and how many networks are chosen on the way."""
-
-    tuned: int = 0
-    steps: int = 0
-    most: int = 0
-    chosen: int = 0
-
-
-def _ladder(search: SearchRun, by_hand: int) -> _Ladder:
-    if not search.finalists:
-        return _Ladder()
-    setting, ranked = search.supernet.setting, search.request.trials > 0
-    how = setting.recipe.search
-    alone = Alone.on_held_out(setting, search.supernet.run.folder, how.finalist_epochs)
-    favourites, varied = favourites_and_varied(search.finalists, ranked)
-    chosen = max(0, search.finalists - favourites - varied)
-    tuned = (by_hand + varied + WIDER * favourites) * how.fine_tune * ranked
-    return _Ladder(tuned, ladder_steps(alone, by_hand, favourites + varied, chosen), alone.steps, chosen)
 
 
 def _lines(opened: SupernetRun) -> dict[str, str]:
     """What both begin with."""
     setting, space = opened.setting, opened.space
     lines = {"images": data_line(setting, space.stride, SPLITS)}
-    phase, trained = setting.recipe.supernet, "trained already: " * opened.finished()
+    phase, done = setting.recipe.supernet, opened.done()
+    trained = "trained already: " if opened.finished() else f"{done:,} steps done already: " * bool(done)
     ends = " and ".join(f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in opened.range.ends.items())
     lines["supernet"] = (
         f"{trained}{phase_line(phase, supernet_steps(setting), setting.images.steps_per_epoch('fit', phase.batch_size))}; of {space.name}, {ends}"
@@ -160,16 +182,21 @@ def _lines(opened: SupernetRun) -> dict[str, str]:
     return lines
 
 
-def _supernet_seconds(opened: SupernetRun) -> float | None:
+def shared(phase: Phase, devices: int) -> Phase:
+    """The part of each batch that one of so many devices computes."""
+    return phase.model_copy(update={"batch_size": max(2, phase.batch_size // devices // 2 * 2)}) if devices > 1 else phase
+
+
+def _supernet_seconds(opened: SupernetRun, devices: int = 1) -> float | None:
     """None where it is not worth timing; nothing is left to do where it is trained."""
-    if opened.finished():
+    steps, done = supernet_steps(opened.setting), opened.done()
+    if done >= steps:
         return 0.0
-    steps = supernet_steps(opened.setting)
     if steps < WORTH_TIMING:
         return None
     torch.manual_seed(opened.setting.seed)
     supernet = Supernet(opened.trained_space)
-    return steps * step_seconds(supernet, opened.setting, opened.setting.recipe.supernet, "fit", opened.path)
+    return (steps - done) * step_seconds(supernet, opened.setting, shared(opened.setting.recipe.supernet, devices), "fit", opened.path)
 
 
 def _seconds_beside(opened: SupernetRun, by_hand: list[Architecture], workers: int) -> float:
@@ -178,7 +205,7 @@ def _seconds_beside(opened: SupernetRun, by_hand: list[Architecture], workers: i
         return _network_seconds(opened, by_hand)[0] / workers
 
 
-def _network_seconds(opened: SupernetRun, by_hand: list[Architecture]) -> tuple[float, float]:
+def _network_seconds(opened: SupernetRun, by_hand: list[Architecture], devices: int = 1) -> tuple[float, float]:
     """Of a network of the budget: a training step, and one image evaluated; the mean of three kinds."""
     import time
 
@@ -187,7 +214,7 @@ def _network_seconds(opened: SupernetRun, by_hand: list[Architecture]) -> tuple[
     batch = next(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
     for kind in kinds:
         network = Network(kind.at(setting.frame))
-        steps += step_seconds(network, setting, setting.recipe.retrain, "fit") / len(kinds)
+        steps += step_seconds(network, setting, shared(setting.recipe.retrain, devices), "fit") / len(kinds)
         evaluate(network, [batch], setting.autocast)
         begun = time.perf_counter()
         evaluate(network, [batch], setting.autocast)

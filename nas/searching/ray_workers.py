@@ -1,38 +1,26 @@
-"""Workers under Ray that evaluate networks beside each other, each built once.
-
-Ray is imported where it is used: it takes 0.4 s and 650 MB, which a search without workers need not pay.
-"""
+"""Workers under Ray that evaluate networks beside each other, each built once; they may come and go."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import math
-import os
 import pickle
-import signal
-import sys
-import threading
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
-from nas.machine import cores
 from nas.networks.architecture import Architecture
+from nas.searching.ray_cluster import START_SECONDS, Crew, RaySession
 from nas.searching.search import Evaluation
 
 EvaluateOne = Callable[[Architecture], Evaluation]
-
-START_SECONDS = 300  # what workers may take to start; Ray itself would wait for ever for what the machine does not have
+Factory = Callable[[Any, int], EvaluateOne]
 
 
 class _Worker:
     """What runs in a worker's process."""
 
-    def build(self, factory: Callable[[Any], EvaluateOne], payload: Any) -> None:
+    def build(self, factory: Factory, payload: Any, threads: int) -> None:
         # Not in __init__: there an error would reach the driver as a dead actor, without its message.
-        self._evaluate = factory(payload)
+        self._evaluate = factory(payload, threads)
 
     def evaluate(self, architecture: Architecture) -> Evaluation:
         return self._evaluate(architecture)
@@ -41,129 +29,150 @@ class _Worker:
 class Workers:
     """Processes that each hold an evaluator; a context manager.
 
+    A worker that dies is replaced, on whatever node has room. On this machine all have to be there before the first evaluates; in a cluster one
+    is enough, and the others join as they are ready.
+
     Args:
-        num: how many; at most the machine's cores.
-        factory: makes an evaluator of the payload, once in each worker; importable by name, or a `functools.partial` of such.
-            It also sets the number of threads: `cores() // num`, at least 1, is what a worker may take.
-        payload: handed over once, through Ray's object store (weights as bytes or numpy arrays).
-        num_gpus: GPUs, or the fraction of one, that each worker takes.
+        crew: how many, and where.
+        factory: makes an evaluator of the payload, once in each worker, that uses so many threads; importable by name, or a `functools.partial`
+            of such.
+        payload: handed over once to each node, through Ray's object store (weights as bytes or numpy arrays).
+        gpu: whether each works on a GPU, or its part of one.
     """
 
-    def __init__(self, num: int, factory: Callable[[Any], EvaluateOne], payload: Any, *, num_gpus: float = 0.0) -> None:
-        self._num, self._num_gpus = num, num_gpus
-        self._factory, self._payload = factory, payload
-        self._actors: list[Any] = []
-        self._running: dict[Any, tuple[int, int]] = {}  # task -> index of its architecture, of its actor
+    def __init__(self, crew: Crew, factory: Factory, payload: Any, *, gpu: bool = False) -> None:
+        self._crew, self._factory, self._payload, self._gpu = crew, factory, payload, gpu
+        self._ray = RaySession(crew)
+        self._actors: dict[int, Any] = {}  # by number, those that are ready
+        self._building: dict[Any, tuple[int, Any]] = {}  # task -> number and actor
+        self._running: dict[Any, tuple[int, Architecture, int]] = {}  # task -> place in the order, architecture, number of the actor
+        self._begun = self._in_vain = 0  # actors in all, and those that died one after the other before they were ready
 
     def __enter__(self) -> Self:
-        """Starts Ray on this machine alone, and the workers.
+        """Starts Ray on this machine alone or joins a cluster, and starts the workers.
 
         Raises:
-            ValueError: more workers than the machine has cores, or they do not start.
+            ValueError: more workers than the machine has cores, no such cluster, or they do not start.
         """
-        check_workers(self._num, least=1)
-        _start_ray(self._num, _size(self._payload))
+        self._crew.check(least=1)
         import ray
 
         try:
+            self._ray.start(_size(self._payload))
+            self._share = self._ray.share(self._gpu)
             self._payload = ray.put(self._payload)
-            self._actors = [self._start() for _ in range(self._num)]
-            self._build(self._actors)
+            for _ in range(self._crew.num):
+                self._begin()
+            while len(self._actors) < (1 if self._crew.address else self._crew.num):
+                self._await_one()
         except BaseException:
-            ray.shutdown()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        import ray
+        for held in (self._actors, self._building, self._running):
+            held.clear()
+        self._ray.__exit__()
 
-        ray.shutdown()
-
-    def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[Evaluation]:
+    def evaluate(self, architectures: Iterable[Architecture]) -> Iterator[Evaluation]:
         """Evaluations, lazily and in the order of the architectures, whoever finishes first; one that ends its worker twice has failed.
 
+        An architecture is asked for when a worker is free for it.
+
         Raises:
+            ValueError: no worker is left, and none comes.
             Exception: what the evaluator raised.
         """
         import ray
 
-        waiting, died = deque(range(len(architectures))), set()
+        coming, again, died = enumerate(architectures), deque[tuple[int, Architecture]](), set[int]()
         results: dict[int, Evaluation] = {}
-        self._running = {}
-        for wanted in range(len(architectures)):
-            while wanted not in results:
-                idle = set(range(self._num)) - {busy for _, busy in self._running.values()}
-                # One task each, so that who ends a worker is known; a second one in a queue would save 3 ms a task.
-                while waiting and idle:
-                    index, position = waiting.popleft(), idle.pop()
-                    self._running[self._actors[position].evaluate.remote(architectures[index])] = index, position
-                (task,), _ = ray.wait(list(self._running), num_returns=1)
-                index, position = self._running.pop(task)
-                try:
-                    results[index] = _get(task)
-                except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # it died, or Ray ended it for want of memory
-                    if index in died:
-                        results[index] = Evaluation(failure="ended its worker twice")
-                    else:
-                        waiting.appendleft(index)
-                    died.add(index)
-                    ray.kill(self._actors[position])
-                    self._actors[position] = self._start()
-                    self._build([self._actors[position]])
-            yield results.pop(wanted)
+        self._running, wanted, all_given = {}, 0, False
+        while True:
+            # One task each, so that who ends a worker is known; a second one in a queue would save 3 ms a task.
+            for number in self._actors.keys() - {busy for *_, busy in self._running.values()}:
+                task = again.popleft() if again else next(coming, None)
+                if task is None:
+                    all_given = True
+                    break
+                self._running[self._actors[number].evaluate.remote(task[1])] = *task, number
+            if wanted in results:
+                yield results.pop(wanted)
+                wanted += 1
+                continue
+            if all_given and not again and not self._running:
+                return
+            if (done := self._await_one()) is None:
+                continue
+            index, architecture, number = self._running.pop(done)
+            try:
+                results[index] = _get(done)
+            except (
+                ray.exceptions.RayActorError,
+                ray.exceptions.OutOfMemoryError,
+            ):  # it or its node died, or Ray ended it for want of memory
+                if index in died:
+                    results[index] = Evaluation(failure="ended its worker twice")
+                else:
+                    again.append((index, architecture))
+                died.add(index)
+                ray.kill(self._actors.pop(number))
+                self._begin()
 
     def settle(self) -> None:
         """Waits until no worker is at work, so that a latency can be taken beside none; their results are kept."""
         import ray
 
-        ray.wait(list(self._running), num_returns=len(self._running)) if self._running else None
+        # In a cluster who is not ready yet may wait for another machine.
+        busy = [*self._running, *([] if self._crew.address else self._building)]
+        ray.wait(busy, num_returns=len(busy)) if busy else None
 
-    def _start(self) -> Any:
+    def _begin(self) -> None:
+        """Starts a worker, and has it built with what it evaluates with."""
         import ray
 
         # No restarts by Ray: an architecture that always ends its worker would use them up and leave no worker at all.
-        return ray.remote(_Worker).options(num_cpus=1, num_gpus=self._num_gpus, max_restarts=0, max_task_retries=0).remote()
+        options = {"num_cpus": self._share.cpus, "num_gpus": self._share.gpus, "max_restarts": 0, "max_task_retries": 0}
+        actor: Any = ray.remote(_Worker).options(**options).remote()
+        self._building[actor.build.remote(self._factory, self._payload, self._share.cpus)] = self._begun, actor
+        self._begun += 1
 
-    def _build(self, actors: list[Any]) -> None:
-        """Waits until the actors have what they evaluate with.
+    def _await_one(self) -> Any:
+        """Waits for what comes first: an evaluation, which is given, or a worker that is ready or died before it was.
 
         Raises:
-            ValueError: they take too long, or end.
+            ValueError: there is no worker, and none is ready in time; or they die one after the other.
         """
         import ray
 
+        ready, _ = ray.wait([*self._running, *self._building], num_returns=1, timeout=None if self._running else START_SECONDS)
+        if not ready:
+            raise ValueError(f"--workers: not ready within {START_SECONDS:g} s: {self._wanted()}")
+        if ready[0] in self._running:
+            return ready[0]
+        number, actor = self._building.pop(ready[0])
         try:
-            _get([actor.build.remote(self._factory, self._payload) for actor in actors], START_SECONDS)
-        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
-            late = isinstance(error, ray.exceptions.GetTimeoutError)
-            why = f"not ready within {START_SECONDS:g} s" if late else "ended while they were built, probably for want of memory"
-            raise ValueError(f"--workers: {why}: got {self._num} workers; accepted: what cores, GPUs, memory allow. Take fewer.") from None
+            _get(ready[0])
+            self._actors[number], self._in_vain = actor, 0
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
+            self._in_vain += 1
+            if self._in_vain < self._crew.num:  # a node that dies takes several with it
+                self._begin()
+            elif not self._actors and not self._building:
+                raise ValueError(f"--workers: ended while they were built, probably for want of memory: {self._wanted()}") from None
+        return None
+
+    def _wanted(self) -> str:
+        return f"got {self._crew.num} workers; accepted: what cores, GPUs, memory allow. Take fewer."
 
 
-def gpu_share(num: int, gpus: int) -> float:
-    """The GPU, or part of one, that each of so many workers takes, so that all have room: a worker never stands on two GPUs.
-
-    Three workers on two GPUs take a half each; with two thirds the third would wait for ever. Ray rounds to four decimals, so we round down.
-    """
-    return 10_000 // math.ceil(num / gpus) / 10_000
-
-
-def check_workers(num: int, least: int = 0) -> None:
-    """Refuses more workers than cores, before anything is trained for them.
-
-    Raises:
-        ValueError: too many, or fewer than `least`.
-    """
-    if not least <= num <= cores():
-        raise ValueError(f"--workers: one core each is needed: got {num}; accepted: 0 to {cores()} on this machine. Ask for fewer.")
-
-
-def _get(tasks: Any, seconds: float | None = None) -> Any:
+def _get(tasks: Any) -> Any:
     """The results of tasks; an error in a worker is raised as it was there."""
     import ray
 
     try:
-        return ray.get(tasks, timeout=seconds)
+        return ray.get(tasks)
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, Exception) else error from None
 
@@ -172,60 +181,3 @@ def _size(payload: Any) -> int:
     """Bytes of a payload in the object store; arrays are counted, not copied."""
     buffers: list[pickle.PickleBuffer] = []
     return len(pickle.dumps(payload, protocol=5, buffer_callback=buffers.append)) + sum(buffer.raw().nbytes for buffer in buffers)
-
-
-class LocalRay:
-    """Ray on this machine alone, from its first use until the context ends."""
-
-    def __init__(self, num_cpus: int) -> None:
-        self._num_cpus, self._running = num_cpus, False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def start(self) -> None:
-        """Starts Ray where that was not done yet: it takes seconds, on a busy machine many."""
-        if not self._running:
-            self._running = True  # half started, it has to be stopped too
-            _start_ray(self._num_cpus, 0)
-
-    def __exit__(self, *_: object) -> None:
-        if self._running:
-            import ray
-
-            ray.shutdown()
-
-
-def _start_ray(num_cpus: int, payload_bytes: int) -> None:
-    """Starts Ray quietly, for this process alone."""
-    with surroundings_kept("RAY_USAGE_STATS_ENABLED", "PYTHONPATH"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what its next versions will do
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no calls to the outside
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # workers import what this process can, wherever it was started
-        import ray
-
-        ray.init(
-            address="local",  # whatever RAY_ADDRESS says
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=128 * 2**20 + 2 * payload_bytes,
-        )
-
-
-@contextlib.contextmanager
-def surroundings_kept(*names: str) -> Iterator[None]:
-    """Puts these environment variables back (where none is named: all), and our signal handlers: Ray installs one for SIGTERM that prints a
-    stack trace and exits, and Tune one for SIGUSR1."""
-    before = {name: os.environ.get(name) for name in names or os.environ}
-    main = threading.current_thread() is threading.main_thread()  # handlers are the main thread's alone, Ray's too
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)} if main else {}
-    try:
-        yield
-    finally:
-        for name in names or list(os.environ):
-            os.environ.pop(name, None)
-        os.environ |= {name: value for name, value in before.items() if value is not None}
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

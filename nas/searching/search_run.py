@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -28,13 +29,15 @@ from nas.searching.known_networks import baselines
 from nas.searching.latency_table import TableRun
 from nas.searching.optuna_study import OptunaStudy, open_study
 from nas.searching.proposals import usage
+from nas.searching.ray_cluster import Crew
 from nas.searching.search import Instruments, Result, SearchRequest, Trial, failures, measured_values, search
+from nas.searching.study_queue import Queue
+from nas.searching.study_storage import Place, Server, connected, place_of
 from nas.searching.supernet_run import SupernetRun
 from nas.searching.winner import Winner, choose_winner, standard_error
 from nas.spaces.supernet import Supernet
 from nas.training.setting import DIGITS, look_at_images
 
-STUDY_FILE = "study.db"
 LONG_PASS = 10.0  # seconds of a timed pass that nobody waits for, since a network is timed by 35
 ALONE = "alone"  # in a study's name: without a supernet
 
@@ -50,8 +53,14 @@ class SearchRun:
     asked: tuple[str, ...] = ()
     target: Target = field(default_factory=Target)  # where latency and memory are limited
     table: str = ""  # digest of the latency table that foretells them; "": none does
-    workers: int = 0
+    crew: Crew = field(default_factory=Crew)
     finalists: int = 0
+    storage: str = ""  # of the study: address of a database server; "": where the run has its studies
+
+    @cached_property
+    def place(self) -> Place:
+        """Of the study."""
+        return place_of(self.supernet.run, self.storage)
 
     @cached_property
     def study(self) -> str:
@@ -73,9 +82,10 @@ class SearchRun:
         found = {"target": str(self.target), "table": self.table} if any(each.quantity.measured for each in self.budgets) else {}
         return {name: value for name, value in found.items() if value}
 
-    def _facts(self) -> dict[str, Any]:
-        """What has to be the same when the study is continued, besides the request."""
-        return {"space": self.supernet.space.fingerprint, "weights": self.supernet.identity, **self._measured()}
+    def facts(self, supernet: Supernet | None) -> dict[str, Any]:
+        """What has to be the same when the study is continued, besides the request. A study on a server may be met by another supernet."""
+        weights = {"weights_digest": _digest(supernet)} if supernet and isinstance(self.place, Server) else {}
+        return {"space": self.supernet.space.fingerprint, "weights": self.supernet.identity, **weights, **self._measured()}
 
     @property
     def measure(self) -> dict[str, Callable[[Architecture], float]]:
@@ -133,6 +143,7 @@ class SearchRun:
         """The winner, searched now as far as it was not; trains the supernet first where the run has none.
 
         Raises:
+            InUse: another driver leads the study.
             ValueError: no network evaluated obeys the budgets, or a file of the run cannot be used.
             Stopped: interrupted; what was evaluated is stored.
         """
@@ -142,7 +153,7 @@ class SearchRun:
             return winner
         if self.supernet.setting.data == DIGITS:
             print("The data are scikit-learn's digits: this shows the machine working; a ranking means little. --data gives a real one.")
-        setting, space = self.supernet.setting, self.supernet.space
+        setting = self.supernet.setting
         if not request.trials:  # all trainings are other processes'
             look_at_images(setting, run, None, stop)
         supernet = self.supernet.trained(stop) if request.trials else None
@@ -150,28 +161,44 @@ class SearchRun:
         latency = self.measure
         measured = partial(measured_values, budgets=request.budgets, measure=latency)
         looks = Looks(run, self.study, request.budgets, measured, stop, TableRun(self.target).digest if self._measured() else "")
-        with open_study(run.folder / STUDY_FILE, self.study, space.decisions, request, self._facts()) as study:
+        with self._opened(supernet) as (study, queue):
             if supernet is None:
                 self.supernet.begin()
                 result, who = Result([], "trials", 0, 0.0, 0.0), candidates(self.supernet, request, self.finalists, [], None, looks)
             else:
                 batches = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
-                with open_evaluator(supernet, batches, setting.recipe, setting.device, self.workers) as evaluator:
-                    instruments = Instruments(
-                        cost, evaluator.evaluate, {name: evaluator.alone(measure) for name, measure in latency.items()}
-                    )
+                with open_evaluator(supernet, batches, setting.recipe, setting.device, self.crew) as evaluator:
+                    evaluate = queue.beside(evaluator.evaluate) if queue else evaluator.evaluate
+                    instruments = Instruments(cost, evaluate, {name: evaluator.alone(measure) for name, measure in latency.items()})
                     result = self._search(study, instruments, stop, held_out)
+                    if queue:
+                        queue.close(request.trials)
                     if self.finalists:
                         who = candidates(self.supernet, request, self.finalists, result.trials, evaluator, looks)
                     else:
                         choice = self._by_supernet(choose_winner(result.trials, request, num_heldout=held_out, measure=instruments.measure))
             if self.finalists:
-                finals = Finals(self.supernet, self.study, request, self.finalists, self.workers, looks)
+                finals = Finals(self.supernet, self.study, request, self.finalists, self.crew, looks)
                 choice = self._by_ladder(finals, supernet, who, held_out)
         self._write(result, choice, held_out)
         written = read_winner(run, self.study)
         assert written is not None
         return written
+
+    @contextlib.contextmanager
+    def _opened(self, supernet: Supernet | None) -> Iterator[tuple[OptunaStudy, Queue | None]]:
+        """The study, and on a server the queue from which other drivers take networks to evaluate."""
+        place = self.place
+        with (
+            open_study(place, self.study, self.supernet.space.decisions, self.request, self.facts(supernet)) as study,
+            contextlib.ExitStack() as held,
+        ):
+            queue = None
+            if isinstance(place, Server):
+                self.supernet.run.record(storage=place.recorded)
+                queue = Queue(place, held.enter_context(connected(place)), self.study)
+                queue.open()
+            yield study, queue
 
     def _search(self, study: OptunaStudy, instruments: Instruments, stop: Callable[[], bool], held_out: int) -> Result:
         """Evaluates networks with the supernet's weights, and tells how it went."""
@@ -212,12 +239,12 @@ class SearchRun:
         )
         ladder = finals.climb(supernet, who)
         winner, measured = finals.winner(ladder)
-        seed, path = self.supernet.setting.seed, run.folder / STUDY_FILE
+        seed = self.supernet.setting.seed
         climbers = [
             Climber(each.architecture, each.origin, each.by_hand, each.supernet, each.fine_tuned, alone.known(each.architecture, seed))
             for each in ladder.asked
         ]
-        write_finalists(path, self.study, self.supernet.space, climbers, winner.key)
+        write_finalists(self.place, self.study, self.supernet.space, climbers, winner.key)
         print("\n".join(table(ladder, alone)))
         kept = finals.keep(supernet, winner, run.folder / f"{self.study}.safetensors") if supernet is not None else None
         accuracy = ladder.accuracies(winner)[-1]
@@ -254,6 +281,14 @@ class SearchRun:
         done = {name: record.model_dump() for name, record in opened.recorded().searches.items()}
         finished = {"finished": now(), "winner": digest(winner_path(run, self.study))}
         run.record(searches={**done, self.study: {"trials": self.request.trials, "finalists": self.finalists, **finished}})
+
+
+def _digest(supernet: Supernet) -> str:
+    """Twelve hexadecimal digits of its weights."""
+    told = hashlib.sha256()
+    for name, tensor in sorted(supernet.state_dict().items()):
+        told.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return told.hexdigest()[:12]
 
 
 def _spread(measured: Mapping[str, float]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from nas.searching.additive import AdditiveModel
 from nas.searching.finalist_study import Climber, ranked
 from nas.searching.optuna_study import StudyTrial, importances, read_studies
 from nas.searching.proposals import usage
-from nas.searching.search_run import STUDY_FILE
+from nas.searching.study_storage import place_of
 from nas.searching.trained_alone import read_training_alone
 from nas.spaces.decisions import SearchSpace
 from nas.training.setting import shipped
@@ -124,13 +124,17 @@ class Story:
         )
 
 
-def read_story(folder: Path) -> Story:
+def read_story(folder: Path, storage: str = "") -> Story:
     """Reads a run's folder; what is not there yet is empty.
 
     Without the file of its space (a run that was sent to somebody) what a search looked at cannot be told, only its ladder and its winner.
 
+    Args:
+        folder: of the run.
+        storage: where its studies are, if that is a server and what the run records of it (no password) does not do.
+
     Raises:
-        ValueError: a file in it is damaged; one line.
+        ValueError: a file in it is damaged, or its server does not answer; one line.
     """
     told = read_run(folder)
     run, record, space = Run(folder.name, folder.parent), told.record.supernet, None
@@ -138,9 +142,10 @@ def read_story(folder: Path) -> Story:
         with contextlib.suppress(ValueError):
             space = SearchSpace.read(shipped("search_spaces", record.space, "--space")).fixing(record.fixed)
             space = space if space.fingerprint == record.space_fingerprint else None
-    studies = read_studies(run.folder / STUDY_FILE)
+    place = place_of(run, storage)
+    studies = read_studies(place)
     searches = {name: _search(run, told, space, name, facts, trials) for name, (facts, trials) in studies.items()}
-    searches = {name: replace(each, importances=importances(run.folder / STUDY_FILE, name)) for name, each in searches.items()}
+    searches = {name: replace(each, importances=importances(place, name)) for name, each in searches.items()}
     rankings = {path.stem: json.loads(path.read_text()) for path in sorted(run.folder.glob("fidelity-*.json"))}
     compared = run.folder / "comparison.json"
     return Story(run, told, space, searches, rankings, json.loads(compared.read_text()) if compared.exists() else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -14,7 +15,7 @@ import torch
 from nas.cost import cost
 from nas.data import DataSource
 from nas.networks.architecture import Architecture
-from nas.quantities import Budget, format_quantity
+from nas.quantities import Budget, format_quantity, parse_budget
 from nas.runs.folder import Run, default_name, now
 from nas.runs.records import RunRecord, SupernetRecord, read_record, same_as_begun
 from nas.searching.proposals import largest_that_fits
@@ -31,6 +32,7 @@ from nas.training.train_supernet import CHECKPOINT, load_supernet, supernet_step
 
 SPACE = "hybrid"
 SMALL_SPACES = {"cpu": ("cifar_small", "cifar"), "cuda": ("cifar",)}  # for images up to 64 px, the cheapest first
+LAST_LINES = 10_000  # bytes of a log in which the last step surely is
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,20 @@ class SupernetRun:
     def finished(self) -> bool:
         return self.recorded().supernet_finished is not None and self.checkpoint.exists()
 
+    def done(self) -> int:
+        """Steps that were trained, by the end of the log."""
+        logged = self.run.metrics("supernet", last_bytes=LAST_LINES) if self.recorded().supernet else []
+        return supernet_steps(self.setting) if self.finished() else int(logged[-1]["step"]) if logged else 0
+
+    def loaded(self) -> Supernet | None:
+        """The supernet where it is trained; nothing is written."""
+        supernet = self._fresh()
+        return supernet.eval() if self.finished() and load_supernet(supernet, self.setting, self.identity, self.run) else None
+
+    def _fresh(self) -> Supernet:
+        torch.manual_seed(self.setting.seed)
+        return Supernet(self.trained_space).to(self.setting.device)
+
     def trained(self, stop: Callable[[], bool]) -> Supernet:
         """The trained supernet, trained now as far as it is not; of several processes the first one gets its averaged weights.
 
@@ -115,8 +131,7 @@ class SupernetRun:
         setting, phase = self.setting, self.setting.recipe.supernet
         steps = supernet_steps(setting)
         look_at_images(setting, self.run, phase.augmentation, stop)
-        torch.manual_seed(setting.seed)
-        supernet = Supernet(self.trained_space).to(setting.device)
+        supernet = self._fresh()
         if not (self.finished() and load_supernet(supernet, setting, self.identity, self.run)):
             self.begin()
             levels = self.range
@@ -214,7 +229,16 @@ def open_supernet_run(
     levels = (Levels(begun.levels) if begun.levels else None) if begun else Levels.around(budgets)
     opened = SupernetRun(space, space_name, replace(setting, recipe=recipe), run, levels, fixed, budgets, unlimited, notes)
     _ = opened.trained_space  # its geometry at the resolution trained at
+    if setting.resolution > space.frame.resolution:
+        for each in opened.ends(opened.range).values():
+            setting.check(each)
     return opened
+
+
+def middle(space: SearchSpace) -> Budget:
+    """A budget between the smallest and the largest network of a space, where nobody gave one."""
+    ends = [cost(end(lambda architecture: cost(architecture).macs)).macs for end in (space.smallest, space.largest)]
+    return parse_budget(f"{math.sqrt(ends[0] * ends[1]):.1e}MACs")
 
 
 def usual_space(source: DataSource, device: torch.device, budgets: Sequence[Budget]) -> tuple[str, tuple[str, ...]]:

@@ -1,17 +1,19 @@
 """Many networks trained alone, beside each other, by Ray Tune: each as far as it is to come, or up a ladder that the best alone climb (ASHA).
 
 What trainings give lies in the files of `Alone`, not in Tune's: an interrupted run begins Tune anew, every finished rung is there at once, and
-what is left over goes on from its checkpoint.
+what is left over goes on from its checkpoint. In a cluster every node has to see these files; a worker that does not says so.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import platform
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,11 +23,10 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
-from nas.machine import cores
 from nas.networks.architecture import Architecture
 from nas.runs.interrupt import Stopped
 from nas.searching.ladder import REDUCTION
-from nas.searching.ray_workers import LocalRay, check_workers, gpu_share, surroundings_kept
+from nas.searching.ray_cluster import START_SECONDS, Crew, RaySession, Sight, sight, surroundings_kept
 from nas.searching.trained_alone import SHARES, Alone
 
 SECONDS_TO_STOP = 20  # for a training that is asked to: it writes a checkpoint
@@ -39,6 +40,7 @@ class Job(NamedTuple):
 
 
 ERROR = "error"  # in a report: what a training raised
+HALT = "halt"  # a file that tells trainings to stop
 Ask = Callable[[], Job | None]
 Told = Callable[[Job], None]
 # How far networks come: to the end of the schedule, each to the next rung that it has not reached, to the rung before the end, or the best third of
@@ -49,9 +51,12 @@ Climb = Literal["all to the end", "all a rung", "all but the end", "the best"]
 class _Training(tune.Trainable):
     """What runs in a worker's process: one network after the other, a rung at a time."""
 
-    def setup(self, config: dict[str, Any], alone: Alone, threads: int, halt: Path, climb: Climb) -> None:  # type: ignore[override] # tune.with_parameters gives the others
+    def setup(self, config: dict[str, Any], alone: Alone, threads: int, seen: Sight, climb: Climb) -> None:  # type: ignore[override] # tune.with_parameters gives the others
         torch.set_num_threads(threads)
-        self._alone, self._halt, self._climb = alone, halt, climb
+        self._alone, self._climb, self._halt = alone, climb, seen.file.with_name(HALT)
+        if not (missing := seen.missing()):
+            os.chdir(seen.folders[0])  # images may have a path from there
+        self._blind = missing and f"--ray-address: node {platform.node()}, which joined meanwhile, is not as the others: got {missing}"
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -62,6 +67,11 @@ class _Training(tune.Trainable):
     def step(self) -> dict[str, Any]:
         steps, rung = self._alone.ladder[self._rung], REDUCTION**self._rung
         nothing = {"worth": 0.0, "rung": rung, "done": True}
+        if self._blind:  # what it did would be lost
+            return {
+                **nothing,
+                ERROR: ValueError(f"{self._blind}; accepted: nodes that see the run. Take it away, or let it see what is missing."),
+            }
         new = self._alone.accuracy(*self._job, steps=steps) is None
         try:
             self._alone.train(*self._job, until=steps, stop=self._halt.exists)
@@ -77,7 +87,14 @@ class _Training(tune.Trainable):
         return nothing if accuracy is None else {"worth": accuracy + self._head_start, "rung": rung, "done": done}
 
 
-class _Asked(Searcher):
+class _Unwritten:
+    """Tune writes what it is given into a file that nobody reads: ours may be as large as all images, or hold what no file can."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Asked(_Unwritten, Searcher):
     """Gives Tune what `ask` wants trained, and tells of every rung."""
 
     def __init__(self, ask: Ask, told: Told, alone: Alone, head_start: Callable[[Job], float]) -> None:
@@ -115,7 +132,7 @@ class _Asked(Searcher):
         """Nothing of Tune's is ever restored."""
 
 
-class _Halt(tune.Stopper):
+class _Halt(_Unwritten, tune.Stopper):
     """Once `stop` is true, the trainings are told by a file and have time to write their checkpoints; then everything ends."""
 
     def __init__(self, stop: Callable[[], bool], halt: Path, show: Callable[[], None]) -> None:
@@ -134,18 +151,33 @@ class _Halt(tune.Stopper):
         return self._since is not None and time.monotonic() - self._since > SECONDS_TO_STOP
 
 
+class _Alive(_Unwritten, tune.Callback):
+    """Ends everything where for too long no training has been at work: Tune would wait for ever for what there is no room for."""
+
+    def __init__(self, errors: list[Exception], crew: Crew) -> None:
+        self._errors, self._crew, self._since = errors, crew, time.monotonic()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called ten times a second."""
+        if any(trial.status == "RUNNING" for trial in trials) or not any(trial.status == "PENDING" for trial in trials):
+            self._since = time.monotonic()
+        elif time.monotonic() - self._since > START_SECONDS and not self._errors:
+            got = f"got {max(1, self._crew.num)} workers; accepted: what cores, GPUs, memory allow"
+            self._errors.append(ValueError(f"--workers: none at work for {START_SECONDS:g} s: {got}. Take fewer, or mend the cluster."))
+
+
 # Nine parameters, seven of them by name: what a caller is asked, told and shown on the way. An object for them would only be unpacked again here.
 def train_beside(
     alone: Alone,
     ask: Ask,
     told: Told,
     *,
-    workers: int,
+    crew: Crew,
     climb: Climb,
     head_start: Callable[[Job], float] = lambda job: 0.0,
     show: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
-    ray: LocalRay | None = None,
+    ray: RaySession | None = None,
 ) -> None:
     """Trains what `ask` gives until that is None, and tells of each network at each rung, at its end and when it is left behind.
 
@@ -153,7 +185,7 @@ def train_beside(
         alone: how, and where the figures are found afterwards.
         ask: the next network, each once; None: no more.
         told: called with each network whose figures may have changed.
-        workers: trainings beside each other; 0 is one.
+        crew: trainings beside each other, and where; without workers it is one.
         climb: how far each is trained.
         head_start: what is added to all accuracies of a network before they are compared on the ladder.
         show: called ten times a second.
@@ -162,21 +194,24 @@ def train_beside(
 
     Raises:
         Stopped: `stop` became true; every finished rung and a checkpoint of each training are there.
-        ValueError: more workers than the machine has cores.
+        ValueError: more workers than the machine has cores, no such cluster, or no worker starts in time.
         Exception: what a training, `ask` or `told` raised. A training that ends its worker twice has failed instead, and the others go on.
     """
-    check_workers(workers)
-    num = max(1, workers)
-    device = alone.setting.device
-    share = gpu_share(num, torch.cuda.device_count()) if device.type == "cuda" else 0.0
-    setting = replace(alone.setting, device=torch.device(device.type))  # Ray shows a worker its own GPU alone; images are loaded there
-    folder = alone.folder.resolve()
-    with tempfile.TemporaryDirectory() as scratch, _quiet(), nullcontext(ray) if ray else LocalRay(num) as running:
+    crew.check()
+    num, gpu = max(1, crew.num), alone.setting.device.type == "cuda"
+    setting = replace(
+        alone.setting, device=torch.device(alone.setting.device.type)
+    )  # Ray shows a worker its own GPU alone; images are loaded there
+    its = replace(alone, setting=setting, folder=alone.folder.resolve())
+    with ExitStack() as held:
+        scratch = held.enter_context(_scratch(its.folder if crew.address else None))
+        seen = held.enter_context(sight(scratch, *setting.folders))
+        held.enter_context(_quiet())
+        running = ray or held.enter_context(RaySession(crew))
         running.start()
-        halt = Path(scratch) / "halt"
-        its = replace(alone, setting=setting, folder=folder)
-        given = {"alone": its, "threads": max(1, cores() // num), "halt": halt, "climb": climb}
-        trainable = tune.with_resources(tune.with_parameters(_Training, **given), {"cpu": 1, "gpu": share})
+        share = running.share(gpu)
+        given = {"alone": its, "threads": share.cpus, "seen": seen, "climb": climb}
+        trainable = tune.with_resources(tune.with_parameters(_Training, **given), {"cpu": share.cpus, "gpu": share.gpus})
         asked = _Asked(lambda: None if stop() else ask(), told, alone, head_start)
         settings = tune.TuneConfig(
             metric="worth", mode="max", num_samples=-1, max_concurrent_trials=num, reuse_actors=True,
@@ -184,9 +219,10 @@ def train_beside(
         )  # fmt: skip
         about = tune.RunConfig(
             name="trainings",
-            storage_path=scratch,
+            storage_path=str(scratch),
             verbose=0,
-            stop=_Halt(lambda: bool(asked.errors) or stop(), halt, show),
+            stop=_Halt(lambda: bool(asked.errors) or stop(), scratch / HALT, show),
+            callbacks=[_Alive(asked.errors, crew)],
             failure_config=tune.FailureConfig(max_failures=1),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         )
@@ -199,6 +235,17 @@ def train_beside(
 
 def _scheduler() -> ASHAScheduler:
     return ASHAScheduler("rung", grace_period=1, max_t=REDUCTION ** (len(SHARES) - 1), reduction_factor=REDUCTION)
+
+
+@contextmanager
+def _scratch(folder: Path | None) -> Iterator[Path]:
+    """A folder for what Tune writes and nobody reads: in a cluster in one that all nodes see, where a process that was killed may have left another."""
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".tune-*"):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".tune-", dir=folder, ignore_cleanup_errors=True) as scratch:
+        yield Path(scratch)
 
 
 @contextmanager

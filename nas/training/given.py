@@ -27,13 +27,15 @@ class Given:
     lr: float | None = None
     accumulate: int | None = None
     recompute: bool | None = None
+    images: int | None = None  # of a set that is not here, whose images are made up; with so many classes
+    classes: int | None = None
     trains: Literal["supernet", "retrain"] = "supernet"  # the part of the recipe that the command trains with
     ranks: Ranks = ALONE  # that run the command together
 
     @staticmethod
     def of(options: dict[str, Any], trains: Literal["supernet", "retrain"] = "supernet", ranks: Ranks = ALONE) -> Given:
         """Of the options of a command line, by name."""
-        named = {name: options[name] for name in Given.__dataclass_fields__ if name not in ("trains", "ranks")}
+        named = {name: options[name] for name in Given.__dataclass_fields__ if name in options}
         return Given(**named, trains=trains, ranks=ranks)
 
     def changing(self, recipe: Recipe) -> Recipe:

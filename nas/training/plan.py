@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import nn
 
 from nas.cost import cost
 from nas.cost.latency import memory_errors
+from nas.cost.memory import Live
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.quantities import format_quantity
@@ -20,6 +24,9 @@ from nas.training.watch import Watch
 
 TIMED = {"cpu": 9, "cuda": 40}  # steps; the first ones warm up
 WARM = {"cpu": 1, "cuda": 10}
+FEW = 16  # images of a step by which it is told how many images are few enough
+LONG_STEP = 4.0  # seconds: a longer step is foretold by two shorter ones
+MOST_MADE_UP = 16  # images of a step by which its memory is told
 MINUTE = 45.0  # seconds from which on they are called one
 WORTH_TIMING = 100  # steps: fewer are done before an estimate helps anyone
 
@@ -51,15 +58,70 @@ def step_seconds(
 ) -> float:
     """Mean seconds of a training step, by some steps on the images of a split; the model is spoilt for a training.
 
+    A step that takes long (ImageNet's batches on a CPU) is foretold by steps of fewer images: each image more takes as long as the one before.
+
     Raises:
         MemoryError: a step does not fit.
     """
+
+    def timed(images: int, steps: int) -> float:
+        return _timed(model, setting, phase.model_copy(update={"batch_size": images}), split, path, steps)
+
+    whole, steps = phase.batch_size, TIMED[setting.device.type]
+    if setting.device.type == "cuda" or whole <= FEW or (few := timed(FEW, 2)) * whole / FEW <= LONG_STEP:
+        return timed(whole, steps)
+    more = min(whole, max(2 * FEW, int(LONG_STEP / few * FEW) // 4 * 4))  # even, and so is its half: images may be mixed in pairs
+    low, high = timed(more // 2, steps // 2 + 1), timed(more, steps // 2 + 1)
+    return high + (whole - more) * max(high - low, 0.0) / (more - more // 2)
+
+
+# Six parameters and what is asked of the steps: those of `step_seconds`, and how many steps.
+def _timed(model: nn.Module, setting: Setting, phase: Phase, split: str, path: Callable[[int], tuple[Any, ...]], steps: int) -> float:
     kind, clock = setting.device.type, _Clock()
     batches = setting.images.batches(split, phase.batch_size, setting.seed, phase.augmentation)
-    course = Course(phase, TIMED[kind], setting.seed, setting.autocast, looks=(), ranks=setting.ranks)
+    course = Course(phase, steps, setting.seed, setting.autocast, looks=(), ranks=setting.ranks)
     with memory_errors():
         train_model(model.to(setting.device), batches, course, clock, path)
-    return setting.ranks.of_first(lambda: clock.mean(WARM[kind]))
+    return setting.ranks.of_first(lambda: clock.mean(min(WARM[kind], steps - 1)))
+
+
+def training_bytes(model: nn.Module, setting: Setting, phase: Phase, images: int, path: tuple[Any, ...] = ()) -> float:
+    """Memory of a training step of so many images: weights, AdamW's two moments and averaged weights, and what is alive at once beside them.
+
+    The last grows with the images, and is foretold by steps of a few that are made up: of so many that each image more takes as much as the
+    ones before, since with fewest images it is the weights' gradients that need most. What torch takes for itself is not in it.
+    """
+    frame, device, further = setting.frame, setting.device, {"recompute": True} if phase.recompute else {}
+    images = -(-images // phase.accumulate)
+
+    def alive(num: int) -> float:
+        x = torch.randn(num, frame.channels, frame.resolution, frame.resolution, device=device)
+        targets = torch.arange(num, device=device) % frame.classes
+        model.zero_grad(set_to_none=True)
+        with _peak(device) as peak:
+            with setting.autocast():
+                loss = F.cross_entropy(model(x, *path, **further), targets)
+            loss.backward()
+        return peak() + x.nbytes
+
+    num, taken, slope, before = 2, alive(2), 0.0, -1.0
+    while num < min(images, MOST_MADE_UP) and slope > 1.01 * before:
+        more, before = alive(2 * num), slope
+        num, taken, slope = 2 * num, more, (more - taken) / num
+    kept = sum(each.nbytes for each in model.parameters()) * (3 + phase.ema)
+    return kept + taken + (images - num) * slope
+
+
+@contextmanager
+def _peak(device: torch.device) -> Iterator[Callable[[], float]]:
+    """How many bytes are alive at once at most, of those that the block makes."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - before
+    else:
+        with Live(in_bytes=True) as live:
+            yield lambda: live.peak
 
 
 class _Clock(Watch):

@@ -13,13 +13,16 @@ from typing import Any
 import torch
 
 from nas import HOME
+from nas.cost import cost
 from nas.data import Augmentation, Data, DataSource, open_data
 from nas.machine import cores
 from nas.networks.architecture import MAX_RESOLUTION, Architecture, Frame
+from nas.quantities import format_quantity
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.runs.records import Begun, NetworkRecord, digest, read_record
 from nas.training.given import Given
+from nas.training.imagined import imagined
 from nas.training.loop import Autocast
 from nas.training.ranks import ALONE, Ranks
 from nas.training.recipe import Phase, Recipe, read_recipe, shortened
@@ -27,7 +30,9 @@ from nas.yaml_files import did_you_mean, validate
 
 SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's
 DIGITS = "digits"
+CLASSES = 1000  # of images that are made up, where nobody says how many
 FINE = 0.1  # of the rate, where a training begins with trained weights
+MOST_MACS = 1e13  # of a network for one image; more takes minutes to hours of all cores in one operation, which not even Ctrl-C ends
 LONG_LOOK = 30.0  # seconds; what takes longer is not done twice for the same files
 
 
@@ -65,8 +70,25 @@ class Setting:
         return f"{self.ranks.count} processes, {self.device.type}" if self.ranks.count > 1 else str(self.device)
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where images are read from, if that has been named by a path."""
+        return tuple(Path(each) for each in (self.data, self.data_root) if each and Path(each).is_absolute())
+
+    @property
     def autocast(self) -> Autocast:
         return partial(self.recipe.autocast, self.device)
+
+    def check(self, architecture: Architecture) -> None:
+        """Refuses a network that is too large at the resolution trained at: attention's cost grows with the fourth power of the side.
+
+        Raises:
+            ValueError: it is; one line.
+        """
+        if (macs := cost(architecture.at(self.frame)).macs) > MOST_MACS:
+            raise ValueError(
+                f"--resolution: too much for one image: got {format_quantity('macs', macs)} at {self.resolution} px; accepted: at most "
+                f"{format_quantity('macs', MOST_MACS)}. Give a lower one."
+            )
 
     def record(self) -> dict[str, Any]:
         """The entries by which a run or a winner says what it was made with, as `Begun` reads them."""
@@ -122,8 +144,8 @@ def open_setting(
     Raises:
         ValueError: an option cannot be used; one line.
     """
-    data = DIGITS if given.data is None else given.data
     source, device = source or open_source(given), open_device(given.device, given.ranks)
+    data = source.name if given.images is not None else DIGITS if given.data is None else given.data
     if Path(data).expanduser().is_dir() and data != DIGITS:
         data = str(Path(data).expanduser().resolve())
     root = str(Path(given.data_root).expanduser().resolve()) if given.data_root else None
@@ -140,11 +162,17 @@ def open_setting(
 
 
 def open_source(given: Given) -> DataSource:
-    """The images that the user named, or digits; nothing is decoded.
+    """The images that the user named or only told of, or digits; nothing is decoded.
 
     Raises:
         ValueError: the data set is unknown or cannot be used; one line.
     """
+    if given.images is not None:
+        if given.data is not None:
+            raise ValueError(
+                "--images: not with --data: got both; accepted: one of them, --images for a set that is not here. Leave one out."
+            )
+        return imagined(given.images, given.classes or CLASSES, given.resolution)
     return open_data(DIGITS if given.data is None else given.data, Path(given.data_root) if given.data_root else None)
 
 
@@ -181,6 +209,7 @@ def open_as_found(given: Given, found: Begun, architecture: Architecture) -> Set
     """
     whole = given.or_else(found) if given.data is None else given
     setting = open_setting(whole, architecture.stride, architecture.frame.resolution)
+    setting.check(architecture)
     if given.data is None and found.data_fingerprint not in (None, setting.source.fingerprint):
         print(f"The images of {setting.data} are not those that the network was found with: files were changed, added or removed.")
     return setting
