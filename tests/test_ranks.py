@@ -174,6 +174,7 @@ with joined() as ranks:
     assert all(torch.equal(value, other[name]) and value.isfinite().all() for name, value in one.items())
 
 
+@pytest.mark.slow
 def test_what_only_the_first_does_may_take_longer_than_any_message(processes: Processes, tmp_path: Path) -> None:
     slow = """
 import time
@@ -295,7 +296,11 @@ def uninterrupted(processes: Processes, folder: Path, line: str, name: str) -> d
 
 @pytest.mark.parametrize(
     ("number", "who", "statuses"),
-    [("SIGTERM", (1,), [130, 143]), ("SIGINT", (0,), [130, 130]), ("SIGUSR1", (0, 1), [138, 138])],
+    [
+        ("SIGTERM", (1,), [130, 143]),
+        pytest.param("SIGINT", (0,), [130, 130], marks=pytest.mark.slow),
+        pytest.param("SIGUSR1", (0, 1), [138, 138], marks=pytest.mark.slow),
+    ],
     ids=["one of them", "the first", "all"],
 )
 def test_a_signal_to_any_process_stops_all_at_one_step(
@@ -337,7 +342,7 @@ if number == 1:
     assert lines(folder, "retrain") == list(range(1, 9)), "nothing is trained again"
 
 
-@pytest.mark.parametrize("killed", [1, 0])
+@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_process_that_is_killed_ends_all_and_the_same_command_goes_on(killed: int, processes: Processes, folder: Path) -> None:
     """To what it would have been. The first one, if it lives, keeps every step that was done; else there are its checkpoints."""
     before = OFTEN if killed == 0 else ""

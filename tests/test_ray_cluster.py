@@ -105,6 +105,7 @@ def test_a_node_that_dies_loses_its_network_to_another_and_one_that_comes_works(
             assert list(workers.evaluate([network(LONG)] * 3)) == expected([network(LONG)] * 3)
 
 
+@pytest.mark.slow
 def test_who_ends_a_node_and_then_a_worker_has_failed_and_the_others_go_on(nodes: Any, second: Any, tmp_path: Path) -> None:
     (tmp_path / f"spare-{nodes.head_node.node_id}").touch()
     with workers_of(nodes, tmp_path) as workers:
@@ -141,6 +142,7 @@ def test_more_workers_than_have_room_say_so_and_begin_with_those_that_have(
     assert "Of 7 workers 3 have room" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_where_no_worker_has_room_it_is_said_in_time(nodes: Any, second: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with workers_of(nodes, tmp_path) as taken:
         while taken._building:
@@ -181,6 +183,7 @@ def test_a_crew_that_cannot_be_is_refused_at_once(crew: Crew, words: tuple[str, 
         crew.check()
 
 
+@pytest.mark.slow
 def test_nodes_with_another_program_or_without_the_images_are_refused(
     nodes: Any, second: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

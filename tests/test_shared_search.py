@@ -96,6 +96,7 @@ def test_a_search_on_a_server_is_the_one_in_a_file_and_its_password_is_nowhere(
     assert PASSWORD.encode() not in everything_written(folder)
 
 
+@pytest.mark.slow
 def test_a_dashboard_of_studies_on_a_server_has_the_notes_of_the_run(folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     served = list[Any]()
     monkeypatch.setattr("nas.searching.dashboard.serve", lambda *about: served.append(about))

@@ -198,6 +198,7 @@ def test_two_drivers_give_the_study_of_one_and_evaluate_each_network_once(place:
     assert [each.study_name for each in optuna.get_all_study_summaries(place.exact)] == [f"one/{STUDY}"], "the queue is removed"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_what_a_dead_driver_had_taken_is_evaluated_by_the_leader(place: Server, alone: list[Any], tmp_path: Path) -> None:
     with forked(helping(place, tmp_path, 600)) as process:
@@ -239,6 +240,7 @@ def test_where_the_leader_dies_the_helper_is_told_and_leads_on(place: Server, al
     assert time.monotonic() - begun < 20, "what it had taken waits again"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_who_helps_and_fails_leaves_it_to_the_leader(place: Server, alone: list[Any], tmp_path: Path) -> None:
     """Memory that runs out on one machine is no failure of the network."""

@@ -217,6 +217,7 @@ def test_one_ray_serves_one_lot_after_the_other_and_ends_with_them_whatever_happ
     assert surroundings() == before
 
 
+@pytest.mark.slow
 def test_the_networks_that_are_left_behind_are_those_below_the_best_third_when_they_report(climbed: Run) -> None:
     """By their accuracies with their head starts."""
     assert climbed.error is None
@@ -241,6 +242,7 @@ def test_the_networks_that_are_left_behind_are_those_below_the_best_third_when_t
     assert {report.job for report in climbed.reports} == set(climbed.jobs)
 
 
+@pytest.mark.slow
 def test_who_ends_a_worker_twice_has_failed_and_the_others_go_on(climbed: Run) -> None:
     known = climbed.alone.known(*DEATH)
     assert known.ended == Evaluation(failure="ended its worker twice")
@@ -251,6 +253,7 @@ def test_who_ends_a_worker_twice_has_failed_and_the_others_go_on(climbed: Run) -
 # ---- interrupted ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_whole_rungs_and_nothing_of_rays(interrupted: Run) -> None:
     assert isinstance(interrupted.error, Stopped), interrupted.error
     known = {job: interrupted.alone.known(*job) for job in interrupted.jobs}
@@ -268,6 +271,7 @@ def climb_here(alone: Alone, jobs: Sequence[Job], climb: Climb, seen: Sight) -> 
     return [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs]
 
 
+@pytest.mark.slow
 def test_the_same_call_trains_what_is_missing_as_far_as_each_is_to_come(
     interrupted: Run, in_one_ray: None, images: Path, tmp_path: Path
 ) -> None:
