@@ -24,7 +24,7 @@ import nas.searching.tune as tune
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.runs.interrupt import Stopped
-from nas.searching.ray_cluster import Crew, RaySession, Sight, sight
+from nas.searching.ray_cluster import Crew, RaySession, Share, Sight, sight
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import Alone, Trained
 from nas.searching.tune import Climb, Job, _Asked, _Training, train_beside
@@ -317,6 +317,49 @@ def test_an_error_of_who_is_told_arrives_as_it_was(images: Path, tmp_path: Path)
     given = iter(CLIMBERS[:2])
     with pytest.raises(ValueError, match=r"^no room$"):
         train_beside(opened(images, tmp_path), lambda: next(given, None), told, crew=Crew(1), climb="the best")
+
+
+class NoRay:
+    """Stands for Ray where a test needs none."""
+
+    def start(self) -> None:
+        pass
+
+    def share(self, gpu: bool) -> Share:
+        return Share(1, 0.0)
+
+
+@pytest.mark.parametrize("times", [0, 1, 2, 3])
+def test_where_workers_are_ended_for_want_of_memory_tune_begins_anew_with_what_it_was_given(
+    times: int, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune takes it for an error of its own, which would end a search of days; a machine that stays short of memory ends it with a reason."""
+    lots = list[list[object]]()
+
+    class Tuner:
+        def __init__(self, trainable: object, tune_config: Any, run_config: object) -> None:
+            self._asked = tune_config.search_alg
+
+        def fit(self) -> None:
+            lots.append([])
+            while isinstance(config := self._asked.suggest(str(len(lots[-1]))), dict):
+                lots[-1].append(config["architecture"])
+                if len(lots) <= times and len(lots[-1]) == 2 * len(lots):
+                    raise RuntimeError("Caught unexpected exception: 1 worker(s) were killed due to the node running low on memory.")
+
+    monkeypatch.setattr(tune.tune, "Tuner", Tuner)
+    given, wanted = iter(CLIMBERS), [job.architecture.to_dict() for job in CLIMBERS]
+    expected = refused("--workers", "memory", "goes on") if times == 3 else nullcontext()
+    with expected:
+        train_beside(
+            opened(images, tmp_path),
+            lambda: next(given, None),
+            lambda job: None,
+            crew=Crew(1),
+            climb="the best",
+            ray=NoRay(),  # type: ignore[arg-type]
+        )
+    assert lots == [wanted[: 2 * lot] for lot in range(1, times + 1)] + [wanted] * (times < 3)
 
 
 # ---- killed --------------------------------------------------------------------------------------------------------

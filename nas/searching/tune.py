@@ -40,6 +40,8 @@ class Job(NamedTuple):
 
 
 ERROR = "error"  # in a report: what a training raised
+TRIES = 3  # of all, where workers are ended for want of memory
+LOW = "running low on memory"  # in what Ray says then
 HALT = "halt"  # a file that tells trainings to stop
 Ask = Callable[[], Job | None]
 Told = Callable[[Job], None]
@@ -212,25 +214,68 @@ def train_beside(
         share = running.share(gpu)
         given = {"alone": its, "threads": share.cpus, "seen": seen, "climb": climb}
         trainable = tune.with_resources(tune.with_parameters(_Training, **given), {"cpu": share.cpus, "gpu": share.gpus})
-        asked = _Asked(lambda: None if stop() else ask(), told, alone, head_start)
-        settings = tune.TuneConfig(
-            metric="worth", mode="max", num_samples=-1, max_concurrent_trials=num, reuse_actors=True,
-            search_alg=asked, scheduler=_scheduler() if climb == "the best" else FIFOScheduler(),
-        )  # fmt: skip
-        about = tune.RunConfig(
-            name="trainings",
-            storage_path=str(scratch),
-            verbose=0,
-            stop=_Halt(lambda: bool(asked.errors) or stop(), scratch / HALT, show),
-            callbacks=[_Alive(asked.errors, crew)],
-            failure_config=tune.FailureConfig(max_failures=1),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        )
-        tune.Tuner(trainable, tune_config=settings, run_config=about).fit()
+        ladder, each_once = climb == "the best", _Again(lambda: None if stop() else ask())
+        for left in range(TRIES - 1, -1, -1):
+            asked = _Asked(each_once, told, alone, head_start)
+            settings = tune.TuneConfig(
+                metric="worth", mode="max", num_samples=-1, max_concurrent_trials=num, reuse_actors=True,
+                search_alg=asked, scheduler=_scheduler() if ladder else FIFOScheduler(),
+            )  # fmt: skip
+            about = tune.RunConfig(
+                name="trainings",
+                storage_path=str(scratch),
+                verbose=0,
+                stop=_Halt(lambda asked=asked: bool(asked.errors) or stop(), scratch / HALT, show),  # type: ignore[misc]
+                callbacks=[_Alive(asked.errors, crew)],
+                failure_config=tune.FailureConfig(max_failures=1),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            )
+            if _came_to_its_end(tune.Tuner(trainable, tune_config=settings, run_config=about), left, num):
+                break
+            each_once.begin_again()
     if asked.errors:
         raise asked.errors[0]
     if stop():
         raise Stopped("trainings stopped")
+
+
+class _Again:
+    """Asks for networks, and gives those that were given already once more where Tune has to begin anew."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask, self._given, self._left = ask, list[Job](), list[Job]()
+
+    def __call__(self) -> Job | None:
+        if self._left:
+            return self._left.pop(0)
+        job = self._ask()
+        if job is not None:
+            self._given.append(job)
+        return job
+
+    def begin_again(self) -> None:
+        self._left = list(self._given)
+
+
+def _came_to_its_end(tuner: tune.Tuner, left: int, num: int) -> bool:
+    """Runs Tune. False where Ray has ended a worker since the machine was short of memory: of other deaths Tune goes on, that one is an error to it.
+
+    Raises:
+        ValueError: that, and no try is left.
+    """
+    try:
+        tuner.fit()
+        return True
+    except RuntimeError as error:
+        if LOW not in str(error):
+            raise
+        if not left:
+            raise ValueError(
+                f"--workers: Ray ended workers for want of memory, {TRIES} times: got {num} workers; accepted: what memory allows beside what else "
+                "runs. Take fewer, or make room: the same command goes on."
+            ) from None
+        print("A worker was ended for want of memory. What was trained is kept; the rest goes on.", flush=True)
+        return False
 
 
 def _scheduler() -> ASHAScheduler:

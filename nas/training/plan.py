@@ -24,7 +24,8 @@ from nas.training.watch import Watch
 
 TIMED = {"cpu": 9, "cuda": 40}  # steps; the first ones warm up
 WARM = {"cpu": 1, "cuda": 10}
-FEW = 16  # images of a step by which it is told how many images are few enough
+FEW = 4  # images of a step by which it is told how many images are few enough
+LONG_TIMED = 3  # steps of such
 LONG_STEP = 4.0  # seconds: a longer step is foretold by two shorter ones
 MOST_MADE_UP = 16  # images of a step by which its memory is told
 MINUTE = 45.0  # seconds from which on they are called one
@@ -71,7 +72,7 @@ def step_seconds(
     if setting.device.type == "cuda" or whole <= FEW or (few := timed(FEW, 2)) * whole / FEW <= LONG_STEP:
         return timed(whole, steps)
     more = min(whole, max(2 * FEW, int(LONG_STEP / few * FEW) // 4 * 4))  # even, and so is its half: images may be mixed in pairs
-    low, high = timed(more // 2, steps // 2 + 1), timed(more, steps // 2 + 1)
+    low, high = timed(more // 2, LONG_TIMED), timed(more, LONG_TIMED)
     return high + (whole - more) * max(high - low, 0.0) / (more - more // 2)
 
 
