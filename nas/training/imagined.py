@@ -6,11 +6,13 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from nas.data import DataSource
+from nas.data import Data, DataSource
 from nas.data.images import Images, Labels, survey
 from nas.data.splits import Found
 
@@ -40,6 +42,9 @@ class Photographs(Images):
             files.append(file.getvalue())
         return files
 
+    def sample(self, count: int) -> NDArray[np.int64]:
+        return super().sample(min(count, VARIETY))
+
     def open(self, index: int) -> Image.Image:
         return Image.open(io.BytesIO(self._files[index % VARIETY]))
 
@@ -48,6 +53,13 @@ class Photographs(Images):
 
     def content(self) -> Iterator[bytes]:
         yield f"made up: {len(self.labels)} of {self.size}".encode()
+
+
+class Imagined(DataSource):
+    """Nothing of it is kept in memory, so that of a split only what is asked for is decoded."""
+
+    def load(self, *about: Any, **more: Any) -> Data:
+        return super().load(*about, **{**more, "memory_limit": 0})
 
 
 def imagined(images: int, classes: int, resolution: int | None) -> DataSource:
@@ -63,4 +75,4 @@ def imagined(images: int, classes: int, resolution: int | None) -> DataSource:
     size = (resolution, resolution) if resolution and resolution <= SMALL else PHOTO
     train, test = (Photographs(np.arange(num) % classes, size) for num in (images, max(classes, images // TESTED)))
     names = tuple(f"class {number}" for number in range(classes))
-    return DataSource(Found(f"{images}_images", names, train, test, survey(train), None))
+    return Imagined(Found(f"{images}_images", names, train, test, survey(train), None))
