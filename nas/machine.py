@@ -45,6 +45,14 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def cpu_has_bf16() -> bool:
+    """Whether the processor has instructions for bfloat16; yes where the system does not tell, as macOS."""
+    with contextlib.suppress(OSError):
+        told = re.search(r"^(?:flags|Features)\s*: (.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M)
+        return told is None or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(told[1].split())
+    return True
+
+
 class OtherLoad:
     """How many cores other processes kept busy since this was made; Linux alone tells.
 

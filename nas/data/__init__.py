@@ -5,8 +5,8 @@ split, and `Data` hands out batches: from one uint8 tensor where the set is smal
 """
 
 from nas.data.augmentation import Augmentation
-from nas.data.batches import Data
+from nas.data.batches import Data, Kept
 from nas.data.seeding import seed_step
 from nas.data.sources import DataSource, open_data
 
-__all__ = ["Augmentation", "Data", "DataSource", "open_data", "seed_step"]
+__all__ = ["Augmentation", "Data", "DataSource", "Kept", "open_data", "seed_step"]

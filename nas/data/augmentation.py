@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nas.data.parts import WHOLE, Rows
 from nas.data.seeding import seeded
+from nas.data.transfer import moved
 
 PAD_DIVISOR = 8  # crop "pad" pads by resolution / 8: 4 pixels at 32
 RANDAUGMENT_GROUP = 8  # torchvision draws once per call: so many samples share their operations
@@ -76,9 +77,11 @@ def augment(x: Tensor, augmentation: Augmentation, mean: tuple[float, ...], draw
     """
     rows = rows or WHOLE.rows(len(x))
     assert augmentation.flip != "auto", "a recipe settles it for its images"
-    flip = (torch.rand(rows.total, generator=draw)[rows.places] < (0.5 if augmentation.flip else 0.0)).to(x.device)
+    flip = torch.rand(rows.total, generator=draw)[rows.places] < (0.5 if augmentation.flip else 0.0)
     pad = x.shape[-1] // PAD_DIVISOR if augmentation.crop == "pad" else 0
-    corners = torch.randint(2 * pad + 1, (rows.total, 2), generator=draw)[rows.places].to(x.device)
+    corners = torch.randint(2 * pad + 1, (rows.total, 2), generator=draw)[rows.places]
+    if pad or augmentation.flip:
+        corners, flip = moved(x.device, corners, flip)
     if pad:
         x = pad_crop(x, pad, corners, flip)
     elif augmentation.flip:

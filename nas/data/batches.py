@@ -8,6 +8,7 @@ in memory, to the bit, or to rounding where boxes are scaled.
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +22,7 @@ from nas.data.images import Broken, Images, refuse
 from nas.data.parts import WHOLE, Part
 from nas.data.seeding import BOX, DRAW, MIX, ORDER, generator, permutation
 from nas.data.splits import Found, split_indices
+from nas.data.transfer import moved
 from nas.networks.preprocessing import Preprocessing, normalised
 
 # Training images, the same in every run, that mean and standard deviation are taken from; fewer of large ones, whose pixels would fill the memory.
@@ -28,6 +30,23 @@ MEASURED, MEASURED_PIXELS = 2000, 2000 * 256 * 256
 
 Batch = tuple[Tensor, Tensor]
 Chosen = tuple[NDArray[np.int64], Tensor | None]  # which images, and the random numbers of their boxes; None for centre squares
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Batches that are kept as uint8 pixels and normalised each time they are gone through: a quarter of the memory, the same to the bit.
+
+    Attributes:
+        batches: uint8 images [B, C, R, R] and labels [B], on one device.
+        mean: Per channel in 0..255, [C, 1, 1], there too; `std` likewise.
+    """
+
+    batches: tuple[Batch, ...]
+    mean: Tensor
+    std: Tensor
+
+    def __iter__(self) -> Iterator[Batch]:
+        return ((normalised(x, self.mean, self.std), labels) for x, labels in self.batches)
 
 
 class Data:
@@ -167,12 +186,16 @@ class Data:
 
         return batches_from
 
-    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """Yields x and labels as `batches` does, but in order, without augmentation, the last batch as short as it comes."""
+    def evaluation_batches(self, split: str, batch_size: int, *, raw: bool = False) -> Iterator[Batch]:
+        """Yields x and labels as `batches` does, but in order, without augmentation, the last batch as short as it comes; `raw` ones as uint8 pixels."""
         index = self._indices[split]
         chosen = ((index[start : start + batch_size], None) for start in range(0, len(index), batch_size))
         for x, labels in self._crops(split, chosen):
-            yield self._normalised(x), labels
+            yield (x if raw else self._normalised(x)), labels
+
+    def kept(self, split: str, batch_size: int) -> "Kept":
+        """Returns the same for whoever goes through them again and again."""
+        return Kept(tuple(self.evaluation_batches(split, batch_size, raw=True)), *self._shift_scale)
 
     def _crops(self, split: str, chosen: Iterator[Chosen], boxed: bool = False, scale: tuple[float, float] = (1, 1)) -> Iterator[Batch]:
         """Yields uint8 images [B, C, R, R] and labels, on the device: centre squares, or boxes of an area within `scale`."""
@@ -180,10 +203,10 @@ class Data:
         if resident := self._resident(split, boxed):
             pixels, rows = resident
             for batch, numbers in chosen:
-                x = pixels[torch.from_numpy(np.searchsorted(rows, batch)).to(self._device)]
-                if numbers is not None:
-                    x = resized_crop(x, random_boxes(numbers, scale, RESIZED_RATIO).to(self._device))
-                yield x, torch.from_numpy(images.labels[batch]).to(self._device)
+                boxes = [] if numbers is None else [random_boxes(numbers, scale, RESIZED_RATIO)]
+                places, labels = torch.from_numpy(np.searchsorted(rows, batch)), torch.from_numpy(images.labels[batch])
+                places, labels, *boxes = moved(self._device, places, labels, *boxes)
+                yield (resized_crop(pixels[places], *boxes) if boxes else pixels[places]), labels
         else:
             lists = ((batch, None if numbers is None else numbers.tolist()) for batch, numbers in chosen)
             wanted = ([(int(i), numbers and numbers[k]) for k, i in enumerate(batch)] for batch, numbers in lists)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,9 +110,3 @@ def _preprocessing(architecture: Architecture, told: Mapping[str, object]) -> Pr
     if not numbers or {len(how.mean), len(how.std)} != {how.channels} or how.interpolation not in INTERPOLATIONS:
         raise ValueError(f"images are made in a way that is not known: got {how}")
     return how
-
-
-def autocast(bf16: str, device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 autocast where `bf16`, one of `BF16`, wants it on this device; a new context at each call."""
-    wanted = bf16 == "always" or (bf16 == "gpu" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()

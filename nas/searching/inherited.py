@@ -6,9 +6,8 @@ import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
-from torch import Tensor
-
 from nas.cost.latency import memory_errors
+from nas.data import Kept
 from nas.networks.architecture import Architecture
 from nas.runs.folder import Run
 from nas.searching.search import Evaluation
@@ -32,9 +31,9 @@ class FineTuned:
     run: Run
 
     @cached_property
-    def held_out(self) -> list[tuple[Tensor, Tensor]]:
+    def held_out(self) -> Kept:
         """All held-out images and their class numbers."""
-        return list(self.setting.images.evaluation_batches("held_out", self.setting.recipe.search.batch_size))
+        return self.setting.images.kept("held_out", self.setting.recipe.search.batch_size)
 
     @cached_property
     def known(self) -> dict[str, tuple[Evaluation, float]]:

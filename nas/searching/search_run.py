@@ -166,7 +166,7 @@ class SearchRun:
                 self.supernet.begin()
                 result, who = Result([], "trials", 0, 0.0, 0.0), candidates(self.supernet, request, self.finalists, [], None, looks)
             else:
-                batches = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
+                batches = setting.images.kept("held_out", setting.recipe.search.batch_size)
                 with open_evaluator(supernet, batches, setting.recipe, setting.device, self.crew) as evaluator:
                     evaluate = queue.beside(evaluator.evaluate) if queue else evaluator.evaluate
                     instruments = Instruments(cost, evaluate, {name: evaluator.alone(measure) for name, measure in latency.items()})

@@ -71,7 +71,7 @@ def help_with(search: SearchRun, stop: Callable[[], bool]) -> bool | None:
             )
         check_facts(place, search.study, begun, all_facts(request, search.facts(supernet)))
         look_at_images(setting, search.supernet.run, None, stop, remember=False)
-        batches = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
+        batches = setting.images.kept("held_out", setting.recipe.search.batch_size)
         with (
             open_evaluator(supernet, batches, setting.recipe, setting.device, search.crew) as evaluator,
             Progress(f"evaluate for {search.study}", request.trials, "evaluation") as progress,

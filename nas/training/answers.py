@@ -19,7 +19,8 @@ from nas.data.decoding import decoded
 from nas.data.images import Images
 from nas.machine import cores
 from nas.networks.network import Network
-from nas.networks.trained import autocast, load_network
+from nas.networks.precision import autocast
+from nas.networks.trained import load_network
 from nas.yaml_files import did_you_mean
 
 

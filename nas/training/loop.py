@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from nas.cost.latency import memory_errors
 from nas.data import seed_step
 from nas.data.parts import Rows
+from nas.data.transfer import moved
+from nas.networks.precision import float32
 from nas.runs.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.ranks import ALONE, Lost, Ranks
 from nas.training.recipe import Phase
@@ -97,7 +99,7 @@ def train_model(
                 break
             lr = state.set_learning_rate(step)
             state.optimizer.zero_grad(set_to_none=True)  # what does not run this step must not move: AdamW moves zeros, and skips None
-            with _enough_memory(phase, len(images)):
+            with _enough_memory(phase, len(images)), float32(device, tf32=True):
                 state.step(state.backward(images, targets, step, path(step)), wish)
             state.done = step + 1
             if state.ema:
@@ -221,7 +223,10 @@ class _State:
         phase, ranks = self.course.phase, self.course.ranks
         count = phase.batch_size if ranks.count > 1 else len(images)
         num = min(phase.accumulate, ranks.part.least(count))  # as many everywhere, as a batch norm's statistics are summed in each
-        parts = [each.tensor_split(num) for each in (images, targets, ranks.part.rows(count).places.to(images.device))]
+        places = ranks.part.rows(count).places
+        if self._drops and (num > 1 or len(images) < count):
+            (places,) = moved(images.device, places)
+        parts = [each.tensor_split(num) for each in (images, targets, places)]
         further = {"recompute": True} if phase.recompute else {}
         share = torch.zeros((), device=images.device)
         for x, target, rows in zip(*parts, strict=True):
@@ -242,9 +247,9 @@ class _State:
         """
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         if self.course.ranks.count > 1:
-            moved = bytes(parameter.grad is not None for parameter in self._parameters)
-            self._mark = zlib.crc32(moved) % 4096  # sums stay exact
-            self._told = torch.cat([loss.view(1), loss.new_tensor([wish, self._mark])])
+            moving = bytes(parameter.grad is not None for parameter in self._parameters)
+            self._mark = zlib.crc32(moving) % 4096  # sums stay exact
+            self._told = torch.cat([loss.view(1), *moved(loss.device, torch.tensor([float(wish), float(self._mark)]))])
             self.course.ranks.sum([self._told, *gradients])
             loss = self._told[0]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -288,7 +293,7 @@ def evaluate(
     model.eval()
     correct, count = None, 0
     for images, targets in batches:
-        with autocast():
+        with autocast(), float32(images.device, tf32=True):
             hits = (model(images, *path).argmax(dim=1) == targets).sum()
         correct = hits if correct is None else correct + hits  # on the device: one wait at the end
         count += len(targets)

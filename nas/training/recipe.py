@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
 
 from nas.data import Augmentation
-from nas.networks.trained import autocast
+from nas.networks.precision import autocast
 from nas.yaml_files import read_yaml, validate
 
 FORMAT = "recipe 1"

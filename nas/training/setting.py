@@ -17,6 +17,7 @@ from nas.cost import cost
 from nas.data import Augmentation, Data, DataSource, open_data
 from nas.machine import cores
 from nas.networks.architecture import MAX_RESOLUTION, Architecture, Frame
+from nas.networks.precision import bf16_note
 from nas.quantities import format_quantity
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
@@ -151,6 +152,8 @@ def open_setting(
     root = str(Path(given.data_root).expanduser().resolve()) if given.data_root else None
     name = _usual_recipe(source, data, device) if given.recipe is None else given.recipe
     recipe, notes = _recipe(given, begun_recipe, name, source)
+    if note := bf16_note(recipe.bf16, device):
+        notes = (*notes, note)
     resolution = given.resolution or recipe.resolution or min(-(-source.resolution // stride) * stride, largest)
     if resolution > MAX_RESOLUTION:
         raise ValueError(f"--resolution: too large: got {resolution}; accepted: at most {MAX_RESOLUTION}. Take a smaller one.")

@@ -66,7 +66,7 @@ def train_supernet(
     course = Course(phase, steps, setting.seed, setting.autocast, folder.folder / CHECKPOINT, identity, looks, setting.ranks)
 
     def accuracies(model: nn.Module) -> dict[str, float]:
-        held_out = list(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
+        held_out = setting.images.kept("held_out", setting.recipe.search.batch_size)
         return {name: evaluate(model, held_out, setting.autocast, each) for name, each in judged.items()}
 
     with report.training(steps, accuracies if judged else None) as watch:

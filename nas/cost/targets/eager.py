@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.cost.targets import Target
+from nas.networks.precision import float32
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,7 +21,7 @@ def prepare(module: nn.Module, inputs: Tensor, target: Target) -> Callable[[], T
 
     def run() -> Tensor:
         autocast = torch.autocast(device.type, _AUTOCAST[target.dtype]) if target.dtype != "fp32" else nullcontext()
-        with torch.inference_mode(), autocast:
+        with torch.inference_mode(), autocast, float32(device, tf32=False):
             outputs = module(inputs)
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # a GPU's work is asynchronous: wait for its end

@@ -23,7 +23,8 @@ def prepare(module: nn.Module, inputs: Tensor, target: Target) -> Callable[[], A
     options.log_severity_level = 3  # errors alone
     providers: list[Any] = ["CPUExecutionProvider"]
     if target.kind == "cuda":
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(target.device.partition(":")[2] or 0)}))
+        device = int(target.device.partition(":")[2] or 0)
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device, "use_tf32": 0}))  # fp32 as it is named
     session = onnxruntime.InferenceSession(onnx_ir.to_proto(model).SerializeToString(), options, providers=providers)
     fed = {INPUT: inputs.cpu().numpy()}
     return lambda: session.run([OUTPUT], fed)
