@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,13 +13,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.data import Kept
 from nas.networks.architecture import Architecture, Frame
+from nas.networks.mixers import MIXERS
 from nas.searching import evaluating
 from nas.searching.evaluating import Evaluator, evaluator_of, open_evaluator
 from nas.searching.ray_cluster import Crew
 from nas.searching.search import Evaluation
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.training.loop import evaluate
 
 CPU = torch.device("cpu")
 STAGE = {"width": [8, 16], "depth": [1, 2], "mixer": ["conv", "token_mlp"], "mlp_ratio": [1.0, 2.0]}
@@ -56,26 +60,30 @@ def supernet() -> Supernet:
 
 
 @pytest.fixture(scope="module")
-def batches(supernet: Supernet) -> list[tuple[Tensor, Tensor]]:
+def batches(supernet: Supernet) -> Kept:
     """Three batches of unequal sizes, whose classes are as the first random network has them, but for the last image of each."""
     torch.manual_seed(1)
-    images = [torch.randn(num, 3, 16, 16) + 3 * torch.randn(num, 3, 1, 1) for num in (8, 5, 2)]
-    network = random_networks(1)[0]
-    with torch.no_grad():
-        return [(x, (y := supernet.subnet(network).eval()(x).argmax(1)) + (torch.arange(len(y)) == len(y) - 1)) for x in images]
+    noise = [torch.randn(num, 3, 16, 16) + 3 * torch.randn(num, 3, 1, 1) for num in (8, 5, 2)]
+    return labelled([(128 + 20 * x).clamp(0, 255).to(torch.uint8) for x in noise], supernet.subnet(random_networks(1)[0]))
 
 
-def slow_accuracy(supernet: Supernet, batches: list[tuple[Tensor, Tensor]], architecture: Architecture) -> float:
-    """Image by image through the supernet itself."""
-    network = supernet.eval()
+def labelled(pixels: list[Tensor], network: nn.Module) -> Kept:
+    """Batches whose classes are as a network has them, but for the last image of each."""
+    unlabelled = Kept(tuple((x, torch.arange(len(x))) for x in pixels), torch.full((3, 1, 1), 128.0), torch.full((3, 1, 1), 20.0))
     with torch.no_grad():
-        right = [
-            network(x[None], architecture)[0].argmax() == y for images, targets in batches for x, y in zip(images, targets, strict=True)
-        ]
+        said = [network.eval()(x).argmax(1) + (numbers == len(x) - 1) for x, numbers in unlabelled]
+    return replace(unlabelled, batches=tuple(zip(pixels, said, strict=True)))
+
+
+def slow_accuracy(supernet: Supernet, batches: Kept, architecture: Architecture) -> float:
+    """Image by image through a copy of the network."""
+    network = supernet.subnet(architecture).eval()
+    with torch.no_grad():
+        right = [network(x[None])[0].argmax() == y for images, targets in batches for x, y in zip(images, targets, strict=True)]
     return sum(map(bool, right)) / len(right)
 
 
-def test_accuracy_is_of_the_subnet_on_all_held_out_images(supernet: Supernet, batches: list[tuple[Tensor, Tensor]]) -> None:
+def test_accuracy_is_of_the_subnet_on_all_held_out_images(supernet: Supernet, batches: Kept) -> None:
     networks = random_networks(8)
     with open_evaluator(supernet, batches, Recipe(), CPU, Crew()) as evaluator:  # type: ignore[arg-type]
         accuracies = [each.accuracy for each in evaluator.evaluate(networks)]
@@ -85,9 +93,32 @@ def test_accuracy_is_of_the_subnet_on_all_held_out_images(supernet: Supernet, ba
     assert accuracies[0] == pytest.approx(12 / 15) and len(set(accuracies)) > 2
 
 
-def test_a_worker_evaluates_as_this_process_does(
-    supernet: Supernet, batches: list[tuple[Tensor, Tensor]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_supernet_itself_gives_the_accuracy_of_the_networks_copied_out_of_it() -> None:
+    """Of every mixer, shared between blocks and not, and of every size; nothing is copied, and nothing left behind."""
+    stage = {
+        "width": [32, 64], "depth": [1, 2, 3], "mixer": list(MIXERS), "mlp_ratio": [1.0, 2.0], "kernel": [3, 5], "head_width": [8, 16],
+        "cpe": [False, True], "sharing": [False, True],
+    }  # fmt: skip
+    frame = {"resolution": 16, "channels": 3, "classes": 7}
+    space = SearchSpace.from_data({"format": "search space 1", "frame": frame, "patch": 4, "stages": [stage, stage]}, "all", "all.yaml")
+    torch.manual_seed(0)
+    supernet, rng = Supernet(space), random.Random(0)
+    for parameter in supernet.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    drawn = [space.decode(space.random(rng)) for _ in range(12)]
+    drawn += [space.decode({**space.random(rng), **pattern}) for pattern in space.patterns().values()]
+    batches = labelled([torch.randint(256, (num, 3, 16, 16), dtype=torch.uint8) for num in (20, 9)], supernet.subnet(drawn[0]))
+    copied = [evaluate(supernet.subnet(network), batches) for network in drawn]
+    weights = {name: value.clone() for name, value in supernet.state_dict().items()}
+    supernet.subnet = None  # type: ignore[assignment,method-assign]  # who calls it fails
+    with open_evaluator(supernet, batches, Recipe(), CPU, Crew()) as evaluator:  # type: ignore[arg-type]
+        assert [each.accuracy for each in evaluator.evaluate(drawn)] == copied
+    assert len(set(copied)) > 5 and {each for network in drawn for stage in network.stages for each in stage.mixers} == set(MIXERS)
+    assert {stage.sharing for network in drawn for stage in network.stages} == {False, True}
+    assert all(torch.equal(value, weights[name]) for name, value in supernet.state_dict().items()) and not supernet._forward_hooks
+
+
+def test_a_worker_evaluates_as_this_process_does(supernet: Supernet, batches: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
 
     class Pool:
@@ -123,25 +154,20 @@ def test_a_worker_evaluates_as_this_process_does(
         torch.set_num_threads(threads)
 
 
-class FakeSupernet:
-    """Gives modules that do as `forward` says, and note how they are run."""
+class FakeSupernet(nn.Module):
+    """Does as `run` says, and notes how it is run."""
 
     space = SimpleNamespace(frame=SPACE.frame)
 
-    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
-        self.forward = forward
+    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.run = run
         self.passes: list[tuple[object, ...]] = []
 
-    def subnet(self, architecture: Architecture) -> nn.Module:
+    def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
         assert architecture.frame == SPACE.frame
-        outer = self
-
-        class Module(nn.Module):
-            def forward(self, images: Tensor) -> Tensor:
-                outer.passes.append((self.training, torch.is_inference_mode_enabled(), Recipe.entered))
-                return outer.forward(images)
-
-        return Module()
+        self.passes.append((self.training, torch.is_inference_mode_enabled(), Recipe.entered))
+        return self.run(images)
 
 
 def evaluations(forward: Callable[[Tensor], Tensor], batches: Any, num: int = 1) -> tuple[list[Evaluation], list[tuple[object, ...]]]:
@@ -152,14 +178,14 @@ def evaluations(forward: Callable[[Tensor], Tensor], batches: Any, num: int = 1)
         return list(results), fake.passes
 
 
-def test_it_runs_in_evaluation_mode_without_gradients_under_the_recipes_autocast(batches: list[tuple[Tensor, Tensor]]) -> None:
+def test_it_runs_in_evaluation_mode_without_gradients_under_the_recipes_autocast(batches: Kept) -> None:
     _, passes = evaluations(lambda images: images.mean((2, 3)), batches)
-    assert passes == [(False, True, CPU)] * len(batches)
+    assert passes == [(False, True, CPU)] * 3
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("size", [8, 5, 2])
-def test_one_logit_that_is_not_finite_is_a_failure(value: float, size: int, batches: list[tuple[Tensor, Tensor]]) -> None:
+def test_one_logit_that_is_not_finite_is_a_failure(value: float, size: int, batches: Kept) -> None:
     def forward(images: Tensor) -> Tensor:
         logits = images.mean((2, 3))
         if len(images) == size:
@@ -177,9 +203,7 @@ def test_one_logit_that_is_not_finite_is_a_failure(value: float, size: int, batc
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
     ],
 )
-def test_memory_that_runs_out_is_a_failure_and_the_next_network_is_evaluated(
-    error: Exception, batches: list[tuple[Tensor, Tensor]]
-) -> None:
+def test_memory_that_runs_out_is_a_failure_and_the_next_network_is_evaluated(error: Exception, batches: Kept) -> None:
     errors = [error]
 
     def forward(images: Tensor) -> Tensor:
@@ -191,11 +215,11 @@ def test_memory_that_runs_out_is_a_failure_and_the_next_network_is_evaluated(
     assert first == Evaluation(failure="out of memory") and second.accuracy is not None
 
 
-def test_memory_really_runs_out(batches: list[tuple[Tensor, Tensor]]) -> None:
+def test_memory_really_runs_out(batches: Kept) -> None:
     assert evaluations(lambda images: torch.empty(10**17), batches)[0] == [Evaluation(failure="out of memory")]
 
 
-def test_any_other_error_is_raised(batches: list[tuple[Tensor, Tensor]]) -> None:
+def test_any_other_error_is_raised(batches: Kept) -> None:
     def forward(images: Tensor) -> Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
