@@ -48,6 +48,12 @@ def random_networks(num: int) -> list[Architecture]:
     return [SPACE.decode(SPACE.random(rng)) for _ in range(num)]
 
 
+@pytest.fixture(params=["copied", "itself"], autouse=True)
+def itself(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are copied out of the supernet, as on a CPU, or run by it, as on a GPU."""
+    monkeypatch.setattr(evaluating, "ITSELF", {"cpu"} if request.param == "itself" else set())
+
+
 @pytest.fixture(scope="module")
 def supernet() -> Supernet:
     """Left in training mode, with weights that tell images apart."""
@@ -93,8 +99,9 @@ def test_accuracy_is_of_the_subnet_on_all_held_out_images(supernet: Supernet, ba
     assert accuracies[0] == pytest.approx(12 / 15) and len(set(accuracies)) > 2
 
 
-def test_the_supernet_itself_gives_the_accuracy_of_the_networks_copied_out_of_it() -> None:
+def test_the_supernet_itself_gives_the_accuracy_of_the_networks_copied_out_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every mixer, shared between blocks and not, and of every size; nothing is copied, and nothing left behind."""
+    monkeypatch.setattr(evaluating, "ITSELF", {"cpu"})
     stage = {
         "width": [32, 64], "depth": [1, 2, 3], "mixer": list(MIXERS), "mlp_ratio": [1.0, 2.0], "kernel": [3, 5], "head_width": [8, 16],
         "cpe": [False, True], "sharing": [False, True],
@@ -164,8 +171,12 @@ class FakeSupernet(nn.Module):
         self.run = run
         self.passes: list[tuple[object, ...]] = []
 
-    def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
+    def subnet(self, architecture: Architecture) -> FakeSupernet:
         assert architecture.frame == SPACE.frame
+        return self.train()
+
+    def forward(self, images: Tensor, *path: Architecture) -> Tensor:
+        assert [each.frame for each in path] == [SPACE.frame] * ("cpu" in evaluating.ITSELF)
         self.passes.append((self.training, torch.is_inference_mode_enabled(), Recipe.entered))
         return self.run(images)
 
