@@ -23,6 +23,7 @@ from nas.data import open_data
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
 from nas.quantities import parse_budgets
+from nas.searching.evaluating import ITSELF
 from nas.searching.optuna_study import open_study
 from nas.searching.search import Evaluation, Instruments, SearchRequest, search
 from nas.spaces.decisions import SearchSpace
@@ -39,9 +40,9 @@ class Timed(torch.nn.Module):
         super().__init__()
         self.network, self.spent = network, spent
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, *path: Architecture) -> torch.Tensor:
         begun = time.perf_counter()
-        logits = self.network(images)
+        logits = self.network(images, *path)
         if images.is_cuda:
             torch.cuda.synchronize()
         self.spent[0] += time.perf_counter() - begun
@@ -62,7 +63,7 @@ def main() -> None:
     space = SearchSpace.read(ROOT / "search_spaces" / f"{options.space}.yaml")
     device = torch.device(options.device)
     data = open_data(options.data).load(space.frame.resolution, device)
-    batches = list(data.evaluation_batches("held_out", options.batch_size))
+    batches = data.kept("held_out", options.batch_size)
     torch.manual_seed(0)
     supernet = Supernet(space).to(device).eval()
     spent = [0.0]
@@ -71,7 +72,9 @@ def main() -> None:
 
         def evaluated(architectures: list[Architecture]) -> Iterator[Evaluation]:
             for architecture in architectures:
-                yield Evaluation(evaluate(Timed(supernet.subnet(architecture), spent), batches))
+                itself = device.type in ITSELF
+                model = Timed(supernet if itself else supernet.subnet(architecture), spent)
+                yield Evaluation(evaluate(model, batches, path=(architecture,) if itself else ()))
                 progress.advance()
 
         begun = time.perf_counter()

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,20 @@ gc.set_threshold(10_000)  # of allocations, not 700: a look at all that 3,000 te
 
 # Files that take longest, in the order in which they are begun: two processes end together where what is left to the end is short.
 LONGEST = ["commands", "tune", "finals", "fidelity", "supernet", "optuna_study", "page", "wiring", "catalogue", "shipped_files"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hides GPUs from all tests but those marked `gpu`, and from the processes that they start: `--device auto` is a CPU there."""
+    if not re.search(r"(?<!not )\bgpu\b", config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device, or -m does not ask for gpu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

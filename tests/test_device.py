@@ -4,6 +4,7 @@ so that whatever reads one back, which on a GPU is a wait, is an error."""
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from nas.networks.mixers import MIXERS
 from nas.networks.precision import autocast, bf16_note, float32, has_bf16
 from nas.training.loop import Course, evaluate, train_model
 from nas.training.ranks import ALONE
+from nas.training.setting import open_device
 from nas.training.watch import Watch
 
 CPU, META, CUDA = map(torch.device, ("cpu", "meta", "cuda"))
@@ -150,6 +152,10 @@ def test_parts_of_a_batch_and_several_processes_do_not_wait_either(monkeypatch: 
     silent = {name: lambda *_: None for name in ("share", "agree", "sum")}
     two = SimpleNamespace(count=2, part=Part(1, 2), first=True, **silent)
     assert steps_on_meta(network((small,), 0.3), monkeypatch, two) == (4, [])
+
+
+def test_no_gpu_is_visible_where_a_test_does_not_ask_for_one() -> None:
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "" and open_device("auto").type == "cpu"
 
 
 def test_kept_batches_are_bytes_and_equal_the_others_to_the_bit() -> None:
