@@ -521,6 +521,7 @@ def test_the_device_of_the_command_line_is_the_runs(option: str, kind: str, sear
         raise ValueError("stopped by the test")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("nas.networks.precision.has_bf16", lambda device: True)
     monkeypatch.setattr(DataSource, "load", load)
     for line in (f"train {WITH} --run device", "retrain winner.yaml --run device"):
         assert "stopped by the test" in refused(line.replace("--device cpu", "") + f" {option}", searched.folder)
