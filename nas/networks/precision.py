@@ -34,7 +34,8 @@ def bf16_note(bf16: str, device: torch.device) -> str | None:
     if has_bf16(device):
         return None
     if bf16 == "always":
-        return f"bf16 is slower than float32 on this {device.type}, which has no instructions for it: `bf16: gpu` in the recipe keeps to float32 here."
+        kind = "GPU" if device.type == "cuda" else "CPU"
+        return f"bf16 is slower than float32 on this {kind}, which has no instructions for it: `bf16: gpu` in the recipe keeps to float32 here."
     return "This GPU computes in float32: it has no bfloat16." if bf16 == "gpu" and device.type == "cuda" else None
 
 
