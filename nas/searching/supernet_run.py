@@ -100,6 +100,13 @@ class SupernetRun:
         begun = self.recorded().supernet or self.record()
         self.run.record(supernet=begun.model_dump(mode="json", exclude_none=True))
 
+    def check_frame(self) -> None:
+        """Refuses a resolution for which the space has no geometry, or at which one image takes too much."""
+        _ = self.trained_space
+        if self.setting.resolution > self.space.frame.resolution:
+            for each in self.ends(self.range).values():
+                self.setting.check(each)
+
     @property
     def checkpoint(self) -> Path:
         return self.run.folder / CHECKPOINT
@@ -228,10 +235,7 @@ def open_supernet_run(
     space = space.fixing(fixed)
     levels = (Levels(begun.levels) if begun.levels else None) if begun else Levels.around(budgets)
     opened = SupernetRun(space, space_name, replace(setting, recipe=recipe), run, levels, fixed, budgets, unlimited, notes)
-    _ = opened.trained_space  # its geometry at the resolution trained at
-    if setting.resolution > space.frame.resolution:
-        for each in opened.ends(opened.range).values():
-            setting.check(each)
+    opened.check_frame()
     return opened
 
 
