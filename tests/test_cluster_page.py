@@ -103,7 +103,11 @@ class Shell:
 
 
 def ended(process: subprocess.Popen[str], line: str) -> str:
-    said, _ = process.communicate(timeout=600)
+    try:
+        said, _ = process.communicate(timeout=600)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, f"{line}\n{said}"
     assert "Traceback" not in said, f"{line}\n{said}"
     return said
@@ -169,12 +173,12 @@ def test_workers_on_a_cluster(shell: Shell) -> None:
     head, other, search, fidelity, compare, stop = lines_of(4)
     assert stop == "ray stop", "which would end every Ray of this machine: the nodes are ended by themselves"
     shell.stay(head)
-    until = time.monotonic() + 120
-    while (
-        len((status := subprocess.run(["ray", "status"], env=shell.environment, capture_output=True, text=True)).stdout.split("node_"))
-    ) < 3:
-        assert time.monotonic() < until, status
-        if len(shell._blocking) < 2 and status.returncode == 0:
+    status, until, nodes = ["ray", "status", f"--address=127.0.0.1:{shell.ports['6379']}"], time.monotonic() + 120, 0
+    while nodes < 2:
+        asked = subprocess.run(status, env=shell.environment, capture_output=True, text=True)
+        nodes = asked.stdout.count(" node_")
+        assert time.monotonic() < until, asked
+        if nodes and len(shell._blocking) < 2:
             shell.stay(other)
         time.sleep(1)
     assert "Winner: " in shell.run(search, **{"4.5GFLOPs": "4MMACs"})
@@ -198,7 +202,7 @@ def test_studies_on_a_server(shell: Shell) -> None:
     shown = shell.start(f"{dashboard} --port {free_port()}")
     assert shown.stdout is not None
     assert any("Dashboard: http" in line for line in shown.stdout)
-    os.killpg(shown.pid, signal.SIGINT)
+    os.killpg(shown.pid, signal.SIGTERM)
     shown.communicate(timeout=60)
 
 
