@@ -186,13 +186,13 @@ class _State:
             self._save_seconds = self._saved_at - begun
 
     def save_now_and_then(self) -> None:
-        """At most once a minute; a large checkpoint takes seconds, and at most a twentieth of the time goes into them.
+        """At most once a minute; a large checkpoint takes seconds, and at most a fiftieth of the time goes into them.
 
         Not while steps are skipped: if they go on the last good one is wanted.
         """
         if (
             self.course.ranks.first
-            and time.monotonic() - self._saved_at > max(CHECKPOINT_SECONDS, 20 * self._save_seconds)
+            and time.monotonic() - self._saved_at > max(CHECKPOINT_SECONDS, 50 * self._save_seconds)
             and not self.skipped[0]
         ):
             self.save()
