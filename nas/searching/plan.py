@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,11 +28,12 @@ from nas.searching.supernet_run import SupernetRun
 from nas.searching.trained_alone import Alone
 from nas.spaces.supernet import Supernet
 from nas.training.loop import evaluate
-from nas.training.plan import WORTH_TIMING, about, block, data_line, phase_line, step_seconds, time_line
+from nas.training.plan import FEW, LONG_STEP, WORTH_TIMING, about, block, data_line, phase_line, step_seconds, time_line
 from nas.training.recipe import Phase
 from nas.training.train_supernet import supernet_steps
 
 LOTS, SECONDS_TO_START = 4, 5.0  # lots of finalists besides those that are chosen; of a worker, once in a lot (two idle cores)
+VERY_LONG = 60.0  # seconds of a step after which one kind of network is timed alone
 DRAWN = 300  # networks that tell how much of a space is within a budget
 SPLITS = {"fit": "to train on", "held_out": "held out to choose by", "test": "to test"}
 
@@ -207,16 +209,18 @@ def _seconds_beside(opened: SupernetRun, by_hand: list[Architecture], workers: i
 
 def _network_seconds(opened: SupernetRun, by_hand: list[Architecture], devices: int = 1) -> tuple[float, float]:
     """Of a network of the budget: a training step, and one image evaluated; the mean of three kinds."""
-    import time
-
     setting, kinds = opened.setting, by_hand[:: max(1, len(by_hand) // 3)][:3]
-    steps, images = 0.0, 0.0
-    batch = next(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
+    phase, steps, images = shared(setting.recipe.retrain, devices), list[float](), list[float]()
+    whole = next(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
     for kind in kinds:
         network = Network(kind.at(setting.frame))
-        steps += step_seconds(network, setting, shared(setting.recipe.retrain, devices), "fit") / len(kinds)
-        evaluate(network, [batch], setting.autocast)
+        steps.append(step_seconds(network, setting, phase, "fit"))
+        few = max(FEW, int(LONG_STEP / (steps[-1] / phase.batch_size)))  # one takes less than in training
+        x, labels = (each[:few] for each in whole)
+        evaluate(network, [(x, labels)], setting.autocast)
         begun = time.perf_counter()
-        evaluate(network, [batch], setting.autocast)
-        images += (time.perf_counter() - begun) / len(batch[1]) / len(kinds)
-    return steps, images
+        evaluate(network, [(x, labels)], setting.autocast)
+        images.append((time.perf_counter() - begun) / len(labels))
+        if steps[-1] > VERY_LONG:
+            break  # what differs between kinds is less than an estimate for such a training is good for
+    return statistics.mean(steps), statistics.mean(images)
