@@ -51,34 +51,48 @@ def forked(work: Callable[[], None]) -> Iterator[int]:
             os.waitpid(child, 0)
 
 
-# Imports take a process five seconds: this one has done them, and each piece of code runs in a fork of it.
+# Imports take a process five seconds: this one has done them, and each piece of code runs in a fork of it, which is killed after so many seconds.
 FORKS = """
-import json, os, signal, sys
+import json, os, signal, sys, time, traceback
 sys.path[0] = os.getcwd()
-import launch, nas.searching.finals, optuna, sklearn.datasets, timm.optim, torch._dynamo
+import launch, nas.searching.finals, nas.searching.plan, optuna, sklearn.datasets, tensorboardX, timm.optim, torch._dynamo{also}
 print("ready", flush=True)
 for line in sys.stdin:
-    code, folder = json.loads(line)
+    code, folder, seconds = json.loads(line)
     if (child := os.fork()) == 0:
-        signal.alarm(240)
+        signal.alarm(600)
         os.chdir(folder)
         os.dup2(2, 1)
+        status = 1
         try:
-            exec(code, {})
+            exec(code, {{}})
+            status = 0
+        except SystemExit as ended:
+            status = ended.code or 0
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(sys.exc_info()[0] is not None)
+            sys.stdout.flush()
+            os._exit(status)
+    end = time.monotonic() + (seconds or 0)
+    while seconds and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() >= end:
+            os.kill(child, signal.SIGKILL)
+            break
+        time.sleep(0.001)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
 @contextmanager
-def forks() -> Iterator[Callable[[str, Path], int]]:
-    """Runs a piece of code in a process of its own and a folder: gives its exit status, -9 where it was killed."""
-    with another_process(FORKS) as process:
+def forks(*also: str) -> Iterator[Callable[..., int]]:
+    """Runs a piece of code in a process of its own and a folder, and kills it after so many seconds, if it is told: gives its exit status, -9
+    where it was killed. `also` are modules that it finds imported."""
+    with another_process(FORKS.format(also="".join(f", {name}" for name in also))) as process:
 
-        def run(code: str, folder: Path) -> int:
+        def run(code: str, folder: Path, seconds: float | None = None) -> int:
             assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(json.dumps([code, str(folder)]) + "\n")
+            process.stdin.write(json.dumps([code, str(folder), seconds]) + "\n")
             process.stdin.flush()
             return int(process.stdout.readline())
 

@@ -220,6 +220,21 @@ def test_a_torn_line_is_skipped_and_does_not_swallow_the_next(tmp_path: Path) ->
     assert [line["step"] for line in run.metrics()] == [0, 2, 3]
 
 
+def test_a_flipped_bit_leaves_a_line_out_and_changes_none(tmp_path: Path) -> None:
+    """But where it makes the checksum's name another one, or what stands between lines."""
+    run = Run("r", tmp_path)
+    for step in (1, 2):
+        run.log("step", step=step, loss=0.5, name="a")
+    path = tmp_path / "r/metrics.jsonl"
+    whole, content = run.metrics(), path.read_bytes()
+    assert [line["step"] for line in whole] == [1, 2]
+    for at in range(content.index(b"\n")):
+        for bit in range(8):
+            path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+            read = [{name: line[name] for name in line if name in whole[0]} for line in run.metrics()]
+            assert read in (whole, whole[1:]), path.read_bytes()
+
+
 def test_every_line_of_the_log_is_one_json_object(tmp_path: Path) -> None:
     run = Run("x", tmp_path)
     run.log("note", text="two\nlines\u2028and é")

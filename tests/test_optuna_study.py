@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import random
 import shutil
 import signal
 import sqlite3
@@ -15,6 +16,7 @@ from typing import Any
 
 import optuna
 import pytest
+from faults import happened
 from optuna_dashboard import _serializer
 from processes import another_process
 from studies import stored
@@ -346,6 +348,66 @@ def test_a_damaged_study_is_named_and_left_as_it_is(damage: str, tmp_path: Path)
     assert path.read_bytes() == damaged[damage]
 
 
+def flipped_bits_are_named_or_mean_nothing(count: int, folder: Path) -> None:
+    """Where the file holds something: what is not found out changes nothing but a time, or lies in a place that nothing reads."""
+    whole, kept = run(folder / "a.db"), stored_trials(folder / "a.db")
+    content, rng, named = (folder / "a.db").read_bytes(), random.Random(count), 0
+    places = [at for at in range(8, len(content)) if any(content[at - 8 : at + 8])]
+    for at in rng.sample(places, count):
+        path = folder / f"{at}.db"
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :])
+        try:
+            again = run(path)
+        except ValueError as error:
+            assert str(path) in str(error) and len(str(error).splitlines()) == 1, error
+            named += 1
+        else:
+            assert again.trials == whole.trials and stored_trials(path) == kept
+        path.unlink()
+    assert named > 0.7 * count
+    happened("a flipped bit in study.db", "search", "named in one line, with what begins the study anew", named)
+    happened("a flipped bit in study.db", "search", "changes nothing that is read", count - named)
+
+
+def test_a_flipped_bit_is_named_or_means_nothing(tmp_path: Path) -> None:
+    flipped_bits_are_named_or_mean_nothing(25, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "trial_values set value = value + 1e-9",
+        "trial_params set param_value = 0",
+        "trial_params set distribution_json = replace(distribution_json, 'conv', 'conw')",
+        "trial_user_attributes set value_json = '\"another\"' where key = 'origin'",
+        "trial_user_attributes set value_json = '0.5' where key = 'usage'",
+        "trial_system_attributes set value_json = '[0.5]' where key = 'constraints'",
+        "trials set state = 'FAIL' where state = 'COMPLETE'",
+    ],
+)
+def test_nothing_of_a_trial_is_changed_unnoticed(change: str, tmp_path: Path) -> None:
+    run(tmp_path / "a.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        connection.execute(f"update {change}")
+    with pytest.raises(ValueError, match="not what was written") as error:
+        run(tmp_path / "a.db")
+    one_line(error)
+
+
+@pytest.mark.slow
+def test_every_one_of_many_flipped_bits_is_named_or_means_nothing(tmp_path: Path) -> None:
+    flipped_bits_are_named_or_mean_nothing(1000, tmp_path)
+
+
+def test_a_study_without_digests_goes_on(tmp_path: Path) -> None:
+    """As earlier versions wrote it."""
+    whole = run(tmp_path / "a.db")
+    run(tmp_path / "b.db", trials=8)
+    with contextlib.closing(sqlite3.connect(tmp_path / "b.db")) as connection, connection:
+        connection.execute("DELETE FROM trial_system_attributes WHERE key = 'digest'")
+    assert run(tmp_path / "b.db").trials == whole.trials
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.db").mkdir()
     with pytest.raises(ValueError, match=r"a\.db: cannot be used: got 'unable to open database file'") as error:
@@ -368,6 +430,10 @@ def test_trials_changed_by_another_program_are_refused(tmp_path: Path) -> None:
             "update trial_params set param_value = 1 - (param_value > 0) where param_name = 's0.depth' "
             f"and trial_id = (select trial_id from trials where number = {last})"
         )
+    with pytest.raises(ValueError, match=f"trial {last} is not what was written"):
+        run(tmp_path / "b.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "b.db")) as connection, connection:  # as other versions suggested and wrote it
+        connection.execute("delete from trial_system_attributes where key = 'digest'")
     with pytest.raises(ValueError, match=f"trial {last} is not what seed 0 gives now") as error:
         run(tmp_path / "b.db")
     one_line(error)

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from errors import refused
 from recording import SIDE, Recording, numbers, read_number, recording, write_images
 from torch import Tensor, nn
 
@@ -359,3 +360,14 @@ def test_only_new_steps_count_as_speed_whoever_is_asked_for_later(monkeypatch: p
         for seconds[0], steps[first.key] in ((20.0, 80), (40.0, 90)):
             show()
     assert progress.done == 140 and "140/200 steps, 2 s/step" in stream.getvalue().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b'{"accuracy": null, "failure": null}', b'{"accuracy": 7.0, "failure": null}', b"\xff"]
+)
+def test_a_result_that_was_damaged_is_named_with_what_to_do(content: bytes, alone: Alone) -> None:
+    place = alone.place(NETWORK, 0)
+    place.folder.mkdir(parents=True)
+    (place.folder / "result.json").write_bytes(content)
+    with refused(place.folder / "result.json", "damaged", "Delete it"):
+        alone.known(NETWORK, 0)

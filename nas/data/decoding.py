@@ -3,7 +3,10 @@
 Nothing is drawn at random here: what is wanted of each image comes with its index, so the number of threads or processes changes no batch.
 """
 
+import itertools
+import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +29,8 @@ CHUNK = 256  # images a thread works on between two reports
 POLL = 0.2  # seconds between two questions whether to stop
 QUIET_SECONDS = 10  # before progress is shown
 WAITING = 16  # threads that read headers, at least: these wait for a disk or a network
+SHARED_MEMORY = "/dev/shm"
+TWO_PAGES = 2 * 4096  # of a batch: its labels, and the rest of its last page of pixels
 PREFETCHED = 4  # batches that each process prepares ahead
 AHEAD = 2  # batches that threads decode ahead of a network
 Wanted = tuple[int, list[float] | None]  # an image's index, and the random numbers of a box of it; None for its centre square
@@ -172,11 +177,15 @@ def stream(samples: Samples, batches: Iterable[list[Wanted]], processes: int, pi
     With 0 processes they are decoded in this one; `pin` is for batches that go to a GPU.
 
     Raises:
-        ValueError: A broken image, named.
+        ValueError: A broken image, named; or too little shared memory for the processes.
     """
+    wanted = iter(batches)
+    first = next(wanted, [])
+    if processes:
+        _check_shared_memory(processes, len(first) * samples.channels * samples.resolution**2)
     loader: DataLoader[Any] = DataLoader(
         samples,
-        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists will do
+        batch_sampler=itertools.chain([first] * bool(first), wanted),  # type: ignore[arg-type]  # any iterable of lists will do
         num_workers=processes,
         prefetch_factor=PREFETCHED if processes else None,
         collate_fn=_collate,
@@ -189,6 +198,26 @@ def stream(samples: Samples, batches: Iterable[list[Wanted]], processes: int, pi
         if isinstance(batch, ValueError):
             raise batch
         yield batch
+
+
+def _check_shared_memory(processes: int, batch_bytes: int) -> None:
+    """Processes hand batches over in shared memory: where it has no room a batch never comes, and whoever asked for it waits for ever.
+
+    Raises:
+        ValueError: Batches that are prepared ahead have no room there.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        there = os.statvfs(SHARED_MEMORY)
+        free = 0 if there.f_flag & os.ST_RDONLY else there.f_bavail * there.f_frsize
+    except OSError:
+        free = 0
+    if free < (needed := (processes * PREFETCHED + 2) * (batch_bytes + TWO_PAGES)):
+        raise ValueError(
+            f"--loaders: too little shared memory for {processes} processes: got {free / 1e6:.3g} MB free in {SHARED_MEMORY}; accepted: "
+            f"{needed / 1e6:.3g} MB. Take --loaders 0, or fewer, or make it larger (docker run --shm-size)."
+        )
 
 
 def _heedless(worker: int) -> None:

@@ -24,6 +24,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from nas.yaml_files import did_you_mean, one_line_error, read_yaml, write_yaml
 FORMAT = "run 1"
 RUNS = Path("runs")  # where runs are, from where a command is started
 TRAINED_ALONE = "alone"  # the folder, in that of a run, of networks trained alone
+CHECKSUM_BYTES = 20
 _PACKAGES = ("torch", "torchvision", "timm", "optuna", "ray", "numpy")
 
 
@@ -115,11 +117,12 @@ class Run:
         return data
 
     def log(self, kind: str, **numbers: Any) -> None:
-        """Appends one line to ``metrics.jsonl``: the kind, the time, the numbers. What is not finite is written as null."""
+        """Appends one line to ``metrics.jsonl``: the kind, the time, the numbers, and a checksum. What is not finite is written as null."""
         if not self.writes:
             return
         finite = {name: None if isinstance(number, float) and not math.isfinite(number) else number for name, number in numbers.items()}
-        line = json.dumps({"kind": kind, "time": now(), **finite}, default=float).encode() + b"\n"
+        body = json.dumps({"kind": kind, "time": now(), **finite}, default=float).encode()
+        line = body[:-1] + _checksum(body) + b"\n"
         path = self.folder / "metrics.jsonl"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +136,7 @@ class Run:
             raise one_line_error(f"{path}: cannot be written: {error.strerror}. Make room; the same command then continues.") from None
 
     def metrics(self, kind: str | None = None, last_bytes: int | None = None) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``, all or of one kind, in order; torn lines are left out. A resumed run repeats some steps.
+        """The lines of ``metrics.jsonl``, all or of one kind, in order; torn and changed lines are left out. A resumed run repeats some steps.
 
         With `last_bytes` only those at the end: a log of a long training takes a while to read.
         """
@@ -147,9 +150,17 @@ class Run:
         for text in content.split(b"\n"):
             with contextlib.suppress(ValueError):
                 line = json.loads(text)
-                if isinstance(line, dict) and kind in (None, line.get("kind")):
+                if not isinstance(line, dict) or kind not in (None, line.get("kind")):
+                    continue
+                # Earlier versions wrote none.
+                if line.pop("crc", None) is None or _checksum(text[:-CHECKSUM_BYTES] + b"}") == text[-CHECKSUM_BYTES:]:
                     lines.append(line)
         return lines
+
+
+def _checksum(body: bytes) -> bytes:
+    """What ends a line in place of its last brace: a flipped bit would be another accuracy, or a key that nobody knows."""
+    return b', "crc": "%08x"}' % zlib.crc32(body)
 
 
 def default_name(*parts: str | int) -> str:

@@ -26,13 +26,24 @@ from nas.quantities import QUANTITIES
 from nas.searching.evolution import PROPOSERS
 from nas.searching.proposals import Proposal
 from nas.searching.search import DIRECTIONS, Evaluation, SearchRequest, Stored, Trial
-from nas.searching.study_storage import Place, connected, delete_command, full_name, leading, open_storage, readable_errors, study_names
+from nas.searching.study_storage import (
+    UNREADABLE,
+    Place,
+    connected,
+    delete_command,
+    full_name,
+    leading,
+    open_storage,
+    readable_errors,
+    study_names,
+)
 
 if TYPE_CHECKING:  # the space itself comes with torch
     from nas.networks.mixers import Value
 
 METRICS = ("accuracy, supernet's weights", "multiply-adds")  # names for people
 FINALISTS_OF = "finalists_of"  # attribute of a study of finalists (`finalist_study.py`): of which search
+DIGEST = "digest"  # attribute of a trial
 # Optuna's own messages (a study was created, a trial finished) would stand between ours.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -66,7 +77,7 @@ def open_study(
         raise ValueError(f"--sampler: unknown sampler: got {request.sampler!r}; accepted: {', '.join(names)}. Choose one of these.")
     facts = all_facts(request, facts)
     with connected(place) as storage, leading(place, name, storage) as held:
-        with readable_errors(place), warnings.catch_warnings():
+        with readable_errors(place, *UNREADABLE), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # metric names are
             study = optuna.create_study(
                 study_name=full_name(place, name), storage=storage, directions=list(DIRECTIONS), load_if_exists=True
@@ -209,6 +220,7 @@ class OptunaStudy:
             # optuna-dashboard 0.21 reads nothing but the list that older versions of Optuna wrote and shows a trial without one as feasible.
             # `test_dashboard_still_needs_the_list` says when it can go.
             finished.system_attrs = {**finished.system_attrs, "constraints": list(trial.constraints.values())}
+            finished.system_attrs = {**finished.system_attrs, DIGEST: _digest(finished)}
             # Since the trial before: the dashboard's timeline then shows what each took; a generation is asked for at one moment.
             finished.datetime_start, self._last_finished = self._last_finished, datetime.datetime.now()
             with readable_errors(self._place):
@@ -237,7 +249,7 @@ def read_studies(place: Place) -> dict[str, tuple[dict[str, Any], list[StudyTria
     """
     if isinstance(place, Path) and not place.exists():
         return {}
-    with open_storage(place) as storage:
+    with open_storage(place) as storage, readable_errors(place, *UNREADABLE):
         studies = {name: optuna.load_study(study_name=full, storage=storage) for name, full in study_names(place, storage).items()}
         searches = {name: study for name, study in studies.items() if FINALISTS_OF not in study.user_attrs}
         return {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in searches.items()}
@@ -248,7 +260,7 @@ def importances(place: Place, name: str) -> dict[str, float]:
 
     Of the accuracies with the supernet's weights; those of networks trained alone are something else.
     """
-    with open_storage(place) as storage, warnings.catch_warnings():
+    with open_storage(place) as storage, readable_errors(place, *UNREADABLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = optuna.load_study(study_name=full_name(place, name), storage=storage)
         trials = [trial for trial in _searched(study) if trial.state == TrialState.COMPLETE]
@@ -269,8 +281,24 @@ def _as_read(trial: FrozenTrial) -> StudyTrial:
 
 
 def _searched(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials of a search, in order; those of finalists, which older versions wrote into the same study, are no part of it."""
-    return [trial for trial in study.get_trials(deepcopy=False) if "rung" not in trial.user_attrs]
+    """The trials of a search, in order; those of finalists, which older versions wrote into the same study, are no part of it.
+
+    Raises:
+        ValueError: one is not what was written.
+    """
+    trials = [trial for trial in study.get_trials(deepcopy=False) if "rung" not in trial.user_attrs]
+    for trial in trials:
+        if trial.state.is_finished() and trial.system_attrs.get(DIGEST, digest := _digest(trial)) != digest:
+            raise ValueError(f"trial {trial.number} is not what was written")
+    return trials
+
+
+def _digest(trial: FrozenTrial) -> str:
+    """Of all that a trial holds but times: a database does not notice a flipped bit."""
+    options = {name: str(each) for name, each in trial.distributions.items()}
+    attributes = [trial.user_attrs, {name: value for name, value in trial.system_attrs.items() if name != DIGEST}]
+    content = [trial.state.name, trial.values, trial.params, options, *attributes]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _attributes(trial: Trial, generation: int) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def open_storage(place: Place) -> Iterator[RDBStorage]:
 @contextlib.contextmanager
 def connected(place: Place) -> Iterator[RDBStorage]:
     """The same for a block that does other things too, whose errors are none of the place's; a file is made where there is none."""
-    with readable_errors(place):
+    with readable_errors(place, *UNREADABLE):
         storage = _connect(place)
     try:
         yield storage
@@ -141,6 +141,9 @@ def connected(place: Place) -> Iterator[RDBStorage]:
 
 def _connect(place: Place) -> RDBStorage:
     if isinstance(place, Path):
+        with contextlib.closing(_sqlite(place)) as made:
+            if (found := made.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":  # reading would pass over what an index lost
+                raise sqlite3.DatabaseError(found)
         return RDBStorage(f"sqlite:///{place.resolve()}", engine_kwargs={"creator": lambda: _sqlite(place)})
     # What was idle may have been cut off by a firewall: asked before it is used.
     settings: dict[str, Any] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_SECONDS}}
@@ -206,24 +209,23 @@ def _locked(place: Server, study: str, connection: sqlalchemy.Connection) -> boo
         return bool(connection.execute(sqlalchemy.text(LOCKS[connection.dialect.name]), {"key": key}).scalar())
 
 
+FAILED = (sqlite3.DatabaseError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError, ImportError)
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # what reading raises where a bit of the content was flipped
+
+
 @contextlib.contextmanager
-def readable_errors(place: Place) -> Iterator[None]:
-    """Turns what SQLAlchemy and Optuna raise about a place into one line.
+def readable_errors(place: Place, *more: type[Exception]) -> Iterator[None]:
+    """Turns what SQLAlchemy and Optuna raise about a place into one line; more kinds, such as `UNREADABLE`, for a block that raises none of its own.
 
     Raises:
         ValueError: instead.
     """
     try:
         yield
-    except (
-        sqlite3.DatabaseError,
-        sqlalchemy.exc.SQLAlchemyError,
-        optuna.exceptions.StorageInternalError,
-        RuntimeError,
-        ImportError,
-    ) as error:
+    except (*FAILED, *more) as error:  # type: ignore[misc]  # a star hides from mypy what is in a tuple
         cause = error.__cause__ or error
-        text = masked(str(getattr(cause, "orig", None) or cause).strip().splitlines()[0])
+        lines = str(getattr(cause, "orig", None) or cause).strip().splitlines()
+        text = masked(lines[0] if lines and not isinstance(cause, LookupError) else f"not what was written ({cause!r:.100})")
         if isinstance(place, Path):
             advice = (
                 "an SQLite study that can be written, by no newer Optuna. Check free space and permissions; where the file is damaged restore a "

@@ -29,7 +29,7 @@ from nas.training.recipe import Phase
 from nas.training.report import Report
 from nas.training.setting import Setting
 from nas.training.train_network import train_network
-from nas.yaml_files import write_atomically
+from nas.yaml_files import one_line_error, write_atomically
 
 RESULT = "result.json"
 LOOK = 1.0  # seconds between two looks at what trainings have logged
@@ -240,8 +240,13 @@ def _ended(place: Run) -> Evaluation | None:
     path = place.folder / RESULT
     if not path.exists():
         return None
-    entries = json.loads(path.read_text())
-    return Evaluation(entries["accuracy"], entries["failure"])
+    try:
+        entries = json.loads(path.read_bytes())
+        return Evaluation(entries["accuracy"], entries["failure"])
+    except (ValueError, LookupError, TypeError, AssertionError):
+        raise one_line_error(
+            f"{path}: damaged: got neither an accuracy nor a failure; accepted: what a training wrote. Delete it: the network is trained again."
+        ) from None
 
 
 def _last_step(place: Run) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
 from nas.progress import Progress
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
+from nas.training.events import Events
 from nas.training.watch import Watch
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -27,7 +27,7 @@ class Report(Watch):
 
     def __init__(self, run: Run, kind: str, stop: Callable[[], bool] = lambda: False) -> None:
         self.kind, self._run, self._stop = kind, run, stop
-        self._events: Any = None  # for TensorBoard, of trainings that have a run of their own
+        self._events: Events | None = None  # for TensorBoard, of trainings that have a run of their own
 
     @contextlib.contextmanager
     def training(self, steps: int, judge: Callable[[nn.Module], Mapping[str, float]] | None = None) -> Iterator[Report]:
@@ -39,18 +39,14 @@ class Report(Watch):
     def begin(self, done: int) -> None:
         self._progress.skip(done)
         if self.kind in WITH_EVENTS:
-            from tensorboardX import SummaryWriter
-
-            # named after the first step too: two sittings may begin in one second
-            writer = SummaryWriter(str(self._run.folder / "events"), flush_secs=30, purge_step=done, filename_suffix=f".{done}")
-            self._events = self._closing.enter_context(writer)
+            self._events = self._closing.enter_context(contextlib.closing(Events(self._run.folder / "events", done)))
 
     def step(self, done: int, loss: float, lr: float) -> None:
         self._progress.reach(done, f"loss {loss:.3f}")
         self._run.log(self.kind, step=done, loss=round(loss, 5), lr=lr)
         if self._events and done % EVERY == 0:
-            self._events.add_scalar("loss", loss, done)
-            self._events.add_scalar("rate", lr, done)
+            self._events.add("loss", loss, done)
+            self._events.add("rate", lr, done)
 
     def skipped(self, count: int) -> None:
         print(
@@ -61,8 +57,9 @@ class Report(Watch):
         if self._judge:
             judged = self._judge(model)
             self._run.log(f"{self.kind} rung", step=done, **judged)
-            for name, accuracy in judged.items() if self._events else ():
-                self._events.add_scalar(f"held_out/{name}", accuracy, done)
+            if self._events:
+                for name, accuracy in judged.items():
+                    self._events.add(f"held_out/{name}", accuracy, done)
 
     def rungs(self) -> list[tuple[int, float]]:
         """(steps done, accuracy) at the rungs so far, those of earlier sittings included."""
