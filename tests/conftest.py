@@ -21,8 +21,22 @@ os.environ |= {"HF_DATASETS_CACHE": _cache.name, "HF_HUB_OFFLINE": "1"}
 os.fsync = lambda descriptor: None  # thousands of waits for the disk; no test cuts the power, and who looks at the call puts its own here
 gc.set_threshold(10_000)  # of allocations, not 700: a look at all that 3,000 tests and their modules keep takes a quarter of a second
 
-# Files that take longest, in the order in which they are begun: two processes end together where what is left to the end is short.
-LONGEST = ["commands", "tune", "finals", "fidelity", "supernet", "optuna_study", "page", "wiring", "catalogue", "shipped_files"]
+# Files that take longest, in the order in which they are begun: two processes end together where what is left to the end is short. Those with a cluster
+# come first: after a Ray of its own with Tune a process's workers on a cluster die before they are built, which no command does.
+LONGEST = [
+    "ray_cluster",
+    "tune_cluster",
+    "commands",
+    "tune",
+    "finals",
+    "fidelity",
+    "supernet",
+    "optuna_study",
+    "page",
+    "wiring",
+    "catalogue",
+    "shipped_files",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:
