@@ -120,3 +120,20 @@ def test_the_tables_of_latencies_are_as_good_as_printed(runtime: str, space: str
     assert [each.strip() for each in cells[1].split("|")][2:7] == expected
     limit = parse_budgets(raw["budgets"])[0].limit
     assert all(0.9 * limit <= each <= 1.1 * limit for each in macs)
+
+
+def test_faults_are_printed_as_often_as_they_were_made_to_happen() -> None:
+    made: dict[str, int] = {}
+    for each in json.loads((DOCS / "results/faults.json").read_text()):
+        row = f"{each['fault']}: {each['outcome']}"
+        made[row] = made.get(row, 0) + each["times"]
+    printed = rows("fault, and what happened | times | in")
+    assert {row: int(times.replace(",", "")) for row, (times, _) in printed.items()} == made
+
+
+def test_the_gain_of_two_processes_is_printed_as_it_was_measured() -> None:
+    printed = rows("images a step | one process | two processes | of it the sum of gradients | images a second | gained")
+    for each in json.loads((DOCS / "results/ranks.json").read_text())["batches"]:
+        seconds = {name: np.median([one["seconds"] for one in each[name]]) for name in ("one", "together")}
+        row = printed[str(each["batch"])]
+        assert row[:2] == [f"{seconds['one']:.3f} s", f"{seconds['together']:.3f} s"] and row[-1] == f"{each['gained']:.2f}"
