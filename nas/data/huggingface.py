@@ -125,6 +125,9 @@ def _opened(place: str, load: Callable[[], Mapping[str, Any]]) -> Found:
         sets = load()
     except Exception as error:  # the library's own, the network's, the disk's
         why = one_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        if isinstance(error, OSError) and error.filename and not str(error.filename).startswith(place):
+            accepted = "a folder that can be written, for the library's copy. Set HF_HOME to one, or give --data-root"
+            raise ValueError(f"{place}: cannot be copied: got {why}; accepted: {accepted}.") from error
         raise ValueError(
             f"{place}: cannot be had: got {why}; accepted: whole Parquet files, or hfds/OWNER/NAME of a set on the hub. "
             "Copy the files again, or correct the name or the connection."

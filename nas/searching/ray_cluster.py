@@ -249,8 +249,12 @@ def _start(payload_bytes: int) -> None:
             return
         except Exception as error:  # Ray raises the plain one when its processes take too long
             ray.shutdown()
+            cause, home = " ".join(str(error).split()) or type(error).__name__, isinstance(error, OSError) and error.filename
+            if home and str(home).startswith(os.path.expanduser("~")):
+                raise ValueError(
+                    f"--workers: Ray does not start: got '{cause[:200]}'; accepted: a home that can be written. Set HOME to such a folder."
+                ) from error
             if not left:
-                cause = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(
                     f"--workers: Ray does not start: got '{cause[:200]}'; accepted: a machine with cores and memory to spare. Try again when it is less busy."
                 ) from error
