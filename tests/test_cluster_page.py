@@ -40,7 +40,7 @@ class Shell:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PGPASSWORD": PASSWORD, "RAY_USAGE_STATS_ENABLED": "0"}
         self._ray_folder = tempfile.mkdtemp(prefix="page", dir="/tmp")  # nobody else's Ray is found; sockets want short paths
-        self.environment["RAY_TMPDIR"] = self._ray_folder
+        self.environment |= {"RAY_TMPDIR": self._ray_folder, "RAY_AUTH_MODE": "token", "HOME": str(folder / "home")}  # a token of its own
         self._blocking: list[subprocess.Popen[str]] = []
 
     def here(self, line: str, **more: str) -> str:
@@ -170,8 +170,9 @@ def test_several_machines(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_workers_on_a_cluster(shell: Shell) -> None:
-    head, other, search, fidelity, compare, stop = lines_of(4)
+    token, head, other, search, fidelity, compare, stop = lines_of(4)
     assert stop == "ray stop", "which would end every Ray of this machine: the nodes are ended by themselves"
+    shell.run(token)
     shell.stay(head)
     status, until, nodes = ["ray", "status", f"--address=127.0.0.1:{shell.ports['6379']}"], time.monotonic() + 120, 0
     while nodes < 2:

@@ -29,6 +29,7 @@ START_SECONDS = 300  # what workers may take to start; Ray itself would wait for
 CONNECT_SECONDS = 15.0  # what a cluster may take to answer
 TRIES = 3  # of a start on this machine
 LOOK_SECONDS = 120  # what a node may take to start a process that imports this package
+TOKEN = "InvalidAuthToken"  # in what a cluster answers
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -293,6 +294,8 @@ def _await_answer(address: str) -> None:
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(CONNECT_SECONDS)
+    if answers and TOKEN in answers[0]:
+        raise ConnectionError("its token is another one, or RAY_AUTH_MODE: give all nodes and this command the same")
     if answers != [""]:
         raise ConnectionError(answers[0] if answers else f"no answer of Ray's within {CONNECT_SECONDS:g} s")
 
