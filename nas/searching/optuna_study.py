@@ -87,7 +87,8 @@ def open_study(
                 study.set_metric_names(list(METRICS))
                 for fact, value in facts.items():
                     study.set_user_attr(fact, value)
-        check_facts(place, name, study.user_attrs, facts)
+            begun = study.user_attrs
+        check_facts(place, name, begun, facts)
         stored = {}
         for number, trial in enumerate(trials):
             outcome = _stored(trial, request)
