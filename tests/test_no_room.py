@@ -35,7 +35,7 @@ LINES = {
 WRITTEN = {
     "run.yaml": ("train", "nas.runs.folder:write_yaml", 1),
     "a first checkpoint": ("train", "nas.training.loop:save_checkpoint", 1),
-    "a later checkpoint": ("train", "nas.training.loop:save_checkpoint", 3),
+    "a later checkpoint": ("train", "nas.training.loop:save_checkpoint", 2),
     "the log": ("train", "nas.runs.folder:Run.log", 7),
     "a new study": ("search", "nas.searching.search_run:open_study", 1),
     "a trial": ("search", "nas.searching.optuna_study:OptunaStudy.tell", 5),
