@@ -164,7 +164,7 @@ def test_a_tag_in_any_yaml_file_is_refused(option: str, here: Path) -> None:
     assert_no_harm(here, f"a tag in a YAML file ({option})", "refused")
 
 
-@pytest.mark.parametrize("name", ["../x", "/tmp/x", "..", ".", "a/../../x", "x\ny", "~", "-x", "x" * 300, "runs/../../x"])
+@pytest.mark.parametrize("name", ["../x", "/x", "..", ".", "a/../../x", "x\ny", "~", "-x", "x" * 300, "runs/../../x"])
 def test_no_name_of_a_run_leads_out_of_runs(name: str, here: Path) -> None:
     write_folder(here / "images")
     for line in (f"train {WITH} --data images", "retrain as_mlp_t --data images --device cpu", "import-weights as_mlp_t tiny.yaml"):

@@ -117,7 +117,7 @@ class RaySession:
         if self._running:
             import ray
 
-            # Ray numbers actors anew each time: a handle that is left, and collected while the next Ray runs, would end an actor of that.
+            # A handle that is collected asks for no session, and each Ray numbers its actors anew: none may be left for the next one.
             gc.collect()
             ray.shutdown()
 

@@ -135,10 +135,10 @@ class _Asked(_Unwritten, Searcher):
 
 
 class _Halt(_Unwritten, tune.Stopper):
-    """Once `stop` is true, the trainings are told by a file and have time to write their checkpoints; then everything ends."""
+    """Once there is an error, or `stop` is true, the trainings are told by a file and have time to write their checkpoints; then everything ends."""
 
-    def __init__(self, stop: Callable[[], bool], halt: Path, show: Callable[[], None]) -> None:
-        self._stop, self._halt, self._show = stop, halt, show
+    def __init__(self, errors: list[Exception], stop: Callable[[], bool], file: Path, show: Callable[[], None]) -> None:
+        self._errors, self._stop, self.file, self._show = errors, stop, file, show
         self._since: float | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -147,8 +147,8 @@ class _Halt(_Unwritten, tune.Stopper):
     def stop_all(self) -> bool:
         """Asked ten times a second."""
         self._show()
-        if self._since is None and self._stop():
-            self._halt.touch()
+        if self._since is None and (self._errors or self._stop()):
+            self.file.touch()
             self._since = time.monotonic()
         return self._since is not None and time.monotonic() - self._since > SECONDS_TO_STOP
 
@@ -200,43 +200,46 @@ def train_beside(
         Exception: what a training, `ask` or `told` raised. A training that ends its worker twice has failed instead, and the others go on.
     """
     crew.check()
-    num, gpu = max(1, crew.num), alone.setting.device.type == "cuda"
-    setting = replace(
-        alone.setting, device=torch.device(alone.setting.device.type)
-    )  # Ray shows a worker its own GPU alone; images are loaded there
-    its = replace(alone, setting=setting, folder=alone.folder.resolve())
+    kind = alone.setting.device.type
+    # Ray shows a worker its own GPU alone; images are loaded there.
+    its = replace(alone, setting=replace(alone.setting, device=torch.device(kind)), folder=alone.folder.resolve())
     with ExitStack() as held:
         scratch = held.enter_context(_scratch(its.folder if crew.address else None))
-        seen = held.enter_context(sight(scratch, *setting.folders))
+        seen = held.enter_context(sight(scratch, *its.setting.folders))
         held.enter_context(_quiet())
         running = ray or held.enter_context(RaySession(crew))
         running.start()
-        share = running.share(gpu)
+        share = running.share(kind == "cuda")
         given = {"alone": its, "threads": share.cpus, "seen": seen, "climb": climb}
         trainable = tune.with_resources(tune.with_parameters(_Training, **given), {"cpu": share.cpus, "gpu": share.gpus})
-        ladder, each_once = climb == "the best", _Again(lambda: None if stop() else ask())
+        each_once = _Again(lambda: None if stop() else ask())
         for left in range(TRIES - 1, -1, -1):
             asked = _Asked(each_once, told, alone, head_start)
-            settings = tune.TuneConfig(
-                metric="worth", mode="max", num_samples=-1, max_concurrent_trials=num, reuse_actors=True,
-                search_alg=asked, scheduler=_scheduler() if ladder else FIFOScheduler(),
-            )  # fmt: skip
-            about = tune.RunConfig(
-                name="trainings",
-                storage_path=str(scratch),
-                verbose=0,
-                stop=_Halt(lambda asked=asked: bool(asked.errors) or stop(), scratch / HALT, show),  # type: ignore[misc]
-                callbacks=[_Alive(asked.errors, crew)],
-                failure_config=tune.FailureConfig(max_failures=1),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            )
-            if _came_to_its_end(tune.Tuner(trainable, tune_config=settings, run_config=about), left, num):
+            if _came_to_its_end(_tuner(trainable, asked, crew, climb, _Halt(asked.errors, stop, scratch / HALT, show)), left, crew):
                 break
             each_once.begin_again()
     if asked.errors:
         raise asked.errors[0]
     if stop():
         raise Stopped("trainings stopped")
+
+
+def _tuner(trainable: Any, asked: _Asked, crew: Crew, climb: Climb, halt: _Halt) -> tune.Tuner:
+    """Tune for trainings that ask by themselves; what it writes is in the folder of `halt`."""
+    settings = tune.TuneConfig(
+        metric="worth", mode="max", num_samples=-1, max_concurrent_trials=max(1, crew.num), reuse_actors=True,
+        search_alg=asked, scheduler=_scheduler() if climb == "the best" else FIFOScheduler(),
+    )  # fmt: skip
+    about = tune.RunConfig(
+        name="trainings",
+        storage_path=str(halt.file.parent),
+        verbose=0,
+        stop=halt,
+        callbacks=[_Alive(asked.errors, crew)],
+        failure_config=tune.FailureConfig(max_failures=1),
+        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+    )
+    return tune.Tuner(trainable, tune_config=settings, run_config=about)
 
 
 class _Again:
@@ -257,7 +260,7 @@ class _Again:
         self._left = list(self._given)
 
 
-def _came_to_its_end(tuner: tune.Tuner, left: int, num: int) -> bool:
+def _came_to_its_end(tuner: tune.Tuner, left: int, crew: Crew) -> bool:
     """Runs Tune. False where Ray has ended a worker since the machine was short of memory: of other deaths Tune goes on, that one is an error to it.
 
     Raises:
@@ -271,7 +274,7 @@ def _came_to_its_end(tuner: tune.Tuner, left: int, num: int) -> bool:
             raise
         if not left:
             raise ValueError(
-                f"--workers: Ray ended workers for want of memory, {TRIES} times: got {num} workers; accepted: what memory allows beside what else "
+                f"--workers: Ray ended workers for want of memory, {TRIES} times: got {max(1, crew.num)} workers; accepted: what memory allows beside what else "
                 "runs. Take fewer, or make room: the same command goes on."
             ) from None
         print("A worker was ended for want of memory. What was trained is kept; the rest goes on.", flush=True)
