@@ -176,28 +176,35 @@ def test_writing_and_signs_are_not_mirrored_unless_the_user_wants_it(classes: li
         assert any("not mirrored" in note for note in setting.notes) == (given is None and not mirrored)
 
 
-@pytest.mark.parametrize(("side", "name"), [(48, "cifar_cpu"), (65, "imagenet")])
-def test_the_recipe_is_chosen_by_the_size_of_the_images(side: int, name: str, tmp_path: Path) -> None:
-    assert open_setting(Given(data=str(coloured(tmp_path, ["cat", "dog"], side=side)), device="cpu"), 8, 32).recipe_name == name
+@pytest.mark.parametrize(
+    ("side", "num", "name"), [(48, 24, "cifar_cpu"), (65, 24, "photos_cpu"), (48, 300_000, "cifar_cpu"), (224, 199_999, "photos_cpu"), (224, 200_000, "imagenet")]
+)  # fmt: skip
+def test_the_recipe_is_chosen_by_the_images(side: int, num: int, name: str, tmp_path: Path) -> None:
+    given = Given(data=str(coloured(tmp_path, ["cat", "dog"], side=side)), device="cpu")
+    source = open_source(given)
+    source.num_images = {**source.num_images, "train": num}
+    setting = open_setting(given, 8, 32, source=source)
+    assert setting.recipe_name == name and any(name in note for note in setting.notes)
 
 
 @pytest.mark.parametrize(
     ("side", "budgets", "space"),
     [
         (48, ["5MMACs"], "cifar_small"), (48, ["40.5MMACs"], "cifar"), (48, ["1GMACs"], "hybrid"), (48, [], "cifar_small"), (48, ["8ms"], "cifar_small"),
-        (224, ["1GMACs"], "hybrid"), (224, [], "hybrid"),
+        (48, ["100MMACs"], "photos"), (224, ["1GMACs"], "hybrid"), (224, ["30MMACs"], "photos"), (224, [], "photos"), (224, ["8ms"], "photos"),
+        (224, ["5MMACs"], "cifar_small"), (224, ["20GMACs"], "hybrid"), (224, ["4.5GMACs", "5MMACs"], "cifar"), (224, ["100kMACs"], "cifar_small"),
     ],
 )  # fmt: skip
 def test_the_space_is_chosen_by_images_and_budgets(side: int, budgets: list[str], space: str, tmp_path: Path) -> None:
     source = open_source(Given(data=str(coloured(tmp_path, ["cat", "dog"], side=side))))
-    found, notes = usual_space(source, torch.device("cpu"), parse_budgets(budgets))
-    assert found == space and bool(notes) == (space != "hybrid")
+    found, notes = usual_space(source, torch.device("cpu"), [each for text in budgets for each in parse_budgets([text])])
+    assert found == space and space in notes[0]
 
 
 def test_shipped_recipes_are_meant_for_the_sets_they_name() -> None:
     folder = Path(__file__).parents[1] / "recipes"
-    meant = {name: read_recipe(folder / f"{name}.yaml").images for name in ("cifar", "cifar_cpu", "imagenet", "digits")}
-    assert meant == {"cifar": 50_000, "cifar_cpu": 50_000, "imagenet": 1_281_167, "digits": None}
+    meant = {name: read_recipe(folder / f"{name}.yaml").images for name in ("cifar", "cifar_cpu", "photos", "photos_cpu", "imagenet", "digits")}
+    assert meant == {"cifar": 50_000, "cifar_cpu": 50_000, "photos": 10_000, "photos_cpu": 10_000, "imagenet": 1_281_167, "digits": None}
 
 
 # ---- a user's word ----------------------------------------------------------------------------------------------------

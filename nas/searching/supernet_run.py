@@ -32,6 +32,7 @@ from nas.training.train_supernet import CHECKPOINT, load_supernet, supernet_step
 
 SPACE = "hybrid"
 SMALL_SPACES = {"cpu": ("cifar_small", "cifar"), "cuda": ("cifar",)}  # for images up to 64 px, the cheapest first
+SPACES = ("photos", SPACE)  # for larger ones
 LAST_LINES = 10_000  # bytes of a log in which the last step surely is
 
 
@@ -246,13 +247,23 @@ def middle(space: SearchSpace) -> Budget:
 
 
 def usual_space(source: DataSource, device: torch.device, budgets: Sequence[Budget]) -> tuple[str, tuple[str, ...]]:
-    """The space where nobody named one, and why: for small images the cheapest one whose networks lie on both sides of each budget."""
-    for name in SMALL_SPACES[device.type] if source.resolution <= SMALL_IMAGES else ():
+    """The space where nobody named one, and why: the first whose networks lie on both sides of each budget.
+
+    Those for images of their size come first. Where a budget is too small or too large for all, it is the one that comes nearest.
+    """
+    small, large = SMALL_SPACES[device.type], SPACES
+    if device.type == "cuda" and all(budget.quantity.measured for budget in budgets):
+        large = SPACES[::-1]  # nobody knows what times the smaller one has; a GPU has time for the other
+    holding = list[str]()
+    for name in (*small, *large) if source.resolution <= SMALL_IMAGES else (*large, *small):
         space = SearchSpace.read(shipped("search_spaces", name, "--space"))
         with contextlib.suppress(ValueError):  # a budget below the smallest
-            if not check_budgets(space, cost, budgets)[1]:
+            unlimited = check_budgets(space, cost, budgets)[1]
+            if not unlimited:
                 return name, (f"Space {name}, for images of {source.resolution} px and these budgets; --space names another.",)
-    return SPACE, ()
+            holding.append(name)
+    name = next((each for each in reversed((*small, *SPACES)) if each in holding), small[0])
+    return name, (f"Space {name}, since no space has networks on both sides of these budgets; --space names another.",)
 
 
 def _covers(begun: SupernetRecord, budgets: Sequence[Budget], floor: float) -> bool:

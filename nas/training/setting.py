@@ -30,6 +30,7 @@ from nas.training.recipe import Phase, Recipe, read_recipe, shortened
 from nas.yaml_files import did_you_mean, validate
 
 SMALL_IMAGES = 64  # up to this resolution the default recipe is cifar's
+LARGE_SET = 200_000  # of larger images: from so many on it is ImageNet's
 DIGITS = "digits"
 CLASSES = 1000  # of images that are made up, where nobody says how many
 FINE = 0.1  # of the rate, where a training begins with trained weights
@@ -152,6 +153,8 @@ def open_setting(
     root = str(Path(given.data_root).expanduser().resolve()) if given.data_root else None
     name = _usual_recipe(source, data, device) if given.recipe is None else given.recipe
     recipe, notes = _recipe(given, begun_recipe, name, source)
+    if given.recipe is None and begun_recipe is None and name != DIGITS:
+        notes = (f"Recipe {name}, for images of {source.resolution} px on this {device.type}; --recipe names another.", *notes)
     if note := bf16_note(recipe.bf16, device):
         notes = (*notes, note)
     resolution = given.resolution or recipe.resolution or min(-(-source.resolution // stride) * stride, largest)
@@ -183,9 +186,9 @@ def _usual_recipe(source: DataSource, data: str, device: torch.device) -> str:
     """The recipe where nobody named one."""
     if data == DIGITS:
         return DIGITS
-    if source.resolution > SMALL_IMAGES:
+    if source.resolution > SMALL_IMAGES and source.num_images["train"] >= LARGE_SET:
         return "imagenet"
-    return "cifar" if device.type == "cuda" else "cifar_cpu"
+    return ("cifar" if source.resolution <= SMALL_IMAGES else "photos") + "_cpu" * (device.type != "cuda")
 
 
 def _recipe(given: Given, begun: dict[str, Any] | None, name: str, source: DataSource) -> tuple[Recipe, tuple[str, ...]]:
@@ -194,10 +197,10 @@ def _recipe(given: Given, begun: dict[str, Any] | None, name: str, source: DataS
     written = shortened(written) if given.smoke else written
     images, unmirrored, notes = source.num_images["train"], source.unmirrored, []
     fitted = written.fitted(images, mirrored=unmirrored is None)
-    if written.images and images < written.images:
+    if (ratio := f"{math.sqrt(max(1.0, (written.images or 0) / images)):.1f}") != "1.0":
         notes.append(
             f"Recipe {name} is meant for {written.images:,} training images: with {images:,} a training has fewer steps and more epochs, "
-            f"by {math.sqrt(written.images / images):.1f}, the square root of the ratio, and a batch is at most an eighth of them (or 16)."
+            f"by {ratio}, the square root of the ratio, and a batch is at most an eighth of them (or 16)."
         )
     if written.retrain.augmentation.flip == "auto" and unmirrored and given.flip is None:
         notes.append(f"Images are not mirrored: {unmirrored}. --flip mirrors them.")
