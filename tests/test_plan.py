@@ -18,7 +18,9 @@ from nas.data import Augmentation
 from nas.networks.weight_files import load_weights
 from nas.quantities import parse_budgets
 from nas.runs.folder import Run
+from nas.runs.interrupt import Stopped
 from nas.searching.supernet_run import usual_space
+from nas.spaces.supernet import Supernet
 from nas.training import plan
 from nas.training.given import Given
 from nas.training.plan import rough, step_seconds
@@ -203,7 +205,9 @@ def test_the_space_is_chosen_by_images_and_budgets(side: int, budgets: list[str]
 
 def test_shipped_recipes_are_meant_for_the_sets_they_name() -> None:
     folder = Path(__file__).parents[1] / "recipes"
-    meant = {name: read_recipe(folder / f"{name}.yaml").images for name in ("cifar", "cifar_cpu", "photos", "photos_cpu", "imagenet", "digits")}
+    meant = {
+        name: read_recipe(folder / f"{name}.yaml").images for name in ("cifar", "cifar_cpu", "photos", "photos_cpu", "imagenet", "digits")
+    }
     assert meant == {"cifar": 50_000, "cifar_cpu": 50_000, "photos": 10_000, "photos_cpu": 10_000, "imagenet": 1_281_167, "digits": None}
 
 
@@ -453,6 +457,45 @@ def test_what_is_done_already_takes_no_time(folder: Path, monkeypatch: pytest.Mo
     assert hours(told["time"][0]) == pytest.approx(7, rel=0.1), "one retraining"
     told = plan_of(f"{command} --budget 600kMACs --finalists 0 --dry-run", folder)
     assert "time" not in told
+
+
+def test_a_search_says_what_will_be_done_when_it_begins_and_when_it_is_asked_for_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether or not its supernet is trained already; one that was interrupted has said it."""
+    monkeypatch.setattr("nas.searching.plan.step_seconds", lambda *_: 36.0)
+    (folder / "long.yaml").write_text(RECIPE.replace("retrain: {steps: 4", "retrain: {steps: 700"))
+    succeed(f"train {WITH.replace('plain', 'long')} --run a --budget 600kMACs", folder)
+    command = "search --device cpu --run a --budget 600kMACs --finalists 0"
+    for trials, told in ((3, True), (3, False), (4, True)):
+        said = succeed(f"{command} --trials {trials}", folder)
+        assert ("trained already" in said and "about 7 hours" in said) == told == ("What will be done" in said), trials
+    with monkeypatch.context() as at_once:
+        at_once.setattr("nas.searching.search_run.choose_winner", lambda *_, **__: (_ for _ in ()).throw(Stopped("stopped")))
+        assert run(f"{command} --sampler random", folder).status == 130
+    assert "What will be done" not in succeed(f"{command} --sampler random", folder)
+
+
+def test_hours_of_networks_trained_alone_are_those_of_what_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.searching.plan.step_seconds", lambda model, *_: 360.0 if isinstance(model, Supernet) else 36.0)
+    (folder / "long.yaml").write_text(
+        RECIPE.replace("supernet: {steps: 4", "supernet: {steps: 100").replace("retrain: {steps: 4", "retrain: {steps: 700")
+    )
+    more = "  - {width: [32, 48], depth: [1, 2], mixer: [conv, s2_shift], mlp_ratio: [1, 2, 3]}\n"
+    (folder / "wide.yaml").write_text(SPACE + more)
+    before = sorted(folder.rglob("*"))
+    command = f"fidelity {WITH.replace('plain', 'long').replace('tiny', 'wide')} --budget 900kMACs --networks 10 --alone-epochs 20 --seeds 2 --run a --dry-run"
+    told = plan_of(command, folder)
+    assert "20 of 20 trainings" in told["alone"][0] and "120 steps" in told["alone"][0] and sorted(folder.rglob("*")) == before
+    assert hours(told["time"][0]) == pytest.approx((100 * 360 + 20 * 120 * 36) / 3600, rel=0.1)
+    succeed(f"search {WITH} --budget 500kMACs --run b", folder)
+    before = sorted(folder.rglob("*"))
+    told = plan_of("compare runs/best.yaml --random 0 --seeds 2 --recipe long.yaml --device cpu --dry-run", folder)
+    left, every = map(int, re.match(r"(\d+) of (\d+) trainings left, each 700 steps", told["alone"][0]).groups())  # type: ignore[union-attr]
+    assert (
+        left == every > 2 and every % 2 == 0 and sorted(folder.rglob("*")) == before and "88 to train on, 24 to test" in told["images"][0]
+    )
+    assert hours(told["time"][0].removeprefix("networks alone ")) == pytest.approx(every * 7, rel=0.1)
 
 
 def test_of_a_supernet_that_was_broken_off_the_rest_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import COUNT, option, ray_address_option, training_options
+from nas.commands.options import COUNT, dry_run_option, option, ray_address_option, show_plan, training_options
 
 if TYPE_CHECKING:
     from nas.searching.comparison import Comparison
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
         type=click.FloatRange(0, 1, max_open=True))  # fmt: skip
 @option("--also", "NETWORK", "An architecture file or a published network to be compared too; may be repeated.", multiple=True)
 @option("--space", "SPACE", "Where the winner's search space is now (default: where it was).")
+@dry_run_option
 @training_options("each training")
-def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: float | None, also: tuple[str, ...], **options: Any) -> int:
+def compare(
+    file: str, num_random: int, num_seeds: int, workers: int, floor: float | None, also: tuple[str, ...], dry_run: bool, **options: Any
+) -> int:
     """Train a search's winner and networks of the same budget alike, with several seeds, and say who is better by how much.
 
     FILE is what a search wrote, such as runs/best.yaml. Beside the winner: the largest network of each pattern of mixers, the published
@@ -39,6 +42,7 @@ def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: flo
     from nas.runs.interrupt import Interrupt
     from nas.runs.records import read_record, same_as_begun
     from nas.searching.comparison import contestants, open_comparison, read_found, space_of
+    from nas.searching.plan import trainings_plan
     from nas.searching.ray_cluster import Crew, check_nodes
     from nas.training.given import Given
     from nas.training.setting import look_at_images, open_as_found
@@ -58,13 +62,20 @@ def compare(file: str, num_random: int, num_seeds: int, workers: int, floor: flo
         print(f"--random {num_random}: the budget's networks that were found are fewer: {drawn} are compared.")
     parts: list[str | int] = [winner.architecture.key, setting.source.name, setting.recipe_name, setting.seed, *given.unusual()]
     run = Run(default_name("compare", *parts) if options["run"] is None else options["run"])
+    begun = read_record(run).compare
+    setting = setting.as_begun(begun, given, options["epochs"], options["steps"])
+    wanted = setting.network_record(winner.architecture, path)
+    same_as_begun(run, begun, wanted)
+    comparison = open_comparison(setting, run, networks, num_seeds)
+    if dry_run or (begun is None and comparison.left()):
+        look_at_images(setting, run, None, remember=False)
+        show_plan(trainings_plan(comparison.alone, comparison.jobs, workers), dry_run)
+    if dry_run:
+        return 0
     with run.lock(), Interrupt() as interrupt:
         begun = read_record(run).compare
-        setting = setting.as_begun(begun, given, options["epochs"], options["steps"])
-        wanted = setting.network_record(winner.architecture, path)
         same_as_begun(run, begun, wanted)
         check_nodes(crew, run.folder, *setting.folders)
-        comparison = open_comparison(setting, run, networks, num_seeds)
         if comparison.left():
             look_at_images(setting, run, None, lambda: interrupt.requested)
         run.record(compare=(begun or wanted).model_dump(mode="json", exclude_none=True))

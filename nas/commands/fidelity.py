@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import COUNT, option, ray_address_option, space_option, training_options
+from nas.commands.options import COUNT, dry_run_option, option, ray_address_option, show_plan, space_option, training_options
 
 if TYPE_CHECKING:
     from nas.runs.folder import Run
@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     default=0,
 )
 @ray_address_option
+@dry_run_option
 @space_option
 @training_options("the supernet's training")
-def fidelity(budget: tuple[str, ...], networks: int | None, seeds: int, alone_epochs: float | None, workers: int, **options: Any) -> int:
+def fidelity(
+    budget: tuple[str, ...], networks: int | None, seeds: int, alone_epochs: float | None, workers: int, dry_run: bool, **options: Any
+) -> int:
     """Tell how far a supernet's ranking can be trusted.
 
     Networks of one budget are scored with the supernet's weights, by other means, and by training each alone. Trains the supernet first where
@@ -41,11 +44,13 @@ def fidelity(budget: tuple[str, ...], networks: int | None, seeds: int, alone_ep
     from nas.runs.folder import TRAINED_ALONE
     from nas.runs.interrupt import Interrupt
     from nas.searching.fidelity import Fidelity, networks_around
+    from nas.searching.plan import trainings_plan
     from nas.searching.proposals import LOWEST
     from nas.searching.ray_cluster import Crew, check_nodes
     from nas.searching.supernet_run import open_supernet_run
     from nas.searching.trained_alone import Alone
     from nas.training.given import Given
+    from nas.training.setting import look_at_images
 
     budgets = parse_budgets(budget)
     crew = Crew(workers, options["ray_address"])
@@ -55,6 +60,11 @@ def fidelity(budget: tuple[str, ...], networks: int | None, seeds: int, alone_ep
     setting, run = opened.setting, opened.run
     alone = Alone.on_held_out(setting, run.folder / TRAINED_ALONE, alone_epochs or setting.recipe.search.finalist_epochs)
     compared = Fidelity(opened, budgets, drawn, alone, seeds, crew)
+    if dry_run or not any(alone.steps_done(*job) for job in compared.jobs):
+        look_at_images(setting, run, setting.recipe.supernet.augmentation, remember=False)
+        show_plan(trainings_plan(alone, compared.jobs, max(1, workers), opened), dry_run)
+    if dry_run:
+        return 0
     with run.lock(), Interrupt() as interrupt:
         opened.check_begun()
         check_nodes(crew, run.folder, *setting.folders)

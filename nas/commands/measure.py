@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from nas.commands.options import option, space_option
+from nas.commands.options import option
 
 
 @click.command(short_help="Make a latency table for a device.")
 @option("--target", "TARGET", "DEVICE:RUNTIME, then ,batch=N,threads=N,dtype=NAME: cpu:onnxruntime,threads=2.", required=True)
-@space_option
+@option("--space", "SPACE", "Search space: a name in search_spaces/ or a YAML file (default: hybrid).")
 @option("--budget", "BUDGET", "Check the table by networks within 10% of it (default: of all sizes); may be repeated.", multiple=True)
 @option("--networks", "N", "Whole networks that the table is checked by (default: 30).", type=click.IntRange(10), default=30)
 @option("--seed", "N", "Which networks these are (default: 0).", type=click.IntRange(0), default=0)

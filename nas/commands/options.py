@@ -31,7 +31,7 @@ def training_options(length_of: str) -> Callable[[Command], Command]:
     options: list[Callable[[Command], Command]] = [
         option("--data", "DATA", f"digits (default); {DATA_SETS}"),
         data_root_option,
-        option("--recipe", "RECIPE", "A name in recipes/ or a YAML file (default: digits for digits, cifar up to 64 px, else imagenet)."),
+        option("--recipe", "RECIPE", "A name in recipes/ or a YAML file (default: chosen by images and device, and said)."),
         option("--resolution", "PX", RESOLUTION, type=COUNT),
         option("--run", "NAME", "A folder under runs/ (default: named after what is run)."),
         device_option,
@@ -73,7 +73,9 @@ storage_option = option(
     default="",
 )
 batch_size_option = option("--batch-size", "N", "Images at a time (default: 64).", type=COUNT, default=64)
-space_option = option("--space", "SPACE", "Search space: a name in search_spaces/ or a YAML file (default: hybrid).")
+space_option = option(
+    "--space", "SPACE", "Search space: a name in search_spaces/ or a YAML file (default: chosen by images and budgets, and said)."
+)
 
 
 target_option = option(

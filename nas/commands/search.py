@@ -75,7 +75,7 @@ def search(budget: tuple[str, ...], winner: tuple[str, ...], floor: float, dry_r
     searches = searches_of([parse_budgets([text, *budget]) for text in winner] or [parse_budgets(budget)], floor, options)
     opened, request, crew = searches[0].supernet, searches[0].request, searches[0].crew
     opened.check_begun()
-    fresh = opened.recorded().supernet is None
+    fresh = not all(each.goes_on() or each.done() for each in searches)
     if dry_run or fresh:
         look_at_images(opened.setting, opened.run, opened.setting.recipe.supernet.augmentation if request.trials else None, remember=False)
     for each in searches:

@@ -165,11 +165,15 @@ class Fidelity:
     def _seeds(self) -> range:
         return range(self.alone.setting.seed, self.alone.setting.seed + self.seeds)
 
+    @property
+    def jobs(self) -> list[tuple[Architecture, int]]:
+        """All trainings, each a network and a seed; those with the first seed first."""
+        return [(architecture, seed) for seed in self._seeds for architecture in self.networks]
+
     def _train(self, stop: Callable[[], bool]) -> None:
-        """Trains all networks with the first seed, then with the next one."""
         from nas.searching.tune import Job, train_beside  # Ray, only where there is something to train
 
-        jobs = [Job(architecture, seed) for seed in self._seeds for architecture in self.networks]
+        jobs = [Job(*job) for job in self.jobs]
         left = [job for job in jobs if self.alone.known(*job).ended is None]
         if not left:
             return

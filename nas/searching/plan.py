@@ -30,12 +30,13 @@ from nas.spaces.supernet import Supernet
 from nas.training.loop import evaluate
 from nas.training.plan import FEW, LONG_STEP, WORTH_TIMING, about, block, data_line, phase_line, step_seconds, time_line
 from nas.training.recipe import Phase
+from nas.training.setting import Setting
 from nas.training.train_supernet import supernet_steps
 
 LOTS, SECONDS_TO_START = 4, 5.0  # lots of finalists besides those that are chosen; of a worker, once in a lot (two idle cores)
 VERY_LONG = 60.0  # seconds of a step after which one kind of network is timed alone
 DRAWN = 300  # networks that tell how much of a space is within a budget
-SPLITS = {"fit": "to train on", "held_out": "held out to choose by", "test": "to test"}
+SPLITS = {"fit": "to train on", "train": "to train on", "held_out": "held out to choose by", "test": "to test"}
 
 
 def supernet_plan(opened: SupernetRun) -> list[str]:
@@ -60,7 +61,7 @@ def search_plan(searches: Sequence[SearchRun], devices: int = 1, more: Mapping[s
     supernet = _supernet_seconds(opened, devices) if trials else 0.0
     for each in searches:
         lines |= _reach(each)
-    parts = [_part(each, several, supernet is not None, devices) for each in searches]
+    parts = [_part(each, several, devices) for each in searches]
     for each, (told, _) in zip(searches, parts, strict=True):
         if told:
             lines[" and ".join(budget.text for budget in each.budgets) if several else "finalists"] = told
@@ -131,11 +132,40 @@ class Ladder:
         return Ladder(by_hand, chosen, tuned, ladder_steps(alone, len(by_hand), favourites + varied, chosen), alone.steps)
 
 
-def _part(search: SearchRun, several: bool, timed: bool, devices: int) -> tuple[str, dict[str, float]]:
+def trainings_plan(alone: Alone, jobs: Sequence[tuple[Architecture, int]], workers: int, opened: SupernetRun | None = None) -> list[str]:
+    """Of `compare` and `fidelity`.
+
+    Args:
+        alone: how networks are trained.
+        jobs: all trainings, each a network and a seed.
+        workers: so many are trained beside each other.
+        opened: the supernet that is trained before; None: there is none.
+    """
+    setting, phase, seconds = alone.setting, alone.phase, dict[str, float]()
+    left = [job for job in jobs if alone.known(*job).ended is None]
+    steps, per_epoch = (
+        sum(alone.steps - alone.steps_done(*job) for job in left),
+        setting.images.steps_per_epoch(alone.fit, phase.batch_size),
+    )
+    if opened:
+        lines = _lines(opened)
+        seconds["supernet"] = _supernet_seconds(opened) or 0.0
+    else:
+        lines = {"images": data_line(setting, jobs[0][0].stride, {split: SPLITS[split] for split in (alone.fit, alone.judged_on)})}
+    lines["alone"] = f"{len(left)} of {len(jobs)} trainings left, each {phase_line(phase, alone.steps, per_epoch)}"
+    if left and alone.steps >= WORTH_TIMING:
+        networks = list({architecture.key: architecture for architecture, _ in left}.values())
+        seconds["networks alone"] = steps * _seconds_beside(setting, networks, min(workers, len(left)), alone.fit)
+    if seconds := {name: each for name, each in seconds.items() if each}:
+        lines["time"] = time_line(seconds, setting.device.type)
+    return list(block(lines, setting.notes))
+
+
+def _part(search: SearchRun, several: bool, devices: int) -> tuple[str, dict[str, float]]:
     """What one winner takes, in words and in seconds; none where these are not worth timing, or nothing is left to do."""
     if search.done():
         return "searched already", {}
-    opened, setting, recipe, trials = search.supernet, search.supernet.setting, search.supernet.setting.recipe, search.request.trials
+    setting, recipe, trials = search.supernet.setting, search.supernet.setting.recipe, search.request.trials
     told, ladder = [f"{trials} evaluations"] * bool(several and trials), Ladder.of(search)
     by_hand = ladder.by_hand
     if search.finalists:
@@ -143,13 +173,13 @@ def _part(search: SearchRun, several: bool, timed: bool, devices: int) -> tuple[
         told.append(f"{num}, up to {ladder.most:,} steps each, some {ladder.steps:,} steps in all")
     retraining = recipe.retrain.num_steps(setting.images.steps_per_epoch("train", recipe.retrain.batch_size))
     seconds: dict[str, float] = {}
-    if timed and by_hand and max(retraining, ladder.steps) >= WORTH_TIMING:
-        step, image = _network_seconds(opened, by_hand)
+    if by_hand and max(retraining, ladder.steps) >= WORTH_TIMING:
+        step, image = _network_seconds(setting, by_hand)
         workers = max(devices, search.crew.num)
         beside = step / devices
-        if ladder.steps and workers > 1 and devices == 1 and setting.device.type == "cpu":
-            beside = _seconds_beside(opened, by_hand, workers)
-        together = _network_seconds(opened, by_hand, devices)[0] if devices > 1 else step
+        if ladder.steps and workers > 1 and devices == 1:
+            beside = _seconds_beside(setting, by_hand, workers)
+        together = _network_seconds(setting, by_hand, devices)[0] if devices > 1 else step
         starts = (LOTS + math.ceil(ladder.chosen / workers)) * bool(ladder.steps)
         seconds = {
             "evaluations": trials * setting.images.size("held_out") * image / devices,
@@ -163,7 +193,7 @@ def _part(search: SearchRun, several: bool, timed: bool, devices: int) -> tuple[
 def _lines(opened: SupernetRun) -> dict[str, str]:
     """What both begin with."""
     setting, space = opened.setting, opened.space
-    lines = {"images": data_line(setting, space.stride, SPLITS)}
+    lines = {"images": data_line(setting, space.stride, {split: SPLITS[split] for split in ("fit", "held_out", "test")})}
     phase, done = setting.recipe.supernet, opened.done()
     trained = "trained already: " if opened.finished() else f"{done:,} steps done already: " * bool(done)
     ends = " and ".join(f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in opened.range.ends.items())
@@ -201,20 +231,22 @@ def _supernet_seconds(opened: SupernetRun, devices: int = 1) -> float | None:
     return (steps - done) * step_seconds(supernet, opened.setting, shared(opened.setting.recipe.supernet, devices), "fit", opened.path)
 
 
-def _seconds_beside(opened: SupernetRun, by_hand: list[Architecture], workers: int) -> float:
-    """Of a training step, where so many networks are trained beside each other and each has its share of the cores."""
+def _seconds_beside(setting: Setting, networks: Sequence[Architecture], workers: int, split: str = "fit") -> float:
+    """Of a training step, where so many networks are trained beside each other; on a CPU each has its share of the cores."""
+    if setting.device.type != "cpu" or workers == 1:
+        return _network_seconds(setting, networks, split=split)[0]
     with pinned(max(1, cores() // workers)):
-        return _network_seconds(opened, by_hand)[0] / workers
+        return _network_seconds(setting, networks, split=split)[0] / workers
 
 
-def _network_seconds(opened: SupernetRun, by_hand: list[Architecture], devices: int = 1) -> tuple[float, float]:
+def _network_seconds(setting: Setting, networks: Sequence[Architecture], devices: int = 1, split: str = "fit") -> tuple[float, float]:
     """Of a network of the budget: a training step, and one image evaluated; the mean of three kinds."""
-    setting, kinds = opened.setting, by_hand[:: max(1, len(by_hand) // 3)][:3]
+    kinds = networks[:: max(1, len(networks) // 3)][:3]
     phase, steps, images = shared(setting.recipe.retrain, devices), list[float](), list[float]()
     whole = next(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
     for kind in kinds:
         network = Network(kind.at(setting.frame))
-        steps.append(step_seconds(network, setting, phase, "fit"))
+        steps.append(step_seconds(network, setting, phase, split))
         few = max(FEW, int(LONG_STEP / (steps[-1] / phase.batch_size)))  # one takes less than in training
         x, labels = (each[:few] for each in whole)
         evaluate(network, [(x, labels)], setting.autocast)

@@ -139,6 +139,15 @@ class SearchRun:
             return read_winner(self.supernet.run, self.study)
         return None
 
+    def begun(self) -> bool:
+        """Whether it was ever begun; of an earlier version, whether its evaluations ended."""
+        run = self.supernet.run
+        return any(line["study"] == self.study for kind in ("search begun", "search") for line in run.metrics(kind))
+
+    def goes_on(self) -> bool:
+        """Whether it was interrupted: what will be done was said when it began. One that ended may be asked for more."""
+        return self.begun() and self.study not in self.supernet.recorded().searches
+
     def winner(self, stop: Callable[[], bool]) -> SearchRecord:
         """The winner, searched now as far as it was not; trains the supernet first where the run has none.
 
@@ -162,6 +171,8 @@ class SearchRun:
         measured = partial(measured_values, budgets=request.budgets, measure=latency)
         looks = Looks(run, self.study, request.budgets, measured, stop, TableRun(self.target).digest if self._measured() else "")
         with self._opened(supernet) as (study, queue):
+            if not self.begun():
+                run.log("search begun", study=self.study)
             if supernet is None:
                 self.supernet.begin()
                 result, who = Result([], "trials", 0, 0.0, 0.0), candidates(self.supernet, request, self.finalists, [], None, looks)
