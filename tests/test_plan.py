@@ -194,6 +194,38 @@ def test_the_space_is_chosen_by_images_and_budgets(side: int, budgets: list[str]
     assert found == space and bool(notes) == (space != "hybrid")
 
 
+def test_classes_without_a_split_are_trained_and_tested_on_apart_by_every_command(folder: Path) -> None:
+    """The winner's training, its test, `evaluate` and a run by another path and seed know one test split, and a broken image of it is found first."""
+    for path in (folder / "images/train").glob("*/*.png"):
+        (folder / "photos" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        path.rename(folder / "photos" / path.parent.name / path.name)
+    (folder / "net.yaml").write_text(NETWORK)
+    (folder / "linked").symlink_to("photos")
+    every, tested = {int(path.stem) for path in (folder / "photos").rglob("*.png")}, list[set[object]]()
+    for command in ("search --space tiny.yaml --budget 600kMACs --data photos", "retrain net.yaml --data photos --run r",
+                    "evaluate r --data photos", "retrain net.yaml --data linked --seed 5"):  # fmt: skip
+        with recording() as seen:
+            said = succeed(command + " --device cpu" + " --recipe plain.yaml" * ("evaluate" not in command), folder)
+        assert "photos is not split" in said or "linked" in command
+        trained = {number for step in seen.steps for number in step.numbers}
+        if command.startswith("search"):
+            chosen_by = {number for each in seen.evaluations for number in each.numbers}
+            assert trained and not trained & chosen_by
+            searched = trained | chosen_by
+        else:
+            tested.append({number for each in seen.evaluations for number in each.numbers})
+            assert not trained & tested[-1] and trained <= every
+    assert tested[0] == tested[1] == tested[2] and 8 <= len(tested[0]) <= 11 and not searched & tested[0]
+    write_images(folder / "more")
+    for path in list((folder / "more/val").glob("*/*.png"))[:3]:
+        path.rename(folder / "photos" / path.parent.name / path.name)
+    assert "changed since" in succeed("evaluate r --data photos --device cpu", folder)
+    assert "with other images" in refused("retrain net.yaml --data photos --run r --device cpu --recipe plain.yaml", folder)
+    (broken,) = (folder / "photos").rglob(f"{min(map(int, map(str, tested[0])))}.png")
+    broken.write_bytes(b"no image")
+    assert broken.name in refused("train --space tiny.yaml --data photos --device cpu --recipe plain.yaml --run t", folder)
+
+
 def test_shipped_recipes_are_meant_for_the_sets_they_name() -> None:
     folder = Path(__file__).parents[1] / "recipes"
     meant = {name: read_recipe(folder / f"{name}.yaml").images for name in ("cifar", "cifar_cpu", "imagenet", "digits")}
@@ -224,6 +256,19 @@ def test_batch_rate_and_mirroring_are_kept_by_a_run_and_its_winner(folder: Path)
         for other in ("--batch-size 6", "--lr 0.02", "--flip"):
             assert "begun with another value" in refused(f"retrain runs/best.yaml --device cpu --run r {other}", folder)
     assert not again.steps
+
+
+def test_the_images_of_the_search_named_again_keep_what_it_was_begun_with(folder: Path) -> None:
+    """By any path; other images have a recipe, a resolution and mirroring of their own."""
+    succeed(f"search {WITH} --budget 600kMACs --run a --no-flip --resolution 24", folder)
+    (folder / "again").symlink_to("images")
+    coloured(folder / "others", ["cat", "dog", "eel", "fox"], side=SIDE)
+    for data, side, mirrored in (("", 24, False), ("--data images", 24, False), ("--data again", 24, False), ("--data others", SIDE, True)):
+        with recording() as seen:
+            succeed(f"retrain runs/best.yaml --device cpu --steps 2 --run r{data.replace('--data ', '')} {data}", folder)
+        assert {tuple(step.passes[0].images.shape[2:]) for step in seen.steps} == {(side, side)}
+        assert {how.flip for *_, how in seen.batches} == {mirrored}, data
+        assert (len(seen.steps[0].numbers) == 8) == (side == 24), "the batch of the recipe"
 
 
 def test_what_the_recipe_has_may_be_said_again(folder: Path) -> None:
