@@ -13,7 +13,7 @@ from PIL import Image
 from recording import SIDE, recording, write_images
 from torch import Tensor, nn
 
-from nas.cost.latency import pinned
+from nas.cost.latency import Milliseconds, pinned
 from nas.data import Augmentation
 from nas.networks.weight_files import load_weights
 from nas.quantities import parse_budgets
@@ -358,6 +358,29 @@ def test_each_advice_after_memory_ran_out_leads_to_the_end(command: str, advice:
     assert advice != "--accumulate 2" or "--accumulate 4" in told
 
 
+@pytest.mark.parametrize("steps", [4, 200], ids=["in the training", "in the plan"])
+@pytest.mark.parametrize("command", [f"train {WITH}", f"retrain net.yaml {WITH.replace('--space tiny.yaml ', '')}"], ids=["train", "retrain"])
+def test_advice_after_weights_that_have_no_room_is_a_narrower_network(
+    command: str, steps: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer images, or smaller ones, help no weights. On the meta device any network has room."""
+    real = nn.Linear.__init__
+
+    def allocated(self: nn.Linear, in_features: int, out_features: int, *more: object, **how: object) -> None:
+        if out_features > 100 and torch.get_default_device().type == "cpu":
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+        real(self, in_features, out_features, *more, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(nn.Linear, "__init__", allocated)
+    for name, text in (("tiny", SPACE), ("net", NETWORK)):
+        (folder / f"{name}.yaml").write_text(text.replace("mlp_ratio: 1", "mlp_ratio: 9").replace("mlp_ratio: [1, 2]", "mlp_ratio: [1, 9]"))
+    told = refused(f"{command} --run r --steps {steps}", folder)
+    assert "a narrower network" in told and not re.search("images|batch|--resolution", told), told
+    (folder / "tiny.yaml").write_text(SPACE)
+    (folder / "net.yaml").write_text(NETWORK)
+    succeed(f"{command} --steps 4 --run {'NAME' if 'another --run NAME' in told else 'r'}", folder)
+
+
 def test_fine_tuning_begins_with_the_given_weights_at_a_tenth_of_the_rate(folder: Path) -> None:
     (folder / "net.yaml").write_text(NETWORK)
     succeed("retrain net.yaml --device cpu --data images --recipe plain.yaml --run first", folder)
@@ -408,6 +431,18 @@ def test_a_time_that_no_network_meets_is_told_before_anything_is_trained(folder:
 def test_a_batch_that_takes_minutes_to_time_is_refused_at_once(folder: Path) -> None:
     told = refused(f"search {WITH} --budget 10s --target cpu,batch=9999999", folder)
     assert "--target" in told and "9999999" in told
+
+
+def test_the_command_that_is_told_makes_the_table_of_any_space(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in a file of the user's, where there is no table yet, and where there is one of other networks."""
+    monkeypatch.setattr("nas.searching.latency_table.timed", lambda run, **how: Milliseconds(1.0))
+    for text in (SPACE, SPACE.replace("[16, 32]", "[24, 48]")):
+        (folder / "tiny.yaml").write_text(text)
+        outcome = run(f"search {WITH} --budget 10s --dry-run", folder)
+        assert ("latency table lacks" in outcome.err) == (text != SPACE)
+        (command,) = re.findall("`python launch.py (.*?)`", outcome.out + outcome.err)
+        succeed(command, folder)
+        assert "foretold by the table" in succeed(f"search {WITH} --budget 10s --dry-run", folder)
 
 
 def test_a_sampler_without_a_part_is_told(folder: Path) -> None:

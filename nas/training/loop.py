@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.cost.latency import memory_errors
+from nas.cost.latency import memory_errors, room_for_weights
 from nas.data import seed_step
 from nas.data.parts import Rows
 from nas.data.transfer import moved
@@ -85,7 +85,8 @@ def train_model(
     """
     phase, ranks, device = course.phase, course.ranks, next(model.parameters()).device
     ranks.share(model)
-    state = _State(model, course)
+    with room_for_weights():
+        state = _State(model, course)
     start = state.restore()
     if ranks.count > 1:
         ranks.agree({"training": course.identity, "steps done": start, "steps": course.steps, "recipe": phase, "network": path(start)})
@@ -126,11 +127,10 @@ def _enough_memory(phase: Phase, images: int) -> Iterator[None]:
         with memory_errors():
             yield
     except MemoryError as error:
-        parts = [f"--accumulate {2 * phase.accumulate}, the same in smaller parts"] if images > phase.accumulate else []
-        twice = ["--recompute, the same with each block run twice"] if not phase.recompute else []
-        # What changes the training begins another run. Even: images may be mixed in pairs.
-        fewer = f"{OTHER_RUN} fewer images, such as --batch-size {max(2, phase.batch_size // 4 * 2)}, or a lower --resolution"
-        advice = ", or ".join([*parts, *twice, fewer])
+        same = [f"--accumulate {2 * phase.accumulate}, the same in smaller parts"] * (images > phase.accumulate)
+        same += ["--recompute, the same with each block run twice"] * (not phase.recompute)
+        fewer = f"{OTHER_RUN} fewer images, such as --batch-size {max(2, phase.batch_size // 4 * 2)}, or a lower --resolution"  # even: they may be mixed in pairs
+        advice = ", or ".join([*same, fewer])
         at_a_time = f"{images} images" + (f" in {phase.accumulate} parts" if phase.accumulate > 1 else "")
         raise MemoryError(f"training: out of memory in a step of {at_a_time}: {str(error)[:200]}. Take {advice}.") from None
 
