@@ -13,7 +13,7 @@ from PIL import Image
 from recording import SIDE, recording, write_images
 from torch import Tensor, nn
 
-from nas.cost.latency import pinned
+from nas.cost.latency import Milliseconds, pinned
 from nas.data import Augmentation
 from nas.networks.weight_files import load_weights
 from nas.quantities import parse_budgets
@@ -203,6 +203,38 @@ def test_the_space_is_chosen_by_images_and_budgets(side: int, budgets: list[str]
     assert found == space and space in notes[0]
 
 
+def test_classes_without_a_split_are_trained_and_tested_on_apart_by_every_command(folder: Path) -> None:
+    """The winner's training, its test, `evaluate` and a run by another path and seed know one test split, and a broken image of it is found first."""
+    for path in (folder / "images/train").glob("*/*.png"):
+        (folder / "photos" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        path.rename(folder / "photos" / path.parent.name / path.name)
+    (folder / "net.yaml").write_text(NETWORK)
+    (folder / "linked").symlink_to("photos")
+    every, tested = {int(path.stem) for path in (folder / "photos").rglob("*.png")}, list[set[object]]()
+    for command in ("search --space tiny.yaml --budget 600kMACs --data photos", "retrain net.yaml --data photos --run r",
+                    "evaluate r --data photos", "retrain net.yaml --data linked --seed 5"):  # fmt: skip
+        with recording() as seen:
+            said = succeed(command + " --device cpu" + " --recipe plain.yaml" * ("evaluate" not in command), folder)
+        assert "photos is not split" in said or "linked" in command
+        trained = {number for step in seen.steps for number in step.numbers}
+        if command.startswith("search"):
+            chosen_by = {number for each in seen.evaluations for number in each.numbers}
+            assert trained and not trained & chosen_by
+            searched = trained | chosen_by
+        else:
+            tested.append({number for each in seen.evaluations for number in each.numbers})
+            assert not trained & tested[-1] and trained <= every
+    assert tested[0] == tested[1] == tested[2] and 8 <= len(tested[0]) <= 11 and not searched & tested[0]
+    write_images(folder / "more")
+    for path in list((folder / "more/val").glob("*/*.png"))[:3]:
+        path.rename(folder / "photos" / path.parent.name / path.name)
+    assert "changed since" in succeed("evaluate r --data photos --device cpu", folder)
+    assert "with other images" in refused("retrain net.yaml --data photos --run r --device cpu --recipe plain.yaml", folder)
+    (broken,) = (folder / "photos").rglob(f"{min(map(int, map(str, tested[0])))}.png")
+    broken.write_bytes(b"no image")
+    assert broken.name in refused("train --space tiny.yaml --data photos --device cpu --recipe plain.yaml --run t", folder)
+
+
 def test_shipped_recipes_are_meant_for_the_sets_they_name() -> None:
     folder = Path(__file__).parents[1] / "recipes"
     meant = {
@@ -237,6 +269,19 @@ def test_batch_rate_and_mirroring_are_kept_by_a_run_and_its_winner(folder: Path)
     assert not again.steps
 
 
+def test_the_images_of_the_search_named_again_keep_what_it_was_begun_with(folder: Path) -> None:
+    """By any path; other images have a recipe, a resolution and mirroring of their own."""
+    succeed(f"search {WITH} --budget 600kMACs --run a --no-flip --resolution 24", folder)
+    (folder / "again").symlink_to("images")
+    coloured(folder / "others", ["cat", "dog", "eel", "fox"], side=SIDE)
+    for data, side, mirrored in (("", 24, False), ("--data images", 24, False), ("--data again", 24, False), ("--data others", SIDE, True)):
+        with recording() as seen:
+            succeed(f"retrain runs/best.yaml --device cpu --steps 2 --run r{data.replace('--data ', '')} {data}", folder)
+        assert {tuple(step.passes[0].images.shape[2:]) for step in seen.steps} == {(side, side)}
+        assert {how.flip for *_, how in seen.batches} == {mirrored}, data
+        assert (len(seen.steps[0].numbers) == 8) == (side == 24), "the batch of the recipe"
+
+
 def test_what_the_recipe_has_may_be_said_again(folder: Path) -> None:
     succeed(f"train {WITH} --run a", folder)
     with recording() as again:
@@ -257,14 +302,22 @@ def test_how_a_training_is_computed_may_change_and_older_runs_do_not_say_it(fold
     assert not again.steps
 
 
-def test_advice_after_a_loss_that_is_not_finite_leads_to_the_end(folder: Path) -> None:
+def advised(command: str, told: str, option: str) -> str:
+    """The command with an option of a message, and with the other name of the run where the message asks for one before it."""
+    before = told.partition(" Take ")[2].partition(option.split()[0])[0]
+    assert option.split()[0] in told, told
+    return f"{command} {option}" + " --run NAME" * ("another --run NAME" in before)
+
+
+@pytest.mark.parametrize("run_name", ["", " --run r"])
+def test_advice_after_a_loss_that_is_not_finite_leads_to_the_end(run_name: str, folder: Path) -> None:
     (folder / "steep.yaml").write_text(RECIPE.replace("steps: 4, batch_size: 8, lr: 1.0e-3", "steps: 12, batch_size: 8, lr: 1.0e+30"))
-    command = f"train {WITH.replace('plain', 'steep')}"
+    command = f"train {WITH.replace('plain', 'steep')}{run_name}"
     told = run(command, folder).err.splitlines()[-1]
-    assert re.search(r"Take a lower rate, such as --lr \S+; the last good checkpoint is kept", told), told
-    succeed(f"{command} --lr 0.001", folder)
+    assert re.search(r"a lower rate, such as --lr \S+\.$", told), told
+    succeed(advised(command, told, "--lr 0.001"), folder)
     lower = [run for run in (folder / "runs").iterdir() if read_yaml(run / "run.yaml", format="run 1").get("supernet_finished")]
-    assert len(lower) == 1 and "lr0.001" in lower[0].name
+    assert [each.name for each in lower] == ["NAME"]
 
 
 def test_advice_after_memory_ran_out_leads_to_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,12 +362,34 @@ def test_each_advice_after_memory_ran_out_leads_to_the_end(command: str, advice:
         limit[0] = 0.8 * most[0]
         told = run(command, folder).err.splitlines()[-1]
         assert "out of memory" in told and advice.replace(" 8", "") in told, told
-        same = advice.startswith(("--accumulate", "--recompute"))
-        succeed(f"{command} {advice}" if same else f"{command} {advice}".replace("--run r", "--run s"), folder)
+        succeed(advised(command, told, advice), folder)
         limit[0] = 0
         told = run(f"{command.replace('--run r', '--run t')} {advice}", folder).err.splitlines()[-1]
     assert "out of memory" in told and not (advice in ("--accumulate 2", "--recompute") and advice in told), told
     assert advice != "--accumulate 2" or "--accumulate 4" in told
+
+
+@pytest.mark.parametrize("steps", [4, 200], ids=["in the training", "in the plan"])
+@pytest.mark.parametrize("command", [f"train {WITH}", f"retrain net.yaml {WITH.replace('--space tiny.yaml ', '')}"], ids=["train", "retrain"])
+def test_advice_after_weights_that_have_no_room_is_a_narrower_network(
+    command: str, steps: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer images, or smaller ones, help no weights. On the meta device any network has room."""
+    real = nn.Linear.__init__
+
+    def allocated(self: nn.Linear, in_features: int, out_features: int, *more: object, **how: object) -> None:
+        if out_features > 100 and torch.get_default_device().type == "cpu":
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+        real(self, in_features, out_features, *more, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(nn.Linear, "__init__", allocated)
+    for name, text in (("tiny", SPACE), ("net", NETWORK)):
+        (folder / f"{name}.yaml").write_text(text.replace("mlp_ratio: 1", "mlp_ratio: 9").replace("mlp_ratio: [1, 2]", "mlp_ratio: [1, 9]"))
+    told = refused(f"{command} --run r --steps {steps}", folder)
+    assert "a narrower network" in told and not re.search("images|batch|--resolution", told), told
+    (folder / "tiny.yaml").write_text(SPACE)
+    (folder / "net.yaml").write_text(NETWORK)
+    succeed(f"{command} --steps 4 --run {'NAME' if 'another --run NAME' in told else 'r'}", folder)
 
 
 def test_fine_tuning_begins_with_the_given_weights_at_a_tenth_of_the_rate(folder: Path) -> None:
@@ -367,6 +442,18 @@ def test_a_time_that_no_network_meets_is_told_before_anything_is_trained(folder:
 def test_a_batch_that_takes_minutes_to_time_is_refused_at_once(folder: Path) -> None:
     told = refused(f"search {WITH} --budget 10s --target cpu,batch=9999999", folder)
     assert "--target" in told and "9999999" in told
+
+
+def test_the_command_that_is_told_makes_the_table_of_any_space(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in a file of the user's, where there is no table yet, and where there is one of other networks."""
+    monkeypatch.setattr("nas.searching.latency_table.timed", lambda run, **how: Milliseconds(1.0))
+    for text in (SPACE, SPACE.replace("[16, 32]", "[24, 48]")):
+        (folder / "tiny.yaml").write_text(text)
+        outcome = run(f"search {WITH} --budget 10s --dry-run", folder)
+        assert ("latency table lacks" in outcome.err) == (text != SPACE)
+        (command,) = re.findall("`python launch.py (.*?)`", outcome.out + outcome.err)
+        succeed(command, folder)
+        assert "foretold by the table" in succeed(f"search {WITH} --budget 10s --dry-run", folder)
 
 
 def test_a_sampler_without_a_part_is_told(folder: Path) -> None:

@@ -130,20 +130,67 @@ def test_channels_and_resolution_come_from_the_images(tmp_path: Path) -> None:
     assert (source.channels, source.resolution) == (3, 21)
 
 
-@pytest.mark.parametrize("val", ["val", "validation"])
-def test_val_beside_test_is_held_out(tmp_path: Path, val: str) -> None:
-    data = open_data(str(write_folder(tmp_path / "three", ("train", val, "test"), 4))).load(12, CPU)
+@pytest.mark.parametrize(
+    ("train", "val", "test"), [("train", "val", "test"), ("Train", "VALIDATION", "Test"), ("training", "Valid", "TESTING")]
+)
+def test_val_beside_test_is_held_out(tmp_path: Path, train: str, val: str, test: str) -> None:
+    data = open_data(str(write_folder(tmp_path / "three", (train, val, test), 4))).load(12, CPU)
     assert [data.size(split) for split in ("fit", "held_out", "train", "test")] == [8, 8, 16, 8]
-    as_test = open_data(str(write_folder(tmp_path / "three", ("train", val, "test"), 4) / ".." / "three")).load(12, CPU)
+    as_test = open_data(str(write_folder(tmp_path / "three", (train, val, test), 4) / ".." / "three")).load(12, CPU)
     assert shown(data, "held_out") == shown(as_test, "train")[8:]
     assert not set(shown(data, "test")) & set(shown(data, "train"))
     (tmp_path / "two").mkdir()
-    for split in ("train", val):
+    for split in (train, val):
         shutil.copytree(tmp_path / "three" / split, tmp_path / "two" / split)
     two = open_data(str(tmp_path / "two")).load(12, CPU)
     assert (two.size("train"), shown(two, "test")) == (8, shown(data, "held_out"))
     shutil.copytree(tmp_path / "two" / val, tmp_path / "two" / "valid")
     assert "one twice" in line(open_data, str(tmp_path / "two"))
+
+
+def names(folder: Path, split: str) -> set[str]:
+    images, indices = open_data(str(folder)).split(split)
+    return {os.path.relpath(images.place(index), folder) for index in indices}
+
+
+def test_of_classes_without_a_split_the_same_fifth_is_the_test_wherever_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"ant": 40, "bee": 22, "train": 12}  # one is called like a split
+    for name, count in counts.items():
+        for number in range(count):
+            write_image(tmp_path / "photos" / name / f"{number:03}.png", number)
+    (tmp_path / "photos/test.csv").write_text("")
+    train, test = (names(tmp_path / "photos", split) for split in ("train", "test"))
+    assert not train & test and len(train | test) == sum(counts.values()) and len(test) == round(sum(counts.values()) / 5)
+    for name, count in counts.items():
+        assert abs(sum(each.startswith(name) for each in test) - count / 5) < 1
+    assert {each.split("/")[1] for each in test if "ant" in each} != {f"{number:03}.png" for number in range(8)}, "not the first ones"
+    first = open_data(str(tmp_path / "photos"))
+    assert "test" in first.note and f"{len(test)} of its 74 images" in first.note
+    shutil.copytree(tmp_path / "photos", tmp_path / "copy")
+    (tmp_path / "link").symlink_to("copy")
+    monkeypatch.chdir(tmp_path / "photos")
+    for same in (tmp_path / "copy", tmp_path / "link", Path(".")):
+        assert names(same, "test") == test and open_data(str(same)).fingerprint == first.fingerprint
+    for number in range(40, 48):
+        write_image(tmp_path / "copy/ant" / f"{number:03}.png", number)
+    assert open_data(str(tmp_path / "copy")).fingerprint != first.fingerprint
+    assert len(names(tmp_path / "copy", "test") & train) <= 3, "hardly any that was trained on"
+
+
+def test_what_is_neither_split_nor_classes_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path / "sets/cifar")
+    write_folder(tmp_path / "sets/dogs")
+    write_image(tmp_path / "one/ant/0.png", 0)
+    for folder in ("sets", "one"):
+        assert "no data set in it" in line(open_data, str(tmp_path / folder))
+    for name in ("train", "test", "more", "others"):
+        write_image(tmp_path / "flat" / name / "0.png", 0)
+    assert "no class folder" in line(open_data, str(tmp_path / "flat"))
+    for name, count in (("ant", 6), ("bee", 6), ("cow", 0)):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        for number in range(count):
+            write_image(tmp_path / "classes" / name / f"{number}.png", number)
+    assert "classes cow" in line(open_data, str(tmp_path / "classes"))
 
 
 @pytest.mark.parametrize("layout", ["folder", "parquet", "tar"])

@@ -218,14 +218,14 @@ def test_a_table_made_elsewhere_or_of_another_space_is_refused_with_the_command(
 ) -> None:
     table, _ = timed
     with refused("latency table", "measure", "cifar_small"):
-        table.table_for(SPACE)
+        table.table_for(SPACE, "cifar_small")
     measure_space(table, SPACE, BUDGETS, lambda: False, check=10)
     with refused("lacks", "measure", "cifar"):
-        table.table_for(SearchSpace.read(Path("search_spaces/cifar.yaml")))
+        table.table_for(SearchSpace.read(Path("search_spaces/cifar.yaml")), "cifar")
     monkeypatch.setattr(latency_table, "conditions", lambda target: {**conditions(target), "torch": "1.0"})
     elsewhere = TableRun(table.target, table.root)
     with refused("torch", "1.0", "measure"):
-        elsewhere.table_for(SPACE)
+        elsewhere.table_for(SPACE, "cifar_small")
     assert elsewhere.times() == {} and table.times()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,21 +131,28 @@ def test_a_stem_for_colours_sees_grey_images_as_it_saw_them() -> None:
     images = torch.randn(2, 1, 32, 32)
     begin_with(grey, trained, "--init w")
     torch.testing.assert_close(grey(images), trained(images.expand(-1, 3, -1, -1)))
+    colours = network_for(Frame(32, 3, 7), seed=2)
+    assert begin_with(colours, grey, "--init w") == ["the head, for 7 classes instead of 5"], "and the other way"
+    colours.head = grey.head = torch.nn.Identity()
+    torch.testing.assert_close(colours(images.expand(-1, 3, -1, -1)), grey(images))
 
 
 @pytest.mark.parametrize(
-    ("frame", "stages", "says"),
+    ("frame", "width", "says", "silent_of"),
     [
-        (Frame(64, 3, 5), (Stage(8, ("token_mlp",), 1.0, token_hidden="tokens"),), ["token_mlp", "64 px", "--resolution 32"]),
-        (Frame(32, 3, 5), (Stage(16, ("token_mlp",), 1.0, token_hidden="tokens"),), ["another architecture"]),
-        (Frame(32, 2, 5), (Stage(8, ("token_mlp",), 1.0, token_hidden="tokens"),), ["stem", "2 channels", "3 channels"]),
+        (Frame(64, 3, 5), 8, ["token_mlp", "64 px", "--resolution 32"], "channel|colour"),
+        (Frame(64, 1, 5), 8, ["token_mlp", "64 px", "--resolution 32"], "channel|colour"),
+        (Frame(32, 3, 5), 16, ["another architecture"], "px"),
+        (Frame(32, 2, 5), 8, ["stem", "2 channels", "3 channels"], "px|resolution"),
     ],
 )
-def test_weights_that_cannot_be_taken_are_told(frame: Frame, stages: tuple[Stage, ...], says: list[str]) -> None:
+def test_weights_that_cannot_be_taken_are_told_by_what_differs(frame: Frame, width: int, says: list[str], silent_of: str) -> None:
+    stages = (Stage(width, ("token_mlp",), 1.0, token_hidden="tokens"),)
     weights = network_for(Frame(32, 3, 5), stages=(Stage(8, ("token_mlp",), 1.0, token_hidden="tokens"),))
     with pytest.raises(ValueError, match=r"^--init w: ") as raised:
         begin_with(network_for(frame, stages=stages), weights, "--init w")
     assert "\n" not in str(raised.value) and all(word in str(raised.value) for word in says)
+    assert not re.search(silent_of, str(raised.value))
 
 
 def events(folder: Path) -> dict[str, dict[int, float]]:

@@ -64,7 +64,8 @@ def run(commands: Iterable[click.Command]) -> int:
             _fail(str(error))
         wanted = re.search(r"tried to allocate [\d.]+ ?\w+", str(error), re.IGNORECASE)
         said = wanted[0] if wanted else str(error).split(". ")[0]
-        _fail(f"out of memory: {said}. Take fewer images at a time (batch_size under search in the recipe), or a lower --resolution.")
+        fewer = "fewer images at a time (batch_size under search in the recipe), or with another --run NAME a lower --resolution"
+        _fail(f"out of memory: {said}. Take {fewer}.")
 
 
 def _one_for_each(known: Iterable[str]) -> None:

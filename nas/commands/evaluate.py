@@ -50,6 +50,8 @@ def evaluate(
     path = weights_file(weights)
     answering = Answering.load(path, open_device(device), batch_size)
     source = open_data(data, Path(data_root) if data_root else None)
+    for note in filter(None, (source.note, _changed(path, source, data))):
+        print(note)
     classes, outputs = _matched(answering, source, path)
     confusion = _confusion(answering, source, split, outputs)
     found = {"settings": _settings(answering, source, split, path), **judged(confusion, classes)}
@@ -61,6 +63,20 @@ def evaluate(
     write_atomically(target.with_suffix(".png"), png(found))
     print(f"Written to {target} and {target.with_suffix('.png')}")
     return 0
+
+
+def _changed(weights: Path, source: DataSource, data: str) -> str:
+    """Whether the images are not those that the network was trained with, although they lie in the same place; in words."""
+    from nas.networks.architecture import read_architecture
+    from nas.runs.records import Begun
+    from nas.yaml_files import validate
+
+    told = weights.with_name("result.yaml") if weights.stem == "weights" else weights.with_suffix(".yaml")
+    with contextlib.suppress(ValueError):  # a file of weights that lies alone
+        begun = validate(Begun, read_architecture(told)[1], str(told))
+        if begun.data == str(Path(data).expanduser().resolve()) and begun.data_fingerprint != source.fingerprint:
+            return f"The images of {data} changed since the network was trained: it may have been trained on some that are now in another split."
+    return ""
 
 
 def _matched(answering: Answering, source: DataSource, path: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:

@@ -16,8 +16,8 @@ def option(name: str, metavar: str, help: str, **more: Any) -> Callable[[Command
 
 
 BUDGETS = "4.5GFLOPs, 4.5GMACs, 300MMACs, 28Mparams, 8ms, 120img/s or 2GB"
-DATA_SETS = """a folder with train and val or test, each a folder of images per class, Parquet files or a tar file; hfds/OWNER/NAME; with
---data-root a torchvision data set's name."""
+DATA_SETS = """a folder with a folder of images per class, or with train and val or test, each such a folder, Parquet files or a tar file;
+hfds/OWNER/NAME; with --data-root a torchvision data set's name."""
 RESOLUTION = """Side of the images in training (default: the recipe's, else the images' own, rounded up to the space's stride, at most the
 space's)."""
 

@@ -44,7 +44,8 @@ def pick(run: str, budget: tuple[str, ...], floor: float, target: str | None, de
     budgets, story = parse_budgets(budget), read_story(run_folder(run), storage)
     folder = story.run.folder
     where = open_device(device)
-    there = open_target(target, where, budgets, story.space) if story.space else Targeted(Target(str(where)))
+    begun = story.told.record.supernet
+    there = open_target(target, where, budgets, story.space, begun.space) if story.space and begun else Targeted(Target(str(where)))
     budgets, measure = there.bound(budgets), measures(there.target)
     found = picked_of(list(story.searches.values()), budgets, floor, partial(measured_values, budgets=budgets, measure=measure))
     texts = " and ".join(each.text for each in budgets)
@@ -58,7 +59,6 @@ def pick(run: str, budget: tuple[str, ...], floor: float, target: str | None, de
     how = "trained alone" if found.alone else "with the supernet's weights"
     counted = {**cost(found.architecture)._asdict(), **{name: float(value) for name, value in found.measured.items()}}
     path = folder / f"picked-{'-'.join(each.text for each in budgets)}.yaml"
-    begun = story.told.record.supernet
     told = begun.model_dump(mode="json", exclude_none=True, include=set(Begun.model_fields)) if begun else {}
     picked = {"accuracy": round(found.accuracy, 4), "by": how, "origin": found.origin}
     entries = {"costs": counted, "budgets": [each.text for each in budgets], "picked": picked, **told, "run": story.run.name}

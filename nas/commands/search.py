@@ -119,7 +119,7 @@ def searches_of(wanted: list[Sequence[Budget]], floor: float, options: Mapping[s
         wanted = [(middle(opened.space),)]
     if opened.fixed:
         print(f"Not searched, since no budget rewards it: {', '.join(f'{name} {value}' for name, value in opened.fixed.items())}.")
-    there = open_target(options["target"], opened.setting.device, every, opened.space)
+    there = open_target(options["target"], opened.setting.device, every, opened.space, opened.space_name)
     if there.note:
         print(there.note)
     return [_search_of(opened, there, budgets, floor, crew, options) for budgets in wanted]

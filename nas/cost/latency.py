@@ -11,6 +11,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from nas.cost.targets import Target
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Milliseconds(float):
@@ -99,3 +102,24 @@ def memory_errors() -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs):
             raise MemoryError(str(error).splitlines()[0]) from None
         raise
+
+
+@contextlib.contextmanager
+def room_for_weights() -> Iterator[None]:
+    """Raises a `MemoryError` that says what to do where weights have no room: fewer images at a time do not help them."""
+    try:
+        with memory_errors():
+            yield
+    except MemoryError as error:
+        advice = "a narrower network (its file, or the widths of the space), with another --run NAME"
+        raise MemoryError(f"out of memory for the weights alone: {str(error)[:200]}. Take {advice}.") from None
+
+
+def built(make: Callable[[], M], device: torch.device) -> M:
+    """A module with its weights, on a device.
+
+    Raises:
+        MemoryError: they have no room; says what to do.
+    """
+    with room_for_weights():
+        return make().to(device)

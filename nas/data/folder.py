@@ -1,8 +1,9 @@
-"""Image sets as files: `train/<class>/...` beside `val/<class>/...`, `test/<class>/...` or both."""
+"""Image sets as files: `train/<class>/...` beside `val/<class>/...`, `test/<class>/...` or both; or `<class>/...` alone."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas.data.images import Images, Labels, check_classes, error_text, open_file
-from nas.data.splits import Found, assemble, split_of
+from nas.data.splits import Found, assemble, split_of, stratified
 from nas.yaml_files import did_you_mean
 
 
@@ -38,17 +39,48 @@ class FileImages(Images):
         yield self.sizes.tobytes()
 
 
-def open_folder(folder: Path) -> Found:
-    """Opens a folder in ImageFolder layout: lists its files and reads a few headers.
+def open_folder(folder: Path) -> Found | None:
+    """Opens a folder in ImageFolder layout: lists its files and reads a few headers. None where there are neither splits nor classes in it.
 
     Raises:
         ValueError: A folder that is missing, unreadable or empty, a class without images, or classes that differ.
     """
-    splits = [(split, entry, _classes(entry)) for entry in scan(folder) if (split := split_of(entry.name)) and entry.is_dir()]
-    classes = next((classes for split, _, classes in splits if split == "train"), ())
-    for _, entry, theirs in splits:
-        check_classes(entry.path, theirs, classes or theirs)
-    return assemble(str(folder.resolve()), classes, [(split, _images(folder, entry, theirs)) for split, entry, theirs in splits])
+    entries = [entry for entry in scan(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    named = [(split, entry.path) for entry in entries if (split := split_of(entry.name))]
+    # One class among several may be called train too.
+    classes = [entry.name for entry in entries if _holds_images(entry.path)] if len(named) < 2 else []
+    if len(classes) >= 2 + len(named) and all(os.path.basename(path) in classes for _, path in named):
+        return _open_classes(folder)
+    if not named:
+        return None
+    splits = [(split, path, _classes(path)) for split, path in named]
+    of_train = next((classes for split, _, classes in splits if split == "train"), ())
+    for _, path, theirs in splits:
+        check_classes(path, theirs, of_train or theirs)
+    return assemble(str(folder.resolve()), of_train, [(split, _images(folder, path, theirs)) for split, path, theirs in splits])
+
+
+def _open_classes(folder: Path) -> Found:
+    """Opens class folders that no split stands above, and chooses the test split: a fifth of each class.
+
+    Which fifth is a matter of each image's name below the folder, not of its number: where images are added, those that were trained on do not
+    become the test, but for the few by which shares grow.
+    """
+    classes = _classes(str(folder))
+    images = _images(folder, str(folder), classes)
+    drawn = np.array([int.from_bytes(hashlib.sha256(name).digest()[:8]) for name in images.names.tolist()], np.uint64)
+    parts = stratified(images.labels, round(len(images.labels) / 5), np.argsort(drawn, kind="stable"))
+    train, test = (FileImages(images.folder, images.names[index], images.labels[index], images.sizes[index]) for index in parts)
+    found = assemble(str(folder.resolve()), classes, [("train", train), ("test", test)])
+    note = (
+        f"{found.name} is not split into train and test: {len(test.labels):,} of its {len(images.labels):,} images, a fifth of each class and always the "
+        "same ones, are kept for the test. For a split of your own put the class folders into train/ and, with other images, into test/."
+    )
+    return replace(found, note=note)
+
+
+def _holds_images(folder: str) -> bool:
+    return any(_is_image(entry.path) for entry in scan(folder))
 
 
 def list_images(paths: Iterable[str]) -> tuple[FileImages, int]:
@@ -119,23 +151,23 @@ def scan(folder: str | Path) -> list[os.DirEntry[str]]:
         raise ValueError(f"{folder}: unreadable: got {error_text(error)}; accepted: a folder you may read. Check permissions.") from error
 
 
-def _classes(split: os.DirEntry[str]) -> tuple[str, ...]:
-    classes = tuple(entry.name for entry in scan(split.path) if entry.is_dir() and not entry.name.startswith("."))
+def _classes(split: str) -> tuple[str, ...]:
+    classes = tuple(entry.name for entry in scan(split) if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
-        raise ValueError(f"{split.path}: empty: got no class folder; accepted: one folder of images per class. Add the images.")
+        raise ValueError(f"{split}: empty: got no class folder; accepted: one folder of images per class. Add the images.")
     return classes
 
 
-def _images(folder: Path, split: os.DirEntry[str], classes: tuple[str, ...]) -> FileImages:
+def _images(folder: Path, split: str, classes: tuple[str, ...]) -> FileImages:
     # What ImageFolder lists by, so that a set has the same images under both.
     extensions = _extensions()
 
     read: dict[tuple[int, int], str] = {}
-    by_class = [[path for path in _files(split.path, name, read) if path.lower().endswith(extensions)] for name in classes]
+    by_class = [[path for path in _files(split, name, read) if path.lower().endswith(extensions)] for name in classes]
     if empty := [name for name, paths in zip(classes, by_class, strict=True) if not paths]:
         raise ValueError(
-            f"{split.path}: not one folder of images per class: got none for the classes {', '.join(empty)}; accepted: at least one file in each "
-            f"that ends in {', '.join(extensions)}. Add images, or remove the folder from every split."
+            f"{split}: not one folder of images per class: got none for the classes {', '.join(empty)}; accepted: at least one file in each "
+            f"that ends in {', '.join(extensions)}. Add images, or remove the class."
         )
     paths = [path for those in by_class for path in those]
     below = len(os.path.join(folder, ""))

@@ -19,7 +19,7 @@ from nas.data.splits import Found, split_indices, split_of
 from nas.machine import cores
 from nas.yaml_files import did_you_mean
 
-LAYOUTS = "train with val or test, each a folder (of one folder of images per class), Parquet files or tar files"
+LAYOUTS = "train with val or test, each a folder (of one folder of images per class), Parquet files or tar files, or with folders of images, one per class"
 
 
 class DataSource:
@@ -30,10 +30,11 @@ class DataSource:
         classes: Name of each class, in the order of the labels.
         channels: 1 for grey images, 3 for colour.
         resolution: The images' own side in pixels; for mixed sizes the median shorter side of a fixed sample.
+        note: What a user should know of its splits; mostly nothing.
     """
 
     def __init__(self, found: Found) -> None:
-        self.name, self.classes, self._found = found.name, found.classes, found
+        self.name, self.classes, self.note, self._found = found.name, found.classes, found.note, found
         self.channels, self.resolution = found.survey
         self.num_images = {"train": len(found.train.labels), "test": len(found.test.labels)}
 
@@ -88,8 +89,8 @@ def open_data(data: str, root: Path | None = None) -> DataSource:
     """Finds a data set and reads its metadata.
 
     Args:
-        data: `digits`; a folder with train and val or test as folders, Parquet files or tar files; the name of a torchvision data set; or
-            `hfds/` and what the `datasets` library opens.
+        data: `digits`; a folder with train and val or test as folders, Parquet files or tar files, or with class folders alone; the name of a
+            torchvision data set; or `hfds/` and what the `datasets` library opens.
         root: The folder of a torchvision data set (`--data-root`; nothing is downloaded into it), or of the `datasets` library's cache.
 
     Raises:
@@ -123,8 +124,8 @@ def _open_layout(folder: Path, cache: Path | None) -> Found:
         return open_parquet(folder, _regular(files), cache)
     if files := [folder / name for name in names if name.endswith(".tar") and split_of(name)]:
         return open_tar(folder, _regular(files))
-    if any(map(split_of, names)):
-        return open_folder(folder)
+    if found := open_folder(folder):
+        return found
     got = ", ".join(names[:5]) or "an empty folder"
     raise ValueError(f"{folder}: no data set in it: got {got}; accepted: {LAYOUTS}. Add the files or correct the path.")
 

@@ -12,7 +12,11 @@ from nas.data.images import Images, Labels, check_labels, check_names, survey
 from nas.data.seeding import SPLIT, permutation
 
 MAX_HELD_OUT = 5000  # a fifth of the training images is held out for selection, but no more
-NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # what people write -> the split
+# What people write, in capitals too -> the split.
+NAMES = {
+    **dict.fromkeys(("train", "training"), "train"), **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Found:
     test: Images
     survey: tuple[int, int]  # channels (1 or 3) and side in pixels, from a fixed sample of the training images
     num_fit: int | None  # the training images from this one on are held out by the layout itself; None to choose some
+    note: str = ""  # what a user should know of the splits: a sentence or two
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class JoinedImages(Images):
 
 def split_of(name: str) -> str | None:
     """Returns the split of a file or folder by the first word of its name (`train-00000-of-00012.parquet`: `train`), or None."""
-    return NAMES.get(re.split(r"[-_.]", name, maxsplit=1)[0])
+    return NAMES.get(re.split(r"[-_.]", name, maxsplit=1)[0].lower())
 
 
 def assemble(place: str, classes: tuple[str, ...], splits: Sequence[tuple[str, Images]]) -> Found:
@@ -104,10 +109,11 @@ def split_indices(found: Found) -> dict[str, NDArray[np.int64]]:
     return {"fit": fit, "held_out": held_out, "train": train, "test": np.arange(len(found.test.labels))}
 
 
-def stratified(labels: Labels, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def stratified(labels: Labels, count: int, order: NDArray[np.int64] | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sets `count` images aside so that every class gives its share; returns the indices kept and those set aside, ascending.
 
-    Shares are rounded by largest remainder, so the total is exact; a class keeps at least one image, even where that makes it short.
+    Shares are rounded by largest remainder, so the total is exact; a class keeps at least one image, even where that makes it short. Of each
+    class those that come first in `order` are set aside; None: in a random one, the same in every run.
     """
     counts = np.bincount(labels)
     exact = counts * (count / max(1, len(labels)))
@@ -116,7 +122,7 @@ def stratified(labels: Labels, count: int) -> tuple[NDArray[np.int64], NDArray[n
     for label in np.argsort(-(exact - shares), kind="stable")[: count - int(shares.sum())]:
         shares[label] += 1
     shares = np.minimum(shares, np.maximum(counts - 1, 0))
-    order = permutation(len(labels), SPLIT)
+    order = permutation(len(labels), SPLIT) if order is None else order
     by_class = np.split(order[np.argsort(labels[order], kind="stable")], np.cumsum(counts)[:-1])
     aside = np.sort(np.concatenate([those[:share] for those, share in zip(by_class, shares, strict=True)]))
     return np.delete(np.arange(len(labels)), aside), aside

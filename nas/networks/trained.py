@@ -64,8 +64,8 @@ def load_network(path: Path | str) -> Network:
 def begin_with(network: Network, weights: Network, place: str) -> list[str]:
     """Gives a network the weights of another of the same architecture, which may be made for other images; what is left fresh, in words.
 
-    Another number of classes leaves the head fresh; grey images get the sum of a stem's weights for colours. Any resolution will do where no
-    mixer's weights depend on the grid.
+    Another number of classes leaves the head fresh; grey images get the sum of a stem's weights for colours, and colours a third each of those for
+    grey. Any resolution will do where no mixer's weights depend on the grid.
 
     Raises:
         ValueError: another architecture, or a mixer that cannot take the resolution; begins with `place`.
@@ -78,24 +78,20 @@ def begin_with(network: Network, weights: Network, place: str) -> list[str]:
         )
     own, fresh = network.state_dict(), list[str]()
     for name, tensor in weights.state_dict().items():
-        if own[name].shape != tensor.shape and name.startswith("head.fc"):
-            fresh = [f"the head, for {wanted.classes} classes instead of {made_for.classes}"]
-        elif (
-            own[name].shape != tensor.shape
-            and made_for.channels == 3
-            and wanted.channels == 1
-            and tensor.dim() == 4
-            and tensor.shape[1] == 3
-        ):
-            own[name].copy_(tensor.sum(1, keepdim=True))
-        elif own[name].shape != tensor.shape:
-            cannot = f"{name} is made for {made_for.resolution} px and {made_for.channels} channels"
-            raise ValueError(
-                f"{place}: {cannot}: got images of {wanted.resolution} px and {wanted.channels} channels; accepted: {made_for.resolution} px and "
-                f"{made_for.channels} channels. Give --resolution {made_for.resolution}, or images in colour."
-            )
-        else:
+        inputs = own[name].shape[1:2], tensor.shape[1:2]
+        if own[name].shape == tensor.shape:
             own[name].copy_(tensor)
+        elif name.startswith("head.fc"):
+            fresh = [f"the head, for {wanted.classes} classes instead of {made_for.classes}"]
+        elif inputs == ((wanted.channels,), (made_for.channels,)) and {wanted.channels, made_for.channels} == {1, 3}:
+            own[name].copy_(tensor.sum(1, keepdim=True) / wanted.channels)
+        else:
+            what = "channels" if made_for.resolution == wanted.resolution else "px"
+            got, accepted = ({"px": each.resolution, "channels": each.channels}[what] for each in (wanted, made_for))
+            advice = f"Give --resolution {accepted}." if what == "px" else "Take such images."
+            raise ValueError(
+                f"{place}: {name} is made for {accepted} {what}: got images of {got} {what}; accepted: {accepted} {what}. {advice}"
+            )
     return fresh
 
 

@@ -10,13 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nas.cost import cost
+from nas.cost.latency import built
 from nas.data import Augmentation
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
@@ -156,7 +157,7 @@ class Fidelity:
     def _zero_cost(self, architecture: Architecture, batch: tuple[Tensor, Tensor]) -> dict[str, float | None]:
         setting = self.supernet.setting
         torch.manual_seed(setting.seed)
-        network = Network(architecture.at(setting.frame)).to(setting.device)
+        network = built(partial(Network, architecture.at(setting.frame)), setting.device)
         return {name: _finite(score(network, *batch)) for name, score in PROXIES.items()}
 
     # ---- the truth -------------------------------------------------------------------------------------------------

@@ -65,13 +65,13 @@ class TableRun:
     def _lines(self, kind: str) -> list[dict[str, Any]]:
         return [line for line in self.run.metrics(kind) if line.get("conditions") == self.digest]
 
-    def table_for(self, space: SearchSpace) -> Table:
-        """The table of a space, corrected by the whole networks of its frame.
+    def table_for(self, space: SearchSpace, called: str) -> Table:
+        """The table of a space, by a path or name as `measure --space` takes it, corrected by the whole networks of its frame.
 
         Raises:
             ValueError: there is none, it was made under other conditions, or it lacks parts of the space; says which command makes it.
         """
-        known, make = self.times(), f"`{pasted('measure', '--space', space.name, '--target', self.target)}` makes one."
+        known, make = self.times(), f"`{pasted('measure', '--space', called, '--target', self.target)}` makes one."
         if not known:
             others = [each for each in self.run.recorded().get("conditions", {}).values() if each != self.conditions]
             got = f"one made with {_difference(others[-1], self.conditions)}" if others else "none"
@@ -181,7 +181,7 @@ def measure_space(
             )
             known_networks[role][each.key] = each, timing
             progress.advance(text=f"{timing:.3f} ms")
-    table = opened.table_for(space)
+    table = opened.table_for(space, space.name)  # lacks nothing now
     # With another seed or budget a network may have been learnt from before.
     checked = [each for role, each in zip(roles, drawn, strict=False) if role == "check" and each.key not in known_networks["learn"]]
     measured = [known_networks["check"][each.key][1] for each in checked]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from nas.cost import cost
+from nas.cost.latency import built
 from nas.networks.network import Network
 from nas.quantities import format_quantity
 from nas.searching.plan import Ladder, shared
@@ -22,10 +24,10 @@ def needs(searches: Sequence[SearchRun], devices: int) -> dict[str, str]:
     first = searches[0]
     opened, setting, recipe = first.supernet, first.supernet.setting, first.supernet.setting.recipe
     ladders = [Ladder.of(each) for each in searches]
-    supernet = Supernet(opened.trained_space).to(setting.device)
+    supernet = built(partial(Supernet, opened.trained_space), setting.device)
     largest = opened.ends(opened.range)["largest"].at(setting.frame)
     by_hand = max((each for ladder in ladders for each in ladder.by_hand), key=lambda each: cost(each).activations, default=largest)
-    network = Network(by_hand.at(setting.frame)).to(setting.device)
+    network = built(partial(Network, by_hand.at(setting.frame)), setting.device)
     retraining = recipe.retrain.num_steps(setting.images.steps_per_epoch("train", recipe.retrain.batch_size))
     trained = supernet_steps(setting) if first.request.trials else 0
     samples = {

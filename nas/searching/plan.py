@@ -13,7 +13,7 @@ from functools import partial
 import torch
 
 from nas.cost import cost
-from nas.cost.latency import pinned
+from nas.cost.latency import built, pinned
 from nas.machine import cores
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
@@ -227,7 +227,7 @@ def _supernet_seconds(opened: SupernetRun, devices: int = 1) -> float | None:
     if steps < WORTH_TIMING:
         return None
     torch.manual_seed(opened.setting.seed)
-    supernet = Supernet(opened.trained_space)
+    supernet = built(partial(Supernet, opened.trained_space), opened.setting.device)
     return (steps - done) * step_seconds(supernet, opened.setting, shared(opened.setting.recipe.supernet, devices), "fit", opened.path)
 
 
@@ -245,7 +245,7 @@ def _network_seconds(setting: Setting, networks: Sequence[Architecture], devices
     phase, steps, images = shared(setting.recipe.retrain, devices), list[float](), list[float]()
     whole = next(setting.images.evaluation_batches("held_out", setting.recipe.search.batch_size))
     for kind in kinds:
-        network = Network(kind.at(setting.frame))
+        network = built(partial(Network, kind.at(setting.frame)), setting.device)
         steps.append(step_seconds(network, setting, phase, split))
         few = max(FEW, int(LONG_STEP / (steps[-1] / phase.batch_size)))  # one takes less than in training
         x, labels = (each[:few] for each in whole)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from nas.cost import cost
+from nas.cost.latency import built
 from nas.data import DataSource
 from nas.networks.architecture import Architecture
 from nas.quantities import Budget, format_quantity, parse_budget
@@ -127,7 +128,7 @@ class SupernetRun:
 
     def _fresh(self) -> Supernet:
         torch.manual_seed(self.setting.seed)
-        return Supernet(self.trained_space).to(self.setting.device)
+        return built(partial(Supernet, self.trained_space), self.setting.device)
 
     def trained(self, stop: Callable[[], bool]) -> Supernet:
         """The trained supernet, trained now as far as it is not; of several processes the first one gets its averaged weights.

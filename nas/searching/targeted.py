@@ -48,7 +48,7 @@ class Targeted:
         return tuple(replace(each, foretell=foretold.get(each.quantity.name)) for each in budgets)
 
 
-def open_target(text: str | None, device: torch.device, budgets: Sequence[Budget], space: SearchSpace) -> Targeted:
+def open_target(text: str | None, device: torch.device, budgets: Sequence[Budget], space: SearchSpace, called: str) -> Targeted:
     """The target of a command line, with its latency table where a time is limited.
 
     Args:
@@ -56,6 +56,7 @@ def open_target(text: str | None, device: torch.device, budgets: Sequence[Budget
         device: that of the command.
         budgets: all of the command line.
         space: whose networks are to be foretold.
+        called: how that was named, for the command that makes a table: a path, or a name in search_spaces/.
 
     Raises:
         ValueError: the target is not at hand, or its table is another machine's, another version's or another space's.
@@ -67,7 +68,7 @@ def open_target(text: str | None, device: torch.device, budgets: Sequence[Budget
         return Targeted(target)
     opened = TableRun(target)
     if not opened.run.recorded():
-        make = pasted("measure", "--space", space.name, "--target", target)
+        make = pasted("measure", "--space", called, "--target", target)
         return Targeted(target, note=f"No latency table of {target}: networks are timed as they enter the front. `{make}` makes one.")
-    table = opened.table_for(space)
+    table = opened.table_for(space, called)
     return Targeted(target, table, f"Latencies are foretold by the table in {opened.run.folder}; finalists and winners are timed.")

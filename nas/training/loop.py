@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.cost.latency import memory_errors
+from nas.cost.latency import memory_errors, room_for_weights
 from nas.data import seed_step
 from nas.data.parts import Rows
 from nas.data.transfer import moved
@@ -28,6 +28,7 @@ from nas.training.watch import Asked, Watch
 CHECKPOINT_SECONDS = 60.0
 IN_A_ROW = 10  # steps whose loss or gradients are not finite, after which a training stops
 OF_ALL = 0.05  # and so large a share of all steps
+OTHER_RUN = "with another --run NAME"  # one is known by what it was begun with
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -84,7 +85,8 @@ def train_model(
     """
     phase, ranks, device = course.phase, course.ranks, next(model.parameters()).device
     ranks.share(model)
-    state = _State(model, course)
+    with room_for_weights():
+        state = _State(model, course)
     start = state.restore()
     if ranks.count > 1:
         ranks.agree({"training": course.identity, "steps done": start, "steps": course.steps, "recipe": phase, "network": path(start)})
@@ -125,10 +127,10 @@ def _enough_memory(phase: Phase, images: int) -> Iterator[None]:
         with memory_errors():
             yield
     except MemoryError as error:
-        parts = [f"--accumulate {2 * phase.accumulate}, the same in smaller parts"] if images > phase.accumulate else []
-        twice = ["--recompute, the same with each block run twice"] if not phase.recompute else []
-        fewer = [f"fewer images, such as --batch-size {max(2, phase.batch_size // 4 * 2)}"]  # even: they may be mixed in pairs
-        advice = ", or ".join([*parts, *twice, *fewer, "a lower --resolution"])
+        same = [f"--accumulate {2 * phase.accumulate}, the same in smaller parts"] * (images > phase.accumulate)
+        same += ["--recompute, the same with each block run twice"] * (not phase.recompute)
+        fewer = f"{OTHER_RUN} fewer images, such as --batch-size {max(2, phase.batch_size // 4 * 2)}, or a lower --resolution"  # even: they may be mixed in pairs
+        advice = ", or ".join([*same, fewer])
         at_a_time = f"{images} images" + (f" in {phase.accumulate} parts" if phase.accumulate > 1 else "")
         raise MemoryError(f"training: out of memory in a step of {at_a_time}: {str(error)[:200]}. Take {advice}.") from None
 
@@ -276,9 +278,7 @@ class _State:
         steps, phase = self.course.steps, self.course.phase
         if in_a_row >= min(IN_A_ROW, steps) or in_all > max(IN_A_ROW, OF_ALL * steps):
             what = f"the loss or its gradients were not finite in {in_all:g} steps, the last of them step {self.done}"
-            raise NotFinite(
-                f"training: {what}: got lr {phase.lr:g}. Take a lower rate, such as --lr {phase.lr / 2:g}; the last good checkpoint is kept."
-            )
+            raise NotFinite(f"training: {what}: got lr {phase.lr:g}. Take {OTHER_RUN} a lower rate, such as --lr {phase.lr / 2:g}.")
         return self.loss.item()
 
 

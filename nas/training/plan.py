@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.cost import cost
-from nas.cost.latency import memory_errors
+from nas.cost.latency import built, memory_errors
 from nas.cost.memory import Live
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
@@ -82,7 +83,7 @@ def _timed(model: nn.Module, setting: Setting, phase: Phase, split: str, path: C
     batches = setting.images.batches(split, phase.batch_size, setting.seed, phase.augmentation)
     course = Course(phase, steps, setting.seed, setting.autocast, looks=(), ranks=setting.ranks)
     with memory_errors():
-        train_model(model.to(setting.device), batches, course, clock, path)
+        train_model(model, batches, course, clock, path)
     return setting.ranks.of_first(lambda: clock.mean(min(WARM[kind], steps - 1)))
 
 
@@ -154,9 +155,8 @@ def network_plan(architecture: Architecture, setting: Setting) -> list[str]:
     if setting.resolution != architecture.frame.resolution:
         lines["network"] += f"; {format_quantity('macs', cost(trained).macs)} at {setting.resolution} px"
     if steps >= WORTH_TIMING:
-        lines["time"] = time_line(
-            {"training": steps * step_seconds(Network(trained, phase.drop_path), setting, phase, "train")}, setting.device.type
-        )
+        network = built(partial(Network, trained, phase.drop_path), setting.device)
+        lines["time"] = time_line({"training": steps * step_seconds(network, setting, phase, "train")}, setting.device.type)
     return list(block(lines, setting.notes))
 
 

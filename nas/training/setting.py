@@ -155,6 +155,7 @@ def open_setting(
     recipe, notes = _recipe(given, begun_recipe, name, source)
     if given.recipe is None and begun_recipe is None and name != DIGITS:
         notes = (f"Recipe {name}, for images of {source.resolution} px on this {device.type}; --recipe names another.", *notes)
+    notes = (source.note, *notes) if source.note else notes
     if note := bf16_note(recipe.bf16, device):
         notes = (*notes, note)
     resolution = given.resolution or recipe.resolution or min(-(-source.resolution // stride) * stride, largest)
@@ -210,13 +211,18 @@ def _recipe(given: Given, begun: dict[str, Any] | None, name: str, source: DataS
 def open_as_found(given: Given, found: Begun, architecture: Architecture) -> Setting:
     """The setting for a network of a file: what was not said is as when it was found, but other images have their own recipe and resolution.
 
+    The same images may be named again, also by another path.
+
     Raises:
         ValueError: as `open_setting`.
     """
-    whole = given.or_else(found) if given.data is None else given
-    setting = open_setting(whole, architecture.stride, architecture.frame.resolution)
+    as_found = given.or_else(found)
+    source = open_source(as_found)
+    same = found.data_fingerprint == source.fingerprint
+    whole = as_found if same or given.data is None else given
+    setting = open_setting(whole, architecture.stride, architecture.frame.resolution, source=source)
     setting.check(architecture)
-    if given.data is None and found.data_fingerprint not in (None, setting.source.fingerprint):
+    if given.data is None and found.data_fingerprint is not None and not same:
         print(f"The images of {setting.data} are not those that the network was found with: files were changed, added or removed.")
     return setting
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
+from nas.cost.latency import built
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.networks.trained import begin_with, load_network, save_network
@@ -68,10 +70,9 @@ def train_network(
     check_rungs(phase, evaluate_on)
     trained = architecture.at(setting.frame)
     torch.manual_seed(seed)
-    network = Network(trained, phase.drop_path)
+    network = built(partial(Network, trained, phase.drop_path), setting.device)
     if setting.init:
         begin_with(network, load_network(setting.init), f"--init {setting.init}")
-    network = network.to(setting.device)
     per_epoch = images.steps_per_epoch(fit, phase.batch_size)
     steps = phase.num_steps(per_epoch)
     batches = images.batches(fit, phase.batch_size, seed, phase.augmentation)
