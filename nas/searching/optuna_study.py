@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # the space itself comes with torch
 METRICS = ("accuracy, supernet's weights", "multiply-adds")  # names for people
 FINALISTS_OF = "finalists_of"  # attribute of a study of finalists (`finalist_study.py`): of which search
 DIGEST = "digest"  # attribute of a trial
+FORETOLD = "_foretold"  # behind a quantity's name: likewise
 # Optuna's own messages (a study was created, a trial finished) would stand between ours.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -231,7 +232,7 @@ class OptunaStudy:
 
 @dataclass(frozen=True)
 class StudyTrial:
-    """A trial of a search as a study holds it; `values` are options by decision."""
+    """A trial of a search as a study holds it; `values` are options by decision, `foretold` what arithmetic said of measured quantities."""
 
     number: int
     values: Mapping[str, Value]
@@ -240,6 +241,7 @@ class StudyTrial:
     origin: str
     repeat_of: int | None
     measured: Mapping[str, float]
+    foretold: Mapping[str, float]
 
 
 def read_studies(place: Place) -> dict[str, tuple[dict[str, Any], list[StudyTrial]]]:
@@ -275,10 +277,11 @@ def importances(place: Place, name: str) -> dict[str, float]:
 
 
 def _as_read(trial: FrozenTrial) -> StudyTrial:
-    told = trial.user_attrs
-    measured = {name: told[name] for name, quantity in QUANTITIES.items() if quantity.measured and name in told}
+    told, names = trial.user_attrs, [name for name, quantity in QUANTITIES.items() if quantity.measured]
+    measured, foretold = ({name: told[each] for name in names if (each := f"{name}{end}") in told} for end in ("", FORETOLD))
     accuracy = trial.values[0] if trial.state == TrialState.COMPLETE else None
-    return StudyTrial(trial.number, trial.params, accuracy, told.get("failure"), told.get("origin", ""), told.get("repeat_of"), measured)
+    found = told.get("failure"), told.get("origin", ""), told.get("repeat_of"), measured, foretold
+    return StudyTrial(trial.number, trial.params, accuracy, *found)
 
 
 def _searched(study: optuna.Study) -> list[FrozenTrial]:
@@ -315,7 +318,7 @@ def _attributes(trial: Trial, generation: int) -> dict[str, Any]:
         "generation": generation,
         "origin": trial.origin or None,
         "repeat_of": trial.repeat_of,
-        **{f"{name}_foretold": round(value, 4) for name, value in trial.foretold.items()},
+        **{f"{name}{FORETOLD}": round(value, 4) for name, value in trial.foretold.items()},
         **trial.measured,
     }
     return {name: value for name, value in shown.items() if value is not None}
