@@ -412,6 +412,22 @@ def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(fo
     )
 
 
+def test_a_study_of_another_program_is_left_alone(folder: Path) -> None:
+    """The dashboard itself has a button that makes one."""
+    import optuna
+
+    for name in ("beside", "foreign"):
+        shutil.copytree(folder / "runs/found", folder / "runs" / name)
+    (folder / "runs/foreign/study.db").unlink()
+    for name in ("beside", "foreign"):
+        storage = f"sqlite:///{folder}/runs/{name}/study.db"
+        optuna.create_study(study_name="its own", storage=storage).optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    found = read_story(folder / "runs/beside")
+    assert list(found.searches) == [FIRST, SECOND] and "'its own'" not in page(found)
+    for command in ("report foreign", "dashboard foreign", "pick foreign --budget 200kMACs"):
+        assert "study.db: no search of this project in it: got 'its own'" in refused(command, folder)
+
+
 def test_the_dashboard_opens_in_a_browser(folder: Path, chromium: Browser) -> None:
     shutil.copytree(folder / "runs/found", folder / "runs/opened")
     start = f"os.chdir({str(folder)!r}); sys.argv = ['launch.py', 'dashboard', 'opened', '--port', '8765']; launch.main()"

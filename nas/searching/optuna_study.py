@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # the space itself comes with torch
 
 METRICS = ("accuracy, supernet's weights", "multiply-adds")  # names for people
 FINALISTS_OF = "finalists_of"  # attribute of a study of finalists (`finalist_study.py`): of which search
+OURS = {"space", "budgets", "floor"}  # attributes that every search's study has (`all_facts`)
 DIGEST = "digest"  # attribute of a trial
 FORETOLD = "_foretold"  # behind a quantity's name: likewise
 # Optuna's own messages (a study was created, a trial finished) would stand between ours.
@@ -247,15 +248,23 @@ class StudyTrial:
 def read_studies(place: Place) -> dict[str, tuple[dict[str, Any], list[StudyTrial]]]:
     """The searches of a run by name, in the order in which they were begun: their facts and trials; none without a file.
 
+    Other programs' studies, such as one that was made in the dashboard, are left out.
+
     Raises:
-        ValueError: the file is damaged, or the server does not answer.
+        ValueError: the file is damaged, the server does not answer, or no study there is ours.
     """
     if isinstance(place, Path) and not place.exists():
         return {}
     with open_storage(place) as storage, readable_errors(place, *UNREADABLE):
         studies = {name: optuna.load_study(study_name=full, storage=storage) for name, full in study_names(place, storage).items()}
-        searches = {name: study for name, study in studies.items() if FINALISTS_OF not in study.user_attrs}
-        return {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in searches.items()}
+        ours = {name: study for name, study in studies.items() if FINALISTS_OF in study.user_attrs or OURS <= study.user_attrs.keys()}
+        searches = {name: study for name, study in ours.items() if FINALISTS_OF not in study.user_attrs}
+        found = {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in searches.items()}
+    if studies and not ours:
+        raise ValueError(
+            f"{place}: no search of this project in it: got {', '.join(map(repr, studies))}; accepted: what `search` wrote. Move it away, or search again."
+        )
+    return found
 
 
 def importances(place: Place, name: str) -> dict[str, float]:
