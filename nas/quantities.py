@@ -45,6 +45,11 @@ class Quantity:
     spellings: Mapping[str, str]  # further spellings of units -> the unit that they mean
     rate: bool = False  # written as so many a second, and kept as the time of one: its scale's factor over the number
 
+    @property
+    def called(self) -> str:
+        """By people: for the axes of pictures and the heads of tables."""
+        return _CALLED.get(self.name, self.name)
+
 
 def counted(name: str, unit: str, how: str, *words: str, measured: bool = False) -> Quantity:
     """A quantity in whole units, written with k, M, G and T; `words` are further words for the unit."""
@@ -53,6 +58,7 @@ def counted(name: str, unit: str, how: str, *words: str, measured: bool = False)
     return Quantity(name, unit, measured, how, scale, {prefix + word: prefix + unit for word in words for prefix in prefixes})
 
 
+_CALLED = {"macs": "multiply-adds", "params": "parameters", "latency_ms": "latency", "image_ms": "images a second", "memory_bytes": "memory"}
 _TIMES = (("us", Decimal("0.001")), ("ms", Decimal(1)), ("s", Decimal(1000)))
 _MICRO = {"µs": "us", "μs": "us"}  # the micro sign and the Greek letter
 _RATES = {"ips": "img/s", "fps": "img/s", "images/s": "img/s", "imgs/s": "img/s"}  # the first has no slash: for file names

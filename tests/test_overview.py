@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import io
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,33 @@ def test_cleaning_asks_and_takes_nothing_that_anybody_needs(folder: Path, monkey
         succeed(f"search {WITH} --budget 180kMACs --run found", folder)
     assert not seen.steps, "a further search has its supernet"
     assert "Nothing to remove" in succeed("runs --clean --yes", folder)
+
+
+def test_a_training_that_somebody_may_go_on_from_keeps_its_checkpoint(folder: Path) -> None:
+    """Hours of training may lie in one: of a search that has not ended, of one that went on, of other commands."""
+    shutil.copytree(folder / "runs/found", folder / "runs/several")
+    run = Run("several", folder / "runs")
+    record, second = run.recorded()["searches"][STUDY], "100kMACs-evolution"
+    its = {"left": [STUDY], "both": [STUDY, second], "newer": [STUDY], "other": [second], "drawn": []}
+    for key, study in ((key, study) for key, studies in its.items() for study in studies):
+        run.log("finalist", study=study, key=key, schedule="01234567")
+    finished = max(line["time"] for line in run.metrics("finalist"))
+    for key in its:
+        (place := run.folder / f"alone/{key}-01234567-0").mkdir(parents=True)
+        for path in (place / "checkpoint.pt", place / "checkpoint.pt.previous"):
+            path.write_bytes(b"hours")
+            written = datetime.datetime.fromisoformat(finished).timestamp() + 30 * (key == "newer")
+            os.utime(path, (written, written))
+
+    def told(ended: str) -> tuple[str, set[str]]:
+        run.record(searches={**run.recorded()["searches"], STUDY: {**record, "finished": ended}})
+        (its,) = (each for each in overviews(folder / "runs") if each.name == "several")
+        return its.state.partition("; ")[2], {path.parent.name.partition("-")[0] for path in its.spare if "alone" in path.parts}
+
+    assert told("2026-01-01T00:00:00+00:00") == (f"{STUDY}, {second} under way", set()), "it went on after it had a winner"
+    assert told(finished) == (f"{second} under way", {"left"})
+    succeed("runs --clean --yes", folder)
+    assert {path.parent.name.partition("-")[0] for path in run.folder.glob("alone/*/checkpoint.pt*")} == its.keys() - {"left"}
 
 
 def test_no_runs_are_no_error(tmp_path: Path) -> None:

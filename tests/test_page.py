@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html.parser
 import json
 import random
@@ -10,7 +11,7 @@ import re
 import shutil
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -26,16 +27,22 @@ from processes import another_process
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
+from nas.quantities import QUANTITIES, Budget, format_quantity, parse_budget
 from nas.reporting import figures
 from nas.reporting.drawings import INK, color
 from nas.reporting.notes import tellings
+from nas.reporting.page import page
 from nas.reporting.rankings import picture
 from nas.runs.folder import Run
 from nas.runs.records import digest
+from nas.searching.candidates import Looks
 from nas.searching.dashboard import tell
 from nas.searching.fidelity import SCORES, figures_of
 from nas.searching.finalist_study import write_finalists
-from nas.searching.story import read_story
+from nas.searching.optuna_study import open_study
+from nas.searching.search import Evaluation, Instruments, SearchRequest, search
+from nas.searching.story import Story, read_story
+from nas.spaces.decisions import SearchSpace
 from nas.yaml_files import read_yaml, write_yaml
 
 FIRST, SECOND = STUDY, "150kMACs-12kparams-random"
@@ -190,6 +197,95 @@ def test_a_front_for_each_budget_and_nothing_written_over_a_point(folder: Path, 
         assert not legend.get_window_extent().overlaps(axes.get_tightbbox())
 
 
+def accuracy_of(architecture: Architecture) -> float:
+    """Made up, different for each network, and the higher the slower it is."""
+    return 0.2 + latency_of(architecture) / 40 + int(architecture.key, 16) % 997 / 1e5
+
+
+def latency_of(architecture: Architecture) -> float:
+    return 2.0 + 9 * (int(architecture.key, 16) % 13) / 12
+
+
+@pytest.fixture
+def searched(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Story]:
+    """A search of the tiny space with made-up accuracies and times, under any budgets, as it is read back."""
+    monkeypatch.chdir(folder)
+    run, space = Run("toy", tmp_path / "runs"), SearchSpace.read(folder / "tiny.yaml")
+    run.record(supernet=read_yaml(folder / "runs/found/run.yaml")["supernet"])
+
+    def search_under(*budgets: Budget, **facts: Any) -> Story:
+        request = SearchRequest(budgets, 14, 5)
+        instruments = Instruments(cost, lambda some: (Evaluation(accuracy_of(each)) for each in some), {"latency_ms": latency_of})
+        with open_study(run.folder / "study.db", "toy", space.decisions, request, {"space": space.fingerprint, **facts}) as study:
+            search(space, study, request, instruments)
+        return read_story(run.folder)
+
+    return search_under
+
+
+def test_what_was_measured_over_a_limit_is_not_among_the_best_and_the_others_are(searched: Callable[..., Story]) -> None:
+    """Under a time alone, which arithmetic does not know, no network is asked to use much of it."""
+    found = searched(parse_budget("8ms")).searches["toy"]
+    over = {each.number for each in found.candidates if each.known("latency_ms") and latency_of(each.architecture) > 8}
+    evaluated = {each.number: accuracy_of(each.architecture) for each in found.candidates}
+    assert 0 < len(over) < len(evaluated) == 14
+    assert [each.number for each in found.in_band] == sorted(evaluated.keys() - over, key=lambda number: -evaluated[number])
+    (_, all_of_them), (count, best) = figures.mixer_groups(found).values()
+    assert count >= 1 and best and all_of_them
+
+
+def test_foretold_times_are_shown_and_marked(searched: Callable[..., Story]) -> None:
+    """As with a latency table, where finalists and winners alone are timed."""
+    limit = dataclasses.replace(parse_budget("8ms"), foretell=latency_of)
+    story = searched(limit, table="a digest")
+    looks = Looks(story.run, "toy", [limit], lambda each: {"latency_ms": 5.0}, stop=lambda: False)
+    assert looks.obeys(other("conv"))
+    story = read_story(story.run.folder)
+    found = story.searches["toy"]
+    assert found.known(other("conv"), "latency_ms") == (5.0, "measured"), "one that the model chose as a finalist"
+    figure = figures.front(found, "latency_ms")
+    (points,) = (line for line in figure.axes[0].lines if line.get_gid() == "evaluated")
+    wanted = [(latency_of(each.architecture), 100 * accuracy_of(each.architecture)) for each in found.candidates if each.accuracy]
+    np.testing.assert_allclose(sorted(zip(*points.get_data(), strict=True)), sorted(wanted), rtol=1e-4)
+    assert len(wanted) > 5 and "foretold" in points.get_label()
+    assert all(0.8 * 8 <= latency_of(each.architecture) <= 8 for each in found.in_band) and found.in_band
+    table = next(table for table in Page(page(story)).tables if "proposed by" in table[0])
+    times = [row[table[0].index("latency")] for row in table[1:]]
+    assert times == [f"{latency_of(each.architecture):#.3g} ms foretold" for each in found.in_band]
+
+
+def test_every_quantity_that_can_be_limited_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    story = read_story(folder / "runs/found")
+    measured = {name: 3.0 for name, quantity in QUANTITIES.items() if quantity.measured}
+    candidates = tuple(dataclasses.replace(each, measured=measured) for each in story.searches[FIRST].in_band[:2])
+    budgets = tuple(Budget(quantity, 1e9, f"a limit on {name}") for name, quantity in QUANTITIES.items())
+    few = dataclasses.replace(story.searches[FIRST], budgets=budgets, candidates=candidates, floor=0.0)
+    limited = dataclasses.replace(story, searches={FIRST: few}, rankings={})
+    text, telling = page(limited), tellings(limited)[FIRST]
+    assert {f"front-{name}.svg" for name in QUANTITIES} < telling.pictures.keys()
+    for name, quantity in QUANTITIES.items():
+        assert text.count(f"against {quantity.called}") == 2 and quantity.called in telling.note
+        if quantity.measured:
+            assert (
+                format_quantity(name, 3.0) in telling.notes[candidates[0].architecture.key]
+                and f'<td data-value="{"-" * quantity.rate}3.0"' in text
+            )
+
+
+def test_what_a_winner_takes_and_where_that_was_measured_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(folder / "runs/found", folder / "runs/timed")
+    succeed("search --device cpu --run timed --budget 200kMACs --budget 100s --target cpu:eager,batch=2 --trials 3", folder)
+    monkeypatch.chdir(folder)
+    story = read_story(folder / "runs/timed")
+    name, found = list(story.searches.items())[-1]
+    entries = read_yaml(folder / f"runs/timed/{name}.yaml")
+    told = f"{format_quantity('latency_ms', entries['costs']['latency_ms'])} on cpu:eager,batch=2,threads=1"
+    story = dataclasses.replace(story, searches={name: found}, rankings={})
+    assert told in page(story) and told in tellings(story)[name].note.split("\n\n")[1]
+    assert told.partition(" on")[0] in tellings(story)[name].notes[found.winner.architecture.key]
+
+
 def test_the_picture_of_a_ranking_has_each_network_and_says_how_sure_it_is(folder: Path) -> None:
     found = json.loads((folder / "runs/found/fidelity-200kMACs.json").read_text())
     figure = picture(found)
@@ -314,6 +410,22 @@ def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(fo
     assert set(metas) <= {path.name for path in artifacts.iterdir()} and len(list(artifacts.iterdir())) == sum(
         len(each.pictures) for each in told.values()
     )
+
+
+def test_a_study_of_another_program_is_left_alone(folder: Path) -> None:
+    """The dashboard itself has a button that makes one."""
+    import optuna
+
+    for name in ("beside", "foreign"):
+        shutil.copytree(folder / "runs/found", folder / "runs" / name)
+    (folder / "runs/foreign/study.db").unlink()
+    for name in ("beside", "foreign"):
+        storage = f"sqlite:///{folder}/runs/{name}/study.db"
+        optuna.create_study(study_name="its own", storage=storage).optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    found = read_story(folder / "runs/beside")
+    assert list(found.searches) == [FIRST, SECOND] and "'its own'" not in page(found)
+    for command in ("report foreign", "dashboard foreign", "pick foreign --budget 200kMACs"):
+        assert "study.db: no search of this project in it: got 'its own'" in refused(command, folder)
 
 
 def test_the_dashboard_opens_in_a_browser(folder: Path, chromium: Browser) -> None:

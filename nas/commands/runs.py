@@ -16,7 +16,7 @@ def runs(clean: bool, yes: bool) -> int:
     With --clean, after asking, checkpoints of what has ended are removed. A supernet stays, since further searches use it.
     """
     from nas.runs.folder import RUNS, Run
-    from nas.runs.overview import overviews
+    from nas.runs.overview import overview, overviews
 
     found = list(overviews(RUNS))
     if not found:
@@ -35,8 +35,8 @@ def runs(clean: bool, yes: bool) -> int:
         print("Nothing to remove.")
     elif yes or click.confirm(f"Remove {number} checkpoints of what has ended in {len(spare)} runs ({_size(size)})?"):
         for name, paths in spare.items():
-            with Run(name).lock():  # not while a process writes there
-                for path in paths:
+            with Run(name).lock():  # not while a process writes there, nor what one went on from while the answer was awaited
+                for path in {*paths} & {*overview(RUNS / name).spare}:
                     path.unlink(missing_ok=True)
         print(f"Removed: {number} files, {_size(size)}.")
     return 0

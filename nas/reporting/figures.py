@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 WINNER, BY_HAND, CHOSEN = "#D55E00", "#009E73", "#0072B2"  # the winner; networks drawn by hand; other finalists
 BEST = 0.1  # share of the evaluated networks that count as the best
 POINTS = 200  # of a curve of losses, at most twice as many
-CALLED = {"macs": "multiply-adds", "params": "parameters", "activations": "activations", "latency_ms": "latency"}  # what a network costs
 NEAR = 0.95  # of the least that a winner uses: cheaper networks are left out of the picture of the front
 
 
@@ -57,20 +56,21 @@ def _legend(figure: Figure, handles: Sequence[Any] | None = None, columns: int =
 def front(search: Search, quantity: str) -> Figure:
     """Accuracy with the supernet's weights against a cost: all that was evaluated, the front, the budget and its band, the finalists."""
     figure, axes = _figure(7, 4.6)
-    values = [(each.value(quantity), each.accuracy) for each in search.candidates]
-    seen = sorted((value, 100 * accuracy) for value, accuracy in values if value is not None and accuracy is not None)
+    values = [(each.known(quantity), each.accuracy) for each in search.candidates]
+    seen = sorted((known.value, 100 * accuracy) for known, accuracy in values if known and accuracy is not None)
     if seen:
         costs, accuracies = zip(*seen, strict=True)
-        known = "measured" if QUANTITIES[quantity].measured else "evaluated"  # what cannot win is not measured
-        axes.plot(costs, accuracies, "o", ms=4, mec="none", color=INK, alpha=0.5, label=f"{len(seen)} networks {known}", gid="evaluated")
+        hows = dict.fromkeys(known.how for known, accuracy in values if known and accuracy is not None)
+        how = " or ".join("evaluated" if each == "counted" else each for each in hows)  # what cannot win may be neither
+        axes.plot(costs, accuracies, "o", ms=4, mec="none", color=INK, alpha=0.5, label=f"{len(seen)} networks {how}", gid="evaluated")
         axes.step(costs, np.maximum.accumulate(accuracies), where="post", color=INK, lw=1.0, label="front", gid="front")
     names: list[tuple[float, float, str]] = []
-    ladder = [(search.value(each.architecture, quantity), each) for each in search.ladder]
+    ladder = [(search.known(each.architecture, quantity), each) for each in search.ladder]
     for kind, tint, marker in (("finalists", CHOSEN, "s"), ("drawn by hand", BY_HAND, "^"), ("winner", WINNER, "*")):
         points = [
-            (value, 100 * each.supernet, each.origin)
-            for value, each in ladder
-            if value is not None and each.supernet is not None and _kind(each, search) == kind
+            (known.value, 100 * each.supernet, each.origin)
+            for known, each in ladder
+            if known and each.supernet is not None and _kind(each, search) == kind
         ]
         if points:
             xs, ys, _ = zip(*points, strict=True)
@@ -78,7 +78,7 @@ def front(search: Search, quantity: str) -> Figure:
             names += points if kind == "drawn by hand" else []
     _limits(axes, search, quantity)
     _beside(axes, names, axes.get_xlim()[1])
-    axes.set_xlabel(CALLED[quantity])
+    axes.set_xlabel(QUANTITIES[quantity].called)
     axes.xaxis.set_major_formatter(lambda value, _: format_quantity(quantity, value) if value > 0 else "")
     axes.locator_params(axis="x", nbins=6)
     axes.set_ylabel("accuracy with the supernet's weights, %")
@@ -101,8 +101,13 @@ def _limits(axes: Axes, search: Search, quantity: str) -> None:
                 fontsize=8, color=INK, ha="center",
             )  # fmt: skip
             shown = [each.architecture for each in search.in_band] + [each.architecture for each in search.ladder]
-            near = [value for each in shown if (value := search.value(each, quantity)) is not None]
+            near = [known.value for each in shown if (known := search.known(each, quantity))]
             axes.set_xlim(left=max(axes.get_xlim()[0], NEAR * min([search.floor * budget.limit, *near])), right=right)
+
+
+def within(search: Search) -> str:
+    """Which networks `Search.in_band` has, in words that follow "the best"."""
+    return "that use the budget" if search.least else "within the budget" if search.budgets else "of all"
 
 
 def _kind(climber: Climber, search: Search) -> str:
@@ -165,7 +170,7 @@ def _apart(heights: Sequence[float], room: float) -> list[float]:
 
 
 def mixers(search: Search) -> Figure:
-    """Which mixers stand where: of all networks looked at, and of the best tenth of them that use the budget."""
+    """Which mixers stand where: of all networks looked at, and of the best tenth of them in the band."""
     from matplotlib.patches import Patch
 
     figure, axes = _figure(7, 4.0)
@@ -184,14 +189,14 @@ def mixers(search: Search) -> Figure:
     axes.set_xticks(range(len(places)), [f"stage {i}\nblock {j}" for i, j in places])
     axes.set_ylabel("% of networks")
     (all_of_them, _), (best, _) = groups.values()
-    said = f"left: all {all_of_them} networks looked at; right: the best {best} of them that use the budget"
+    said = f"left: all {all_of_them} networks looked at; right: the best {best} of them {within(search)}"
     axes.set_title(said, fontsize=8.5, loc="left", color=INK)
     _legend(figure, [Patch(fc=color(mixer), ec=INK, lw=0.4, label=mixer) for mixer in mixer_names() if mixer in used], 4)
     return figure
 
 
 def mixer_groups(search: Search) -> dict[str, tuple[int, dict[tuple[int, int], dict[str, float]]]]:
-    """Of all networks looked at and of the best tenth that use the budget: how many they are, and by stage and block the share of each mixer."""
+    """Of all networks looked at and of the best tenth in the band: how many they are, and by stage and block the share of each mixer."""
     best = search.in_band[: max(1, round(BEST * len(search.in_band)))]
     groups = {"all": search.candidates, "best": best}
     return {name: (len(group), mixer_shares([each.architecture for each in group])) for name, group in groups.items()}

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from nas.cost import cost
 from nas.machine import pasted
 from nas.networks.architecture import Architecture, describe
-from nas.quantities import format_quantity
+from nas.quantities import QUANTITIES
 from nas.reporting import figures
 from nas.reporting.drawings import draw, save
+from nas.reporting.parts import needs, quantity, told
 from nas.reporting.rankings import draw as draw_ranking
 from nas.searching.dashboard import Telling
 from nas.searching.finalist_study import study_of
@@ -35,10 +35,10 @@ def _telling(story: Story, search: Search) -> Telling:
     if search.ladder:
         pictures["ladder.svg"], about["ladder.svg"] = save(figures.ladder(search), "svg"), "Trained alone"
     if search.candidates:
-        for quantity in search.limited:
-            name = f"front-{quantity}.svg"
-            pictures[name] = save(figures.front(search, quantity), "svg")
-            about[name] = f"With the supernet's weights, by {figures.CALLED[quantity]}"
+        for each in search.limited:
+            name = f"front-{each}.svg"
+            pictures[name] = save(figures.front(search, each), "svg")
+            about[name] = f"With the supernet's weights, by {QUANTITIES[each].called}"
         pictures["mixers.svg"], about["mixers.svg"] = save(figures.mixers(search), "svg"), "Which mixers stand where"
     for name, found in story.rankings.items():
         pictures[f"{name}.svg"], about[f"{name}.svg"] = draw_ranking(found, "svg"), f"How well the supernet ranks ({name})"
@@ -54,13 +54,14 @@ def _name(search: Search, key: str) -> str:
 
 def _note(story: Story, search: Search, architecture: Architecture) -> str:
     """Picture, figures in a line, the file, and the command that trains it."""
-    key, counted = architecture.key, cost(architecture)
+    key = architecture.key
     climber = next((each for each in search.ladder if each.architecture.key == key), None)
     candidate = next((each for each in search.candidates if each.architecture.key == key), None)
-    said = [format_quantity("macs", counted.macs), format_quantity("params", counted.params)]
+    costs = ("macs", "params", *search.beside)
+    said = [told(name, known) for name in costs if (known := search.known(architecture, name))]
     if candidate and candidate.accuracy is not None:
         place = [each.architecture.key for each in search.in_band]
-        rank = f" (place {place.index(key) + 1} of {len(place)} that use the budget)" if key in place else ""
+        rank = f" (place {place.index(key) + 1} of {len(place)} {figures.within(search)})" if key in place else ""
         said.append(f"{candidate.accuracy:.2%} with the supernet's weights{rank}")
     elif climber and climber.supernet is not None:
         said.append(f"{climber.supernet:.2%} with the supernet's weights")
@@ -116,7 +117,8 @@ def _winner(search: Search) -> str:
     # in the dark the dashboard's links cannot be read
     won = f"**The winner is {search.winner.architecture.key}**, trial {number} of {study} ([open]({{{where}}}/trials?numbers={number}))."
     how = "trained alone" if alone else "with the supernet's weights"
-    return f"{won}\n\nIt has {accuracy:.2%} of {found.held_out_images:,} held-out images {how}: {found.reason}."
+    has = f"It has {accuracy:.2%} of {found.held_out_images:,} held-out images {how}: {found.reason}."
+    return f"{won}\n\n{has} It costs {needs(search.winner)}."
 
 
 def _winners_picture(story: Story, search: Search) -> list[str]:
@@ -135,9 +137,11 @@ def _finalists_note(story: Story, search: Search) -> str:
 
 
 def _table(ladder: Sequence[Climber], search: Search) -> str:
-    rows = ["| network | from | multiply-adds | supernet | alone |", "|---|---|---|---|---|"]
+    names = ["macs", *(name for name in search.limited if name != "macs")]
+    heads = ["network", "from", *(QUANTITIES[name].called for name in names), "supernet", "alone"]
+    rows = [heads, ["---"] * len(heads)]
     for each in ladder:
         supernet = "" if each.supernet is None else f"{each.supernet:.2%}"
-        macs = format_quantity("macs", cost(each.architecture).macs)
-        rows.append(f"| {_name(search, each.architecture.key)} | {each.origin} | {macs} | {supernet} | {_alone(each)} |")
-    return "\n".join(rows)
+        costs = (quantity(name, search.known(each.architecture, name)).text for name in names)
+        rows.append([_name(search, each.architecture.key), each.origin, *costs, supernet, _alone(each)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from nas import __version__
-from nas.cost import cost
 from nas.machine import pasted
 from nas.networks.architecture import Architecture, describe
+from nas.quantities import QUANTITIES
 from nas.reporting import figures
 from nas.reporting.comparisons import picture as draw_comparison
 from nas.reporting.comparisons import sentence, table
 from nas.reporting.drawings import draw, save
-from nas.reporting.parts import Cell, Part, Picture, Row, Said, Table, number, percent, quantity
+from nas.reporting.parts import Cell, Part, Picture, Row, Said, Table, needs, number, percent, quantity
 from nas.reporting.rankings import as_table
 from nas.reporting.rankings import draw as draw_ranking
 from nas.runs.folder import now
 from nas.runs.records import Begun, NetworkRecord
-from nas.searching.story import Climber, Search, Story
+from nas.searching.story import Candidate, Climber, Search, Story
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST = 25  # rows of a table of networks
@@ -79,7 +79,8 @@ def _won(search: Search) -> str:
     budgets = " and ".join(winner.budgets)
     return (
         f"Under {budgets} the winner is {winner.architecture.key}: {accuracy:.2%} of {found.held_out_images:,} held-out images {how} "
-        f"(standard error {found.standard_error:.2%}), chosen as {found.reason}. {'; '.join(describe(winner.architecture))}."
+        f"(standard error {found.standard_error:.2%}), chosen as {found.reason}. It costs {needs(winner)}. "
+        f"{'; '.join(describe(winner.architecture))}."
     )
 
 
@@ -138,50 +139,53 @@ def _alone(each: Climber) -> str:
 
 def _ladder(search: Search, suffix: str) -> Part:
     """Finalists and networks drawn by hand, trained alone."""
-    heads = ["network", "from", "accuracy", "steps", "supernet", "fine-tuned", "MACs", "params"]
+    heads = ["network", "from", "accuracy", "steps", "supernet", "fine-tuned", *_costs(search)]
     winner = search.winner.architecture.key if search.winner else ""
-    rows = [Row(_climber(each), each.architecture.key == winner) for each in search.ladder]
+    rows = [Row(_climber(search, each), each.architecture.key == winner) for each in search.ladder]
     about = "Held-out accuracy of each finalist while it was trained alone; who ends early was left behind."
     return Part(f"The ladder{suffix}", pictures=[Picture(save(figures.ladder(search), "svg"), about)], tables=[Table(heads, rows)])
 
 
-def _climber(each: Climber) -> list[Cell]:
-    counted, ended = cost(each.architecture), each.trained.ended
+def _costs(search: Search) -> dict[str, str]:
+    """The columns of costs of a table of networks: heads, and which quantity."""
+    return {"MACs": "macs", "params": "params", **{QUANTITIES[name].called: name for name in search.beside}}
+
+
+def _climber(search: Search, each: Climber) -> list[Cell]:
+    ended = each.trained.ended
     last = Cell(ended.failure, "") if ended and ended.failure else percent(each.last)
     return [
         Cell(each.architecture.key, each.architecture.key), Cell(each.origin, each.origin), last,
         Cell("to the end", float("1e18")) if ended else number(each.steps), percent(each.supernet), percent(each.fine_tuned),
-        quantity("macs", counted.macs), quantity("params", counted.params),
+        *(quantity(name, search.known(each.architecture, name)) for name in _costs(search).values()),
     ]  # fmt: skip
 
 
 def _candidates(search: Search, suffix: str) -> Part:
     """What the search looked at."""
     best = search.in_band[:MOST]
-    heads = ["network", "accuracy", "MACs", "params", "share of the budget", "proposed by", "trial"]
-    rows = [
-        Row([
-            Cell(each.architecture.key, each.architecture.key), percent(each.accuracy), quantity("macs", each.cost.macs),
-            quantity("params", each.cost.params), Cell(f"{each.usage:.0%}", each.usage), Cell(each.origin, each.origin), number(each.number),
-        ])
-        for each in best
-    ]  # fmt: skip
+    heads = ["network", "accuracy", *_costs(search), "share of the budget", "proposed by", "trial"]
+    rows = [Row(_candidate(search, each)) for each in best]
     failed = sum(each.failure is not None for each in search.candidates)
     evaluated = sum(each.accuracy is not None for each in search.candidates)
     text = f"{evaluated} networks were evaluated with the supernet's weights{f', {failed} failed' if failed else ''}."
     pictures = [
         Picture(
             save(figures.front(search, name), "svg"),
-            f"Accuracy with the supernet's weights against {figures.CALLED[name]}; shaded is what is over the budget.",
+            f"Accuracy with the supernet's weights against {QUANTITIES[name].called}; shaded is what is over the budget.",
         )
         for name in search.limited
     ]
     pictures.append(
         Picture(save(figures.mixers(search), "svg"), "Which mixers stand where: of all networks looked at, and of the best tenth.")
     )
-    tables = [Table(heads, rows, f"The best {len(best)} that use the budget", True), _mixers(search)]
+    tables = [Table(heads, rows, f"The best {len(best)} {figures.within(search)}", True), _mixers(search)]
     for effects, unit, about in (
-        (search.spread, "points of accuracy", "How far each decision moves the networks that use the budget apart, by an additive model."),
+        (
+            search.spread,
+            "points of accuracy",
+            f"How far each decision moves the networks {figures.within(search)} apart, by an additive model.",
+        ),
         (search.importances, "% of the whole", "The importance of each decision by Optuna's estimate, of all networks evaluated."),
     ):
         if effects:
@@ -191,6 +195,15 @@ def _candidates(search: Search, suffix: str) -> Part:
                 Table(["decision", unit], [Row([Cell(name, name), Cell(f"{each:.2f}", each)]) for name, each in shown.items()], about, True)
             )
     return Part(f"The search{suffix}", [text], pictures, tables)
+
+
+def _candidate(search: Search, each: Candidate) -> list[Cell]:
+    used = each.usage(search.budgets)
+    return [
+        Cell(each.architecture.key, each.architecture.key), percent(each.accuracy),
+        *(quantity(name, each.known(name)) for name in _costs(search).values()),
+        Cell(f"{used:.0%}", used), Cell(each.origin, each.origin), number(each.number),
+    ]  # fmt: skip
 
 
 def _mixers(search: Search) -> Table:

@@ -6,8 +6,10 @@ import base64
 import re
 from dataclasses import dataclass, field
 
-from nas.quantities import format_quantity
+from nas.quantities import QUANTITIES, format_quantity
 from nas.reporting.drawings import INK
+from nas.runs.records import SearchRecord
+from nas.searching.story import Known
 
 SHRUNK = 0.74  # of its width a picture has at least: in a smaller one letters cannot be read, and it is moved sideways
 INKS = b"light-dark(#595959, #b4b4b4)"  # a browser chooses
@@ -82,8 +84,22 @@ def percent(share: float | None) -> Cell:
     return Cell("", "") if share is None else Cell(f"{share:.2%}", share)
 
 
-def quantity(name: str, value: float) -> Cell:
-    return Cell(format_quantity(name, value), value)
+def quantity(name: str, known: Known | None) -> Cell:
+    """What a network has of a quantity, sorted by what is shown: of a rate the time of one is known. Empty where nobody knows."""
+    if known is None:
+        return Cell("", "")
+    return Cell(told(name, known), -known.value if QUANTITIES[name].rate else known.value)
+
+
+def told(name: str, known: Known) -> str:
+    """The same in a sentence."""
+    return f"{format_quantity(name, known.value)}{' foretold' if known.how == 'foretold' else ''}"
+
+
+def needs(winner: SearchRecord) -> str:
+    """What a winner costs, and where that was measured."""
+    where = f" on {winner.target}" if winner.target else ""
+    return f"{', '.join(format_quantity(name, value) for name, value in winner.costs.items())}{where}"
 
 
 def number(value: float) -> Cell:

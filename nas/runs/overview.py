@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,33 +51,41 @@ def overview(folder: Path) -> Overview:
     """
     run = Run(folder.name, folder.parent)
     story = read_run(folder)
-    what, state, ended = _state(story)
+    what, state = _state(story)
     network, accuracy = _result(story)
-    spare = tuple(_spare(run.folder, story)) if ended else ()
-    return Overview(folder.name, what, state, network, accuracy, _size(folder), spare)
+    return Overview(folder.name, what, state, network, accuracy, _size(folder), tuple(_spare(run.folder, story)))
 
 
-def _state(story: RunStory) -> tuple[str, str, bool]:
-    """What it is, how far it came, and whether all that was begun has ended."""
+def _state(story: RunStory) -> tuple[str, str]:
+    """What it is, and how far it came."""
     record = story.record
     if record.supernet:
-        done = ", ".join(story.searches)
-        state = (
-            f"searched: {done}"
-            if done
-            else "supernet trained"
-            if record.supernet_finished
-            else f"supernet at step {_last_step(story, 'supernet')}"
-        )
-        return f"search of {Path(record.supernet.space).stem}", state, bool(done)
+        return f"search of {Path(record.supernet.space).stem}", "; ".join(_searched(story))
     if record.retrain:
-        ended = story.training is not None
-        return "retraining", "ended" if ended else f"at step {_last_step(story, 'retrain')}", ended
+        return "retraining", "ended" if story.training else f"at step {_last_step(story, 'retrain')}"
     if record.compare:
-        return "comparison", "ended" if record.finished else "under way", record.finished is not None
+        return "comparison", "ended" if record.finished else "under way"
     if record.imported:
-        return f"import of {record.imported.preset}", "ended", True
-    return "nothing begun", "", False
+        return f"import of {record.imported.preset}", "ended"
+    return "nothing begun", ""
+
+
+def _searched(story: RunStory) -> Iterator[str]:
+    """How far a supernet and its searches came."""
+    going = _under_way(story)
+    if ended := [name for name in story.searches if name not in going]:
+        yield f"searched: {', '.join(ended)}"
+    else:
+        yield "supernet trained" if story.record.supernet_finished else f"supernet at step {_last_step(story, 'supernet')}"
+    if going:
+        yield f"{', '.join(going)} under way"
+
+
+def _under_way(story: RunStory) -> list[str]:
+    """The searches in the log that have no winner, or that went on since, for more trials or finalists."""
+    ended = {name: story.record.searches[name].finished for name in story.searches}
+    lines = (line for line in story.metrics if "study" in line)
+    return list(dict.fromkeys(line["study"] for line in lines if line["time"] > ended.get(line["study"], "")))
 
 
 def _last_step(story: RunStory, kind: str) -> int:
@@ -98,10 +107,28 @@ def _result(story: RunStory) -> tuple[str, str]:
 
 def _spare(folder: Path, story: RunStory) -> Iterator[Path]:
     """A finished training's state, the checkpoint before the last, and those of networks trained alone that were left behind."""
-    if story.training:
+    if story.training and (folder / "weights.safetensors").exists():
         yield from folder.glob("checkpoint.pt*")
-    yield from folder.glob("supernet.pt.previous")
-    yield from (folder / TRAINED_ALONE).glob("*/checkpoint.pt*")
+    if story.searches and story.record.supernet_finished:
+        yield from folder.glob("supernet.pt.previous")
+    yield from _left_behind(folder, story)
+
+
+def _left_behind(folder: Path, story: RunStory) -> Iterator[Path]:
+    """The checkpoints that an ended search's finalists left behind, but for those from which anybody may go on: a search under way that has the same
+    finalist, or whoever trained it since, `fidelity` among them."""
+    going, left, kept = _under_way(story), dict[str, float](), set[str]()
+    for line in (line for line in story.metrics if line.get("kind") == "finalist"):
+        place, study = f"{line['key']}-{line['schedule']}", line["study"]  # a seed follows
+        if study in going:
+            kept.add(place)
+        else:
+            ended = datetime.datetime.fromisoformat(story.record.searches[study].finished).timestamp()
+            left[place] = max(ended, left.get(place, 0.0))
+    for path in (folder / TRAINED_ALONE).glob("*/checkpoint.pt*"):
+        place = "-".join(path.parent.name.split("-")[:2])
+        if place in left and place not in kept and int(path.stat().st_mtime) <= left[place]:
+            yield path
 
 
 def _size(folder: Path) -> int:

@@ -133,6 +133,7 @@ class SearchRecord(Begun):
     study: StrictStr
     space: StrictStr
     space_fingerprint: StrictStr
+    target: StrictStr | None = None  # where costs were measured
 
 
 class Result(_Entries):

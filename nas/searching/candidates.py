@@ -72,8 +72,10 @@ class Looks:
         if not any(each.quantity.measured for each in self.budgets):
             return True
         if architecture.key not in self.obeying:
-            self.obeying[architecture.key] = obeying(architecture, self.budgets, self.measure) is not None
-            self.run.log("looked", study=self.study, key=architecture.key, obeys=self.obeying[architecture.key], where=self.where)
+            measured = obeying(architecture, self.budgets, self.measure)
+            self.obeying[architecture.key] = measured is not None
+            told = {"obeys": measured is not None, **({"measured": dict(measured)} if measured else {})}
+            self.run.log("looked", study=self.study, key=architecture.key, **told, where=self.where)
         return self.obeying[architecture.key]
 
     def first(self, finalists: Sequence[Finalist], num: int, evaluate: Callable[[Architecture], float] | None = None) -> list[Finalist]:

@@ -43,7 +43,9 @@ if TYPE_CHECKING:  # the space itself comes with torch
 
 METRICS = ("accuracy, supernet's weights", "multiply-adds")  # names for people
 FINALISTS_OF = "finalists_of"  # attribute of a study of finalists (`finalist_study.py`): of which search
+OURS = {"space", "budgets", "floor"}  # attributes that every search's study has (`all_facts`)
 DIGEST = "digest"  # attribute of a trial
+FORETOLD = "_foretold"  # behind a quantity's name: likewise
 # Optuna's own messages (a study was created, a trial finished) would stand between ours.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -231,7 +233,7 @@ class OptunaStudy:
 
 @dataclass(frozen=True)
 class StudyTrial:
-    """A trial of a search as a study holds it; `values` are options by decision."""
+    """A trial of a search as a study holds it; `values` are options by decision, `foretold` what arithmetic said of measured quantities."""
 
     number: int
     values: Mapping[str, Value]
@@ -240,20 +242,29 @@ class StudyTrial:
     origin: str
     repeat_of: int | None
     measured: Mapping[str, float]
+    foretold: Mapping[str, float]
 
 
 def read_studies(place: Place) -> dict[str, tuple[dict[str, Any], list[StudyTrial]]]:
     """The searches of a run by name, in the order in which they were begun: their facts and trials; none without a file.
 
+    Other programs' studies, such as one that was made in the dashboard, are left out.
+
     Raises:
-        ValueError: the file is damaged, or the server does not answer.
+        ValueError: the file is damaged, the server does not answer, or no study there is ours.
     """
     if isinstance(place, Path) and not place.exists():
         return {}
     with open_storage(place) as storage, readable_errors(place, *UNREADABLE):
         studies = {name: optuna.load_study(study_name=full, storage=storage) for name, full in study_names(place, storage).items()}
-        searches = {name: study for name, study in studies.items() if FINALISTS_OF not in study.user_attrs}
-        return {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in searches.items()}
+        ours = {name: study for name, study in studies.items() if FINALISTS_OF in study.user_attrs or OURS <= study.user_attrs.keys()}
+        searches = {name: study for name, study in ours.items() if FINALISTS_OF not in study.user_attrs}
+        found = {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in searches.items()}
+    if studies and not ours:
+        raise ValueError(
+            f"{place}: no search of this project in it: got {', '.join(map(repr, studies))}; accepted: what `search` wrote. Move it away, or search again."
+        )
+    return found
 
 
 def importances(place: Place, name: str) -> dict[str, float]:
@@ -275,10 +286,11 @@ def importances(place: Place, name: str) -> dict[str, float]:
 
 
 def _as_read(trial: FrozenTrial) -> StudyTrial:
-    told = trial.user_attrs
-    measured = {name: told[name] for name, quantity in QUANTITIES.items() if quantity.measured and name in told}
+    told, names = trial.user_attrs, [name for name, quantity in QUANTITIES.items() if quantity.measured]
+    measured, foretold = ({name: told[each] for name in names if (each := f"{name}{end}") in told} for end in ("", FORETOLD))
     accuracy = trial.values[0] if trial.state == TrialState.COMPLETE else None
-    return StudyTrial(trial.number, trial.params, accuracy, told.get("failure"), told.get("origin", ""), told.get("repeat_of"), measured)
+    found = told.get("failure"), told.get("origin", ""), told.get("repeat_of"), measured, foretold
+    return StudyTrial(trial.number, trial.params, accuracy, *found)
 
 
 def _searched(study: optuna.Study) -> list[FrozenTrial]:
@@ -315,7 +327,7 @@ def _attributes(trial: Trial, generation: int) -> dict[str, Any]:
         "generation": generation,
         "origin": trial.origin or None,
         "repeat_of": trial.repeat_of,
-        **{f"{name}_foretold": round(value, 4) for name, value in trial.foretold.items()},
+        **{f"{name}{FORETOLD}": round(value, 4) for name, value in trial.foretold.items()},
         **trial.measured,
     }
     return {name: value for name, value in shown.items() if value is not None}

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
@@ -17,13 +17,19 @@ from nas.runs.records import RunStory, SearchRecord, read_run
 from nas.searching.additive import AdditiveModel
 from nas.searching.finalist_study import Climber, ranked
 from nas.searching.optuna_study import StudyTrial, importances, read_studies
-from nas.searching.proposals import usage
 from nas.searching.study_storage import place_of
 from nas.searching.trained_alone import read_training_alone
 from nas.spaces.decisions import SearchSpace
 from nas.training.setting import shipped
 
 LEAST = 20  # networks from which on the additive model is asked
+
+
+class Known(NamedTuple):
+    """What a network has of a quantity, and how that is known: foretold is what a latency table or counting says of what can be measured."""
+
+    value: float
+    how: Literal["counted", "measured", "foretold"]
 
 
 @dataclass(frozen=True)
@@ -33,24 +39,33 @@ class Candidate:
     Attributes:
         number: of its trial, as the dashboard counts.
         accuracy: of the held-out images with the supernet's weights; None where it was over budget or failed.
-        usage: share of the tightest budget on exact quantities.
         origin: what proposed it.
         failure: why it could not be evaluated.
         measured: measured quantities, such as its latency.
+        foretold: the same, as they were foretold before it ran.
     """
 
     number: int
     architecture: Architecture
     accuracy: float | None
     cost: Cost
-    usage: float
     origin: str
     failure: str | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
+    foretold: Mapping[str, float] = field(default_factory=dict)
 
-    def value(self, quantity: str) -> float | None:
-        """What it costs; None where that was never measured."""
-        return {**self.cost._asdict(), **self.measured}.get(quantity)
+    def known(self, quantity: str) -> Known | None:
+        """What it has of a quantity; None where that was neither measured nor foretold."""
+        if quantity in Cost._fields:
+            return Known(getattr(self.cost, quantity), "counted")
+        if quantity in self.measured:
+            return Known(self.measured[quantity], "measured")
+        return Known(self.foretold[quantity], "foretold") if quantity in self.foretold else None
+
+    def usage(self, budgets: Sequence[Budget]) -> float:
+        """Share of the tightest budget, as far as it is known."""
+        there = ((each.limit, self.known(each.quantity.name)) for each in budgets)
+        return max((known.value / limit for limit, known in there if known), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -64,19 +79,22 @@ class Search:
     ladder: tuple[Climber, ...]
     winner: SearchRecord | None
     importances: Mapping[str, float] = field(default_factory=dict)  # of decisions, by Optuna
+    looked: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by key what was measured of those that were to be finalists
 
     @property
     def limited(self) -> list[str]:
         """The quantities that its budgets limit; multiply-adds where there are none."""
         return list(dict.fromkeys(each.quantity.name for each in self.budgets)) or ["macs"]
 
-    def value(self, architecture: Architecture, quantity: str) -> float | None:
-        """What a network costs; of what is measured, as the search measured it last, and None where it did not."""
+    def known(self, architecture: Architecture, quantity: str) -> Known | None:
+        """What a network has of a quantity; of what is measured, as the search measured it last, or else as it was foretold."""
         if quantity in Cost._fields:
-            return float(getattr(cost(architecture), quantity))
-        if self.winner and self.winner.architecture.key == architecture.key:
-            return self.winner.costs.get(quantity)
-        return next((each.measured.get(quantity) for each in self.candidates if each.architecture.key == architecture.key), None)
+            return Known(getattr(cost(architecture), quantity), "counted")
+        won = self.winner is not None and self.winner.architecture.key == architecture.key
+        measured = self.winner.costs if won and self.winner else self.looked.get(architecture.key, {})
+        if quantity in measured:
+            return Known(measured[quantity], "measured")
+        return next((each.known(quantity) for each in self.candidates if each.architecture.key == architecture.key), None)
 
     @property
     def spread(self) -> dict[str, float]:
@@ -88,10 +106,22 @@ class Search:
         return AdditiveModel(networks, [each.accuracy or 0.0 for each in there]).spread(networks)
 
     @property
+    def beside(self) -> list[str]:
+        """The limited quantities that are told beside multiply-adds and parameters."""
+        return [name for name in self.limited if name not in ("macs", "params")]
+
+    @property
+    def least(self) -> float:
+        """Share of the tightest budget that `in_band` asks for: none where arithmetic knows no budget, and most networks were never measured."""
+        names = {each.quantity.name for each in self.budgets}
+        foretold = any(names & each.foretold.keys() for each in self.candidates)
+        return self.floor if foretold or names & set(Cost._fields) else 0.0
+
+    @property
     def in_band(self) -> list[Candidate]:
-        """Those evaluated that use as much of the tightest budget as a winner does, the most accurate first."""
-        low = self.floor if self.budgets else 0.0
-        there = [each for each in self.candidates if each.accuracy is not None and low <= each.usage <= 1]
+        """Those evaluated that are within the budgets, as far as that is known, and use as much of them as is asked for; the most accurate first."""
+        low = self.least
+        there = [each for each in self.candidates if each.accuracy is not None and low <= each.usage(self.budgets) <= 1]
         return sorted(there, key=lambda each: (-(each.accuracy or 0.0), each.number))
 
 
@@ -155,30 +185,20 @@ def _search(
     run: Run, told: RunStory, space: SearchSpace | None, name: str, facts: Mapping[str, Any], trials: Sequence[StudyTrial]
 ) -> Search:
     budgets = parse_budgets(facts.get("budgets", []), f"study {name}: budgets")
-    exact = [each for each in budgets if not each.quantity.measured]
     candidates = []
     for each in trials:
         if space and each.repeat_of is None and set(each.values) == set(space.decisions):
             architecture = space.decode(each.values)
-            counted = cost(architecture)
-            candidates.append(
-                Candidate(
-                    each.number,
-                    architecture,
-                    each.accuracy,
-                    counted,
-                    usage(architecture, counted, exact),
-                    each.origin,
-                    each.failure,
-                    each.measured,
-                )
-            )
-    lines = [line for line in told.metrics if line.get("kind") == "finalist" and line.get("study") == name]
+            found = each.origin, each.failure, each.measured, each.foretold
+            candidates.append(Candidate(each.number, architecture, each.accuracy, cost(architecture), *found))
+    its = [line for line in told.metrics if line.get("study") == name]
+    looked = {line["key"]: line["measured"] for line in its if line.get("kind") == "looked" and "measured" in line}
+    lines = [line for line in its if line.get("kind") == "finalist"]
     schedule, seed = (lines[-1]["schedule"] if lines else ""), (told.record.supernet.seed if told.record.supernet else 0) or 0
     ladder = [_climber(run, line, seed) for line in {line["key"]: line for line in lines if line["schedule"] == schedule}.values()]
     winner = told.searches.get(name)
     ladder = ranked(ladder, winner.architecture.key if winner else "")
-    return Search(name, budgets, facts.get("floor", 0.0), tuple(candidates), tuple(ladder), winner)
+    return Search(name, budgets, facts.get("floor", 0.0), tuple(candidates), tuple(ladder), winner, looked=looked)
 
 
 def _climber(run: Run, line: Mapping[str, Any], seed: int) -> Climber:
