@@ -333,12 +333,36 @@ def test_ctrl_c_in_each_part_of_the_end_loses_and_repeats_nothing(folder: Path, 
         assert steps == [line["step"] for line in Run(place.name, whole.folder / "runs/found/alone").metrics("alone")]
 
 
-def test_another_schedule_is_another_study(ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"finalist_epochs: 2": "finalist_epochs: 1"},
+        {"warmup: 0.2": "warmup: 0.1"},
+        {"warmup: 0.2": "warmup: 0.2, clip_norm: 1.0"},
+        {"warmup: 0.2": "warmup: 0.2, augmentation: {flip: true}"},
+    ],
+)
+def test_another_schedule_is_another_study(changed: dict[str, str], ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "train_beside", in_this_process())
-    text = (ended / "plain.yaml").read_text()
-    (ended / "plain.yaml").write_text(text.replace("finalist_epochs: 2", "finalist_epochs: 1"))
+    change_recipe(ended, changed)
     said = succeed(SEARCH, ended)
     assert f"study {STUDY}-" in said and read_yaml(ended / "runs/best.yaml")["study"] != STUDY
+
+
+def test_what_changes_no_finalist_is_the_same_study(ended: Path) -> None:
+    """How long winners are retrained, and in how many parts a batch is done; without finalists anything of a retraining."""
+    change_recipe(ended, {"retrain: {epochs: 1": "retrain: {accumulate: 2, epochs: 7"})
+    assert "This search is done" in succeed(SEARCH, ended)
+    change_recipe(ended, {"warmup: 0.2": "warmup: 0.1"})
+    assert f"study {STUDY}." in succeed(f"{SEARCH} --finalists 0", ended)
+
+
+def change_recipe(folder: Path, changed: dict[str, str]) -> None:
+    text = (folder / "plain.yaml").read_text()
+    for old, new in changed.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "plain.yaml").write_text(text)
 
 
 def test_without_a_supernet_finalists_alone_decide(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
