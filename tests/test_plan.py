@@ -370,7 +370,9 @@ def test_each_advice_after_memory_ran_out_leads_to_the_end(command: str, advice:
 
 
 @pytest.mark.parametrize("steps", [4, 200], ids=["in the training", "in the plan"])
-@pytest.mark.parametrize("command", [f"train {WITH}", f"retrain net.yaml {WITH.replace('--space tiny.yaml ', '')}"], ids=["train", "retrain"])
+@pytest.mark.parametrize(
+    "command", [f"train {WITH}", f"retrain net.yaml {WITH.replace('--space tiny.yaml ', '')}"], ids=["train", "retrain"]
+)
 def test_advice_after_weights_that_have_no_room_is_a_narrower_network(
     command: str, steps: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,7 +381,9 @@ def test_advice_after_weights_that_have_no_room_is_a_narrower_network(
 
     def allocated(self: nn.Linear, in_features: int, out_features: int, *more: object, **how: object) -> None:
         if out_features > 100 and torch.get_default_device().type == "cpu":
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+            )
         real(self, in_features, out_features, *more, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(nn.Linear, "__init__", allocated)
