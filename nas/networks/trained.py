@@ -89,7 +89,9 @@ def begin_with(network: Network, weights: Network, place: str) -> list[str]:
             what = "channels" if made_for.resolution == wanted.resolution else "px"
             asked, taken = ({"px": each.resolution, "channels": each.channels}[what] for each in (wanted, made_for))
             advice = f"Give --resolution {taken}." if what == "px" else "Take such images."
-            raise ValueError(f"{place}: {name} is made for {taken} {what}: got images of {asked} {what}; accepted: {taken} {what}. {advice}")
+            raise ValueError(
+                f"{place}: {name} is made for {taken} {what}: got images of {asked} {what}; accepted: {taken} {what}. {advice}"
+            )
     return fresh
 
 
