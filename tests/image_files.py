@@ -18,6 +18,8 @@ from torch import Tensor
 
 from nas.data import Augmentation, Data
 
+# A directory of five entries that ends in the first, which has its value behind the end.
+DAMAGED_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x1a\0\x05\0\0\0\1\0\0\xff\xff"
 EVERYTHING = Augmentation(crop="pad", flip=True, randaugment=(2, 9), erasing=0.25, mixup=0.8, cutmix=1.0)
 
 

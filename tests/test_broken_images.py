@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from image_files import (
+    DAMAGED_EXIF,
     EVERYTHING,
     equal,
     line,
@@ -244,8 +245,7 @@ WHOLE = {
     "tiff": encoded("TIFF"),
     "one pixel": (lambda b: (random_image(0, (1, 1)).save(b, "PNG"), b.getvalue())[1])(io.BytesIO()),
     "an animation": encoded("GIF", save_all=True, append_images=[random_image(seed, (24, 20)) for seed in (1, 2)]),
-    # a directory of five entries that ends in the first, which has its value behind the end
-    "damaged EXIF": encoded("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x1a\0\x05\0\0\0\1\0\0\xff\xff"),
+    "damaged EXIF": encoded("JPEG", exif=DAMAGED_EXIF),
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from command_line import refused, run, succeed
 from PIL import Image
+from recording import recording, write_images
 from studies import stored
 
 from nas.networks.architecture import FORMAT, read_architecture
@@ -168,6 +169,21 @@ def test_imported_weights_know_their_images_and_classes(folder: Path, original: 
     theirs = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))(picture)
     assert network.preprocess is not None
     torch.testing.assert_close(network.preprocess(picture), theirs, atol=2.1 / 255, rtol=0)  # a level, where rounding tips over
+
+
+def test_a_training_goes_on_from_imported_weights_by_the_name_of_their_run(folder: Path, original: tuple[torch.nn.Module, Path]) -> None:
+    """Their mixers are made for a grid: the message says which resolution, and with it the training begins with all but the head."""
+    succeed(f"import-weights mixer_s_32 {original[1]}", folder)
+    imported = load_network(folder / "runs/import-mixer_s_32/weights.safetensors").state_dict()
+    write_images(folder / "images")
+    command = "retrain mixer_s_32 --data images --device cpu --steps 1 --batch-size 2 --init import-mixer_s_32 --run tuned"
+    told = refused(command, folder)
+    assert "--resolution 224" in told, told
+    with recording() as seen:
+        said = succeed(f"{command} --resolution 224", folder)
+    assert "but for the head, for 4 classes instead of 1000" in said and "a tenth of the recipe's" in said
+    same = {name for name, tensor in seen.initial.items() if tensor.shape == imported[name].shape and torch.equal(tensor, imported[name])}
+    assert imported.keys() - same == {"head.fc.weight", "head.fc.bias", "stem.patch_embed.weight"}, "grey images: the stem's is summed"
 
 
 def test_weights_imported_by_an_earlier_version_are_given_their_images(folder: Path, original: tuple[torch.nn.Module, Path]) -> None:

@@ -57,6 +57,29 @@ def test_what_was_stopped_ends_with_the_status_of_its_signal(number: int, status
     assert stopped.value.exit_status == status
 
 
+# Ctrl-C comes in the middle of the imports.
+PRESSED = """
+import os, runpy, signal, sys, time
+class Pressed:
+    def find_spec(name, *_):
+        if name == "nas.commands.command_line":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+sys.meta_path.insert(0, Pressed)
+"""
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["from nas.__main__ import main; sys.exit(main())", "runpy.run_module('nas', run_name='__main__')"],
+    ids=["hybrid-nas", "-m nas"],
+)
+def test_ctrl_c_while_an_installed_command_is_imported_ends_it_quietly(start: str) -> None:
+    command, usual = [sys.executable, "-c", PRESSED + start, "presets"], lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ended = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, preexec_fn=usual, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
+
+
 @pytest.mark.parametrize("seconds", [0.1, 0.3, 0.6, 1.2])
 def test_ctrl_c_while_a_command_starts_ends_it_quietly(seconds: float, tmp_path: Path) -> None:
     launch = Path(__file__).parents[1] / "launch.py"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 import torch
 from command_line import refused, run, succeed
@@ -16,6 +20,7 @@ from torch import Tensor, nn
 from nas.cost.latency import Milliseconds, pinned
 from nas.data import Augmentation
 from nas.networks.weight_files import load_weights
+from nas.progress import Progress
 from nas.quantities import parse_budgets
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
@@ -91,6 +96,18 @@ def test_images_that_are_scaled_are_told_with_what_networks_then_cost(folder: Pa
         assert (at, used) == ("32", "24")
         ratio = float(second) * {"k": 1, "M": 1000}[other] / (float(first) * {"k": 1, "M": 1000}[prefix])
         assert (24 / 32) ** 2 / 3 < ratio < (24 / 32) ** 2, "by the area, and the stem by grey images"
+
+
+def test_images_of_other_sizes_and_shapes_are_told(folder: Path) -> None:
+    """The median shorter side is that of the resolution, and yet they are not used as they are."""
+    for number, path in enumerate(sorted((folder / "images").rglob("*.png"))):
+        Image.open(path).resize((SIDE, 3 * SIDE) if number % 2 else (SIDE, SIDE)).save(path)
+    told = plan_of(f"train {WITH} --dry-run", folder)
+    assert (
+        "as they are" not in told["images"][0]
+        and f"some {SIDE} to {3 * SIDE} px a side, of each the square in the middle" in told["images"][0]
+    )
+    assert "no random crop" in told["supernet"][0]
 
 
 def test_seconds_of_a_step_are_those_between_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,6 +258,9 @@ def test_shipped_recipes_are_meant_for_the_sets_they_name() -> None:
         name: read_recipe(folder / f"{name}.yaml").images for name in ("cifar", "cifar_cpu", "photos", "photos_cpu", "imagenet", "digits")
     }
     assert meant == {"cifar": 50_000, "cifar_cpu": 50_000, "photos": 10_000, "photos_cpu": 10_000, "imagenet": 1_281_167, "digits": None}
+    large = read_recipe(folder / "imagenet.yaml")  # 1e-3 for 1,024 images, and by the square root for a quarter of them
+    assert (large.retrain.lr, large.retrain.batch_size, large.supernet.batch_size) == (1e-3, 1024, 256)
+    assert large.supernet.lr == pytest.approx(1e-3 * math.sqrt(256 / 1024))
 
 
 # ---- a user's word ----------------------------------------------------------------------------------------------------
@@ -448,6 +468,27 @@ def test_a_batch_that_takes_minutes_to_time_is_refused_at_once(folder: Path) -> 
     assert "--target" in told and "9999999" in told
 
 
+def test_timing_before_a_search_is_bounded_as_a_whole_and_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which an image takes 20 ms: 35 passes of two networks take 90 s with 64 images, and 336 s with 240."""
+    ahead, real, shown = [0.0], time.perf_counter, list[str]()
+
+    def pass_of(module: nn.Module, images: Tensor) -> None:
+        ahead[0] += 0.02 * len(images)
+
+    def progress(*about: Any, **how: Any) -> Progress:
+        shown.append(about[0])
+        return Progress(*about, **{**how, "clock": lambda: ahead[0]})
+
+    monkeypatch.setattr("time.perf_counter", lambda: real() + ahead[0])
+    monkeypatch.setattr("nas.searching.search_run.Progress", progress)
+    with recording(before_pass=pass_of):
+        told = refused(f"search {WITH} --budget 100s --target cpu,batch=240 --dry-run", folder)
+        assert "batch=240" in told and "6 minutes" in told and not shown
+        outcome = run(f"search {WITH} --budget 100s --target cpu,batch=64 --dry-run", folder)
+    assert outcome.status == 0 and len(shown) == 1
+    assert re.search(r"1/2 networks.*\n.*2/2 networks", outcome.err, re.S)
+
+
 def test_the_command_that_is_told_makes_the_table_of_any_space(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One in a file of the user's, where there is no table yet, and where there is one of other networks."""
     monkeypatch.setattr("nas.searching.latency_table.timed", lambda run, **how: Milliseconds(1.0))
@@ -463,6 +504,17 @@ def test_the_command_that_is_told_makes_the_table_of_any_space(folder: Path, mon
 def test_a_sampler_without_a_part_is_told(folder: Path) -> None:
     assert "--sampler nsga2 has no part" in succeed(f"search {WITH} --budget 600kMACs --run a --sampler nsga2 --trials 2", folder)
     assert "has no part" not in run(f"search {WITH} --budget 600kMACs --run a --sampler nsga2 --trials 3", folder).out
+
+
+def test_a_search_that_ran_out_of_networks_says_so(folder: Path) -> None:
+    outcome = run(f"search {WITH} --budget 600kMACs --run a --trials 400", folder)
+    evaluated = Counter(
+        each.state.name for each in optuna.load_study(study_name="600kMACs-evolution", storage=f"sqlite:///{folder}/runs/a/study.db").trials
+    )
+    number = evaluated["COMPLETE"]
+    assert outcome.status == 0 and 1 < number < 400
+    assert f"no more networks to offer within the budget: {number} evaluated" in outcome.out
+    assert re.search(rf"search: {number}/{number} evaluations.*took", outcome.err.splitlines()[-1]), outcome.err
 
 
 # ---- several winners --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 from command_line import run, succeed
-from image_files import random_image, write_image
+from image_files import DAMAGED_EXIF, random_image, write_image
 from PIL import Image
 
 from nas import load_network
@@ -112,6 +112,17 @@ def test_broken_images_are_told_and_lose_no_other(batch_size: int, folder: Path)
     assert len(named) == len(broken) and all(sum(line.startswith(path) for line in named) == 1 for path in broken)
     assert "4 of 12" in last
     assert "8 bits" in told["broken"]["images/2.deep.png"]
+
+
+def test_large_images_and_damaged_entries_are_answered_without_a_warning(folder: Path) -> None:
+    """Warnings are errors here, which a broken image is too; Pillow warns of 90 megapixels, and of an EXIF entry that ends too early."""
+    Image.new("L", (9500, 9500), 77).save(folder / "large.jpg", quality=50)
+    with Image.open(folder / "images/0.png") as image:
+        image.convert("RGB").save(folder / "exif.jpg", exif=DAMAGED_EXIF)
+    with pytest.warns(UserWarning, match="Truncated"), Image.open(folder / "exif.jpg") as image:
+        image.load()
+    outcome = run("predict trained large.jpg exif.jpg --json", folder)
+    assert outcome.status == 0 and set(json.loads(outcome.out)["images"]) == {"large.jpg", "exif.jpg"} and not outcome.err
 
 
 def test_a_folder_is_gone_through_without_what_is_hidden_no_image_or_in_a_circle(folder: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Train a network from scratch, and test it.")
 @click.argument("file", metavar="FILE")
-@option("--init", "WEIGHTS", "Begin with these weights of the same network, trained on other images, or imported.")
+@option("--init", "WEIGHTS", "Begin with these weights of the same network, trained on other images, or imported: a file, or a run's name.")
 @dry_run_option
 @training_options("the training")
 def retrain(file: str, init: str | None, dry_run: bool, **options: Any) -> int:
@@ -44,7 +44,7 @@ def _retrain(file: str, init: str | None, dry_run: bool, options: dict[str, Any]
     from nas.networks.network import Network
     from nas.networks.trained import begin_with, load_network
     from nas.published.presets import architecture_file
-    from nas.runs.folder import Run, default_name
+    from nas.runs.folder import Run, default_name, weights_file
     from nas.runs.records import Begun, digest, read_record, read_training, same_as_begun
     from nas.training.given import Given
     from nas.training.plan import network_plan
@@ -56,7 +56,7 @@ def _retrain(file: str, init: str | None, dry_run: bool, options: dict[str, Any]
     found = validate(Begun, entries, str(path))
     given = Given.of(options, trains="retrain", ranks=ranks)
     setting = open_as_found(given, found.model_copy(update={"seed": None}), architecture)  # the seed is this training's own
-    weights = Path(init) if init is not None else None
+    weights = weights_file(init) if init is not None else None
     with torch.device("meta"):
         network = Network(architecture.at(setting.frame))  # geometry at the resolution trained at, before anything is loaded
     fresh = begin_with(network.to_empty(device="cpu"), load_network(weights), f"--init {init}") if weights else []

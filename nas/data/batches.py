@@ -65,7 +65,7 @@ class Data:
         assert loaders >= 0, loaders
         self.part = part
         self.name, self.classes, self.resolution = found.name, found.classes, resolution
-        self.channels = found.survey[0]
+        self.channels = found.survey.channels
         self._found, self._device, self._loaders, self._memory_limit = found, device, loaders, memory_limit
         self._indices = split_indices(found)
         # uint8 pixels of splits, on the device, and whether none of the originals had to be scaled for them.
@@ -234,7 +234,7 @@ class Data:
 
     def _whole_square(self, boxed: bool) -> bool:
         """Whether what is in memory might do, by the survey: boxes are cut from it only where it is the original."""
-        return not boxed or self._found.survey[1] == self.resolution
+        return not boxed or self._found.survey.side == self.resolution
 
     def _fits(self, part: str) -> bool:
         return len(self._indices[part]) * self.channels * self.resolution**2 <= self._memory_limit

@@ -131,16 +131,17 @@ def decoded(
             return error
 
     pool = ThreadPoolExecutor(threads)
-    try:
-        ahead: deque[Iterator[Tensor | ValueError]] = deque()
-        for start in range(0, len(indices), batch_size):
-            ahead.append(pool.map(one, indices[start : start + batch_size]))
-            if len(ahead) > AHEAD:
+    with quiet():
+        try:
+            ahead: deque[Iterator[Tensor | ValueError]] = deque()
+            for start in range(0, len(indices), batch_size):
+                ahead.append(pool.map(one, indices[start : start + batch_size]))
+                if len(ahead) > AHEAD:
+                    yield list(ahead.popleft())
+            while ahead:
                 yield list(ahead.popleft())
-        while ahead:
-            yield list(ahead.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @dataclass

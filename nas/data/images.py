@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median_low
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,26 +79,36 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def survey(images: Images) -> tuple[int, int]:
-    """Returns channels (1 where every image is grey, else 3) and the median shorter side in pixels, from a sample's headers.
+class Survey(NamedTuple):
+    """What the headers of a sample say of a set."""
+
+    channels: int  # 1 where every image is grey, else 3
+    side: int  # in pixels, the median of the shorter ones
+    least: int  # side, and the greatest: all images are squares of one size where both are equal
+    greatest: int
+
+
+def survey(images: Images) -> Survey:
+    """Looks at the headers of a sample, the same in every run.
 
     Broken images are passed over: they are all named together, when all images are looked at.
 
     Raises:
         ValueError: No image of the sample can be opened; the first is named.
     """
-    sides, modes, broken = [], set(), []
+    sizes, modes, broken = [], set(), []
     with quiet():
         for index in images.sample(SURVEYED):
             try:
                 with images.open(index) as image:
-                    sides.append(min(image.size))
+                    sizes.append(sorted(image.size))
                     modes.add(image.mode)
             except Exception as error:
                 broken.append((images.place(index), str(broken_image(images.place(index), error))))
-    if not sides:
+    if not sizes:
         refuse(broken)
-    return (1 if modes <= {"1", "L", "LA"} else 3), median_low(sides)
+    shorter, longer = zip(*sizes, strict=True)
+    return Survey(1 if modes <= {"1", "L", "LA"} else 3, median_low(shorter), min(shorter), max(longer))
 
 
 def open_file(path: str) -> Image.Image:

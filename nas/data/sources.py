@@ -30,12 +30,14 @@ class DataSource:
         classes: Name of each class, in the order of the labels.
         channels: 1 for grey images, 3 for colour.
         resolution: The images' own side in pixels; for mixed sizes the median shorter side of a fixed sample.
+        sides: The least and the greatest of any image of that sample; equal where all are squares of one size.
         note: What a user should know of its splits; mostly nothing.
     """
 
     def __init__(self, found: Found) -> None:
         self.name, self.classes, self.note, self._found = found.name, found.classes, found.note, found
-        self.channels, self.resolution = found.survey
+        self.channels, self.resolution, *_ = found.survey
+        self.sides = found.survey.least, found.survey.greatest
         self.num_images = {"train": len(found.train.labels), "test": len(found.test.labels)}
 
     @property

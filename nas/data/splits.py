@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas.data.images import Images, Labels, check_labels, check_names, survey
+from nas.data.images import Images, Labels, Survey, check_labels, check_names, survey
 from nas.data.seeding import SPLIT, permutation
 
 MAX_HELD_OUT = 5000  # a fifth of the training images is held out for selection, but no more
@@ -27,7 +27,7 @@ class Found:
     classes: tuple[str, ...]  # in the order of the labels
     train: Images  # held-out ones included
     test: Images
-    survey: tuple[int, int]  # channels (1 or 3) and side in pixels, from a fixed sample of the training images
+    survey: Survey  # of the training images
     num_fit: int | None  # the training images from this one on are held out by the layout itself; None to choose some
     note: str = ""  # what a user should know of the splits: a sentence or two
 

@@ -87,10 +87,10 @@ def begin_with(network: Network, weights: Network, place: str) -> list[str]:
             own[name].copy_(tensor.sum(1, keepdim=True) / wanted.channels)
         else:
             what = "channels" if made_for.resolution == wanted.resolution else "px"
-            got, accepted = ({"px": each.resolution, "channels": each.channels}[what] for each in (wanted, made_for))
-            advice = f"Give --resolution {accepted}." if what == "px" else "Take such images."
+            asked, taken = ({"px": each.resolution, "channels": each.channels}[what] for each in (wanted, made_for))
+            advice = f"Give --resolution {taken}." if what == "px" else "Take such images."
             raise ValueError(
-                f"{place}: {name} is made for {accepted} {what}: got images of {got} {what}; accepted: {accepted} {what}. {advice}"
+                f"{place}: {name} is made for {taken} {what}: got images of {asked} {what}; accepted: {taken} {what}. {advice}"
             )
     return fresh
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -14,6 +14,7 @@ from nas.cost import cost
 from nas.cost.latency import measure_latency, timed
 from nas.cost.measured import measures
 from nas.cost.targets import Target
+from nas.data.decoding import QUIET_SECONDS
 from nas.machine import pasted
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
@@ -34,6 +35,7 @@ from nas.searching.search import Instruments, Result, SearchRequest, Trial, fail
 from nas.searching.study_queue import Queue
 from nas.searching.study_storage import Place, Server, connected, place_of
 from nas.searching.supernet_run import SupernetRun
+from nas.searching.targeted import TIMES
 from nas.searching.trained_alone import OWN
 from nas.searching.winner import Winner, choose_winner, standard_error
 from nas.spaces.supernet import Supernet
@@ -41,7 +43,8 @@ from nas.training.recipe import Phase
 from nas.training.setting import DIGITS, look_at_images
 from nas.yaml_files import validate
 
-LONG_PASS = 10.0  # seconds of a timed pass that nobody waits for, since a network is timed by 35
+LONG_TIMING = 300.0  # seconds that nobody waits for before anything begins
+PASSES = 35  # by which a network is timed
 ALONE = "alone"  # in a study's name: without a supernet
 
 
@@ -112,9 +115,13 @@ class SearchRun:
         space = self.supernet.space
         values = space.encode(space.smallest(lambda architecture: cost(architecture).macs))
         smallest = {each.key: each for each in (space.decode({**values, **pattern}) for pattern in space.patterns().values())}
-        self._check_batch(next(iter(smallest.values())))
+        self._check_batch(list(smallest.values()), sum(each.quantity.name in TIMES for each in budgets))
         for budget in budgets:
-            times = [self.measure[budget.quantity.name](each) for each in smallest.values()]
+            times = []
+            with Progress(f"smallest networks for {budget.text}", len(smallest), "network", quiet=QUIET_SECONDS) as progress:
+                for each in smallest.values():
+                    times.append(self.measure[budget.quantity.name](each))
+                    progress.advance()
             if min(times) > budget.limit:
                 least = format_quantity(budget.quantity.name, min(times))
                 raise ValueError(
@@ -122,17 +129,17 @@ class SearchRun:
                     f"the fastest of {len(times)} smallest networks needs on {self.target}, or more. Raise the budget."
                 )
 
-    def _check_batch(self, network: Architecture) -> None:
-        """A pass over a batch is foretold by one over a single image."""
+    def _check_batch(self, networks: Sequence[Architecture], budgets: int) -> None:
+        """What it takes to time these networks, for each of so many budgets, is foretold by a pass over a single image."""
         target, batch = self.target, self.target.batch
-        accepted = "accepted: what the device computes in a few seconds. Take fewer images."
+        accepted = f"accepted: what is timed in {LONG_TIMING / 60:.0f} minutes. Take fewer images."
         try:
-            one = measure_latency(network, replace(target, batch=1), partial(timed, warmup=1, runs=3)) / 1000
-            if batch * one / (1 if target.kind == "cpu" else 100) > LONG_PASS:
-                raise ValueError(
-                    f"--target: too many images for a pass: got batch={batch}, some {batch * one:.0f} seconds of the smallest network; {accepted}"
-                )
-            measure_latency(network, target, partial(timed, warmup=0, runs=1))
+            one = measure_latency(networks[0], replace(target, batch=1), partial(timed, warmup=1, runs=3)) / 1000
+            passes = 1 + budgets * len(networks) * PASSES
+            if (seconds := passes * batch * one / (1 if target.kind == "cpu" else 100)) > LONG_TIMING:
+                got = f"got batch={batch}, some {seconds / 60:.0f} minutes for the smallest networks alone"
+                raise ValueError(f"--target: too many images for a pass: {got}; {accepted}")
+            measure_latency(networks[0], target, partial(timed, warmup=0, runs=1))
         except MemoryError:
             raise ValueError(f"--target: no memory for so many images: got batch={batch}; {accepted}") from None
 

@@ -37,17 +37,19 @@ def data_line(setting: Setting, stride: int, splits: Mapping[str, str]) -> str:
     """What is seen of the images; `splits` says what each split is for."""
     images, source, own = setting.images, setting.source, setting.source.resolution
     counts = ", ".join(f"{images.size(split):,} {what}" for split, what in splits.items())
-    line = f"{source.name}, {len(source.classes)} classes: {counts}; {own} px"
-    if setting.resolution == own:
-        return f"{line} as they are"
-    nearest = -(-own // stride) * stride
-    return f"{line}, scaled to {setting.resolution} px" + f" (--resolution {nearest} for their own size)" * (setting.resolution != nearest)
+    line, nearest = f"{source.name}, {len(source.classes)} classes: {counts}", -(-own // stride) * stride
+    if source.sides == (setting.resolution, setting.resolution):
+        return f"{line}; {own} px as they are"
+    of_sample = f"some {source.sides[0]} to {source.sides[1]} px a side, of each the square in the middle"
+    sizes = of_sample if source.sides[0] < source.sides[1] else f"{own} px"
+    larger = f" (--resolution {nearest} for their own size)" * (setting.resolution != nearest)
+    return f"{line}; {sizes}, scaled to {setting.resolution} px{larger}"
 
 
 def phase_line(phase: Phase, steps: int, per_epoch: int) -> str:
     """How a training goes."""
     how = phase.augmentation
-    crop = {"none": "no crop", "pad": "padded and cropped", "resized": f"cropped to {how.crop_scale[0]:.0%} or more"}[how.crop]
+    crop = {"none": "no random crop", "pad": "padded and cropped", "resized": f"cropped to {how.crop_scale[0]:.0%} or more"}[how.crop]
     strong = {
         "RandAugment": how.randaugment is not None, "erasing": how.erasing > 0, "mixup": how.mixup > 0, "cutmix": how.cutmix > 0,
     }  # fmt: skip
