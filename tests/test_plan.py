@@ -110,6 +110,15 @@ def test_images_of_other_sizes_and_shapes_are_told(folder: Path) -> None:
     assert "no random crop" in told["supernet"][0]
 
 
+def test_the_images_own_size_is_advised_where_the_space_has_it(folder: Path, tmp_path: Path) -> None:
+    """The sides of the grid, 12 at 48 px, divide no width of permute."""
+    data = coloured(tmp_path / "large", ["cat", "dog"], side=48)
+    (folder / "sided.yaml").write_text(SPACE.replace("s2_shift", "permute"))
+    for space, advised in (("tiny", True), ("sided", False)):
+        said = succeed(f"train --device cpu --data {data} --space {space}.yaml --recipe plain.yaml --dry-run", folder)
+        assert "48 px, scaled to 32 px" in said and ("--resolution 48 " in said) == advised
+
+
 def test_seconds_of_a_step_are_those_between_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that each pass moves, the first one, which warms up, by far more."""
     now = [0.0]

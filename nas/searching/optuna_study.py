@@ -257,7 +257,7 @@ def read_studies(place: Place) -> dict[str, tuple[dict[str, Any], list[StudyTria
         return {}
     with open_storage(place) as storage, readable_errors(place, *UNREADABLE):
         studies = {name: optuna.load_study(study_name=full, storage=storage) for name, full in study_names(place, storage).items()}
-        ours = {name: study for name, study in studies.items() if FINALISTS_OF in study.user_attrs or OURS <= study.user_attrs.keys()}
+        ours = {name: study for name, study in studies.items() if FINALISTS_OF in study.user_attrs or study.user_attrs.keys() >= OURS}
         searches = {name: study for name, study in ours.items() if FINALISTS_OF not in study.user_attrs}
         found = {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in searches.items()}
     if studies and not ours:

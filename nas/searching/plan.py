@@ -151,7 +151,9 @@ def trainings_plan(alone: Alone, jobs: Sequence[tuple[Architecture, int]], worke
         lines = _lines(opened)
         seconds["supernet"] = _supernet_seconds(opened) or 0.0
     else:
-        lines = {"images": data_line(setting, jobs[0][0].stride, {split: SPLITS[split] for split in (alone.fit, alone.judged_on)})}
+        lines = {
+            "images": data_line(setting, jobs[0][0].stride, {split: SPLITS[split] for split in (alone.fit, alone.judged_on)}, jobs[0][0].at)
+        }
     lines["alone"] = f"{len(left)} of {len(jobs)} trainings left, each {phase_line(phase, alone.steps, per_epoch)}"
     if left and alone.steps >= WORTH_TIMING:
         networks = list({architecture.key: architecture for architecture, _ in left}.values())
@@ -193,7 +195,7 @@ def _part(search: SearchRun, several: bool, devices: int) -> tuple[str, dict[str
 def _lines(opened: SupernetRun) -> dict[str, str]:
     """What both begin with."""
     setting, space = opened.setting, opened.space
-    lines = {"images": data_line(setting, space.stride, {split: SPLITS[split] for split in ("fit", "held_out", "test")})}
+    lines = {"images": data_line(setting, space.stride, {split: SPLITS[split] for split in ("fit", "held_out", "test")}, space.at)}
     phase, done = setting.recipe.supernet, opened.done()
     trained = "trained already: " if opened.finished() else f"{done:,} steps done already: " * bool(done)
     ends = " and ".join(f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in opened.range.ends.items())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import nn
 from nas.cost import cost
 from nas.cost.latency import built, memory_errors
 from nas.cost.memory import Live
-from nas.networks.architecture import Architecture
+from nas.networks.architecture import Architecture, Frame
 from nas.networks.network import Network
 from nas.quantities import format_quantity
 from nas.training.loop import Course, train_model
@@ -33,8 +35,15 @@ MINUTE = 45.0  # seconds from which on they are called one
 WORTH_TIMING = 100  # steps: fewer are done before an estimate helps anyone
 
 
-def data_line(setting: Setting, stride: int, splits: Mapping[str, str]) -> str:
-    """What is seen of the images; `splits` says what each split is for."""
+def data_line(setting: Setting, stride: int, splits: Mapping[str, str], at: Callable[[Frame], object]) -> str:
+    """What is seen of the images.
+
+    Args:
+        setting: whose.
+        stride: of the networks.
+        splits: what each is for.
+        at: raises a ValueError for a frame that the networks cannot have: their images' own size is then no advice.
+    """
     images, source, own = setting.images, setting.source, setting.source.resolution
     counts = ", ".join(f"{images.size(split):,} {what}" for split, what in splits.items())
     line, nearest = f"{source.name}, {len(source.classes)} classes: {counts}", -(-own // stride) * stride
@@ -42,7 +51,11 @@ def data_line(setting: Setting, stride: int, splits: Mapping[str, str]) -> str:
         return f"{line}; {own} px as they are"
     of_sample = f"some {source.sides[0]} to {source.sides[1]} px a side, of each the square in the middle"
     sizes = of_sample if source.sides[0] < source.sides[1] else f"{own} px"
-    larger = f" (--resolution {nearest} for their own size)" * (setting.resolution != nearest)
+    larger = ""
+    if setting.resolution != nearest:
+        with contextlib.suppress(ValueError):
+            at(replace(setting.frame, resolution=nearest))
+            larger = f" (--resolution {nearest} for their own size)"
     return f"{line}; {sizes}, scaled to {setting.resolution} px{larger}"
 
 
@@ -150,7 +163,7 @@ def network_plan(architecture: Architecture, setting: Setting) -> list[str]:
     per_epoch = images.steps_per_epoch("train", phase.batch_size)
     steps, counted = phase.num_steps(per_epoch), cost(architecture)
     lines = {
-        "images": data_line(setting, architecture.stride, {"train": "to train on", "test": "to test"}),
+        "images": data_line(setting, architecture.stride, {"train": "to train on", "test": "to test"}, partial(_built, architecture)),
         "network": f"{format_quantity('macs', counted.macs)} at {architecture.frame.resolution} px, {format_quantity('params', counted.params)}",
         "training": phase_line(phase, steps, per_epoch),
     }
@@ -160,6 +173,11 @@ def network_plan(architecture: Architecture, setting: Setting) -> list[str]:
         network = built(partial(Network, trained, phase.drop_path), setting.device)
         lines["time"] = time_line({"training": steps * step_seconds(network, setting, phase, "train")}, setting.device.type)
     return list(block(lines, setting.notes))
+
+
+def _built(architecture: Architecture, frame: Frame) -> Network:
+    with torch.device("meta"):
+        return Network(architecture.at(frame))
 
 
 def time_line(parts: Mapping[str, float], device: str) -> str:
