@@ -321,6 +321,10 @@ def test_ctrl_c_in_each_part_of_the_end_loses_and_repeats_nothing(folder: Path, 
         ended = run(SEARCH, folder)
         assert ended.status == (130 if part else 0) and said in ended.out, (part, when, ended)
         assert not part or "the same command continues" in ended.out
+        if part == "trained":
+            places = (folder / "runs/found/alone").iterdir()
+            done = sum(max((line["step"] for line in Run(place.name, place.parent).metrics("alone")), default=0) for place in places)
+            assert f"{done:,} of them done" in run(f"{SEARCH} --dry-run", folder).out
     assert finalists(folder) == finalists(whole.folder)
     for name in (STUDY, "best"):
         one, other = (read_yaml(each / "runs/found" / f"{name}.yaml") for each in (folder, whole.folder))

@@ -18,6 +18,7 @@ from nas.machine import cores
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.quantities import format_quantity
+from nas.runs.folder import TRAINED_ALONE
 from nas.searching.candidates import favourites_and_varied
 from nas.searching.climbing import ladder_steps
 from nas.searching.finals import WIDER
@@ -109,6 +110,7 @@ class Ladder:
         tuned: steps of fine-tuning before.
         steps: of all of them up the ladder.
         most: of one that comes to its end.
+        done: of all of them, in earlier sittings.
     """
 
     by_hand: list[Architecture]
@@ -116,6 +118,11 @@ class Ladder:
     tuned: int = 0
     steps: int = 0
     most: int = 0
+    done: int = 0
+
+    @property
+    def left(self) -> int:
+        return max(0, self.steps - self.done)
 
     @staticmethod
     def of(search: SearchRun) -> Ladder:
@@ -125,11 +132,14 @@ class Ladder:
         if not search.finalists:
             return Ladder(by_hand)
         how = setting.recipe.search
-        alone = Alone.on_held_out(setting, opened.run.folder, how.finalist_epochs)
+        alone = Alone.on_held_out(setting, opened.run.folder / TRAINED_ALONE, how.finalist_epochs)
+        its = {"study": search.study, "schedule": alone.digest}
+        begun = [line["architecture"] for line in opened.run.metrics("finalist") if its.items() <= line.items()]
+        done = sum(alone.steps_done(Architecture.from_dict(each, "metrics.jsonl: a finalist"), setting.seed) for each in begun)
         favourites, varied = favourites_and_varied(search.finalists, ranked)
         chosen = max(0, search.finalists - favourites - varied)
         tuned = (len(by_hand) + varied + WIDER * favourites) * how.fine_tune * ranked
-        return Ladder(by_hand, chosen, tuned, ladder_steps(alone, len(by_hand), favourites + varied, chosen), alone.steps)
+        return Ladder(by_hand, chosen, tuned, ladder_steps(alone, len(by_hand), favourites + varied, chosen), alone.steps, done)
 
 
 def trainings_plan(alone: Alone, jobs: Sequence[tuple[Architecture, int]], workers: int, opened: SupernetRun | None = None) -> list[str]:
@@ -172,7 +182,9 @@ def _part(search: SearchRun, several: bool, devices: int) -> tuple[str, dict[str
     by_hand = ladder.by_hand
     if search.finalists:
         num = f"{search.finalists}{' finalists' * several} and {len(by_hand)} drawn by hand"
-        told.append(f"{num}, up to {ladder.most:,} steps each, some {ladder.steps:,} steps in all")
+        told.append(
+            f"{num}, up to {ladder.most:,} steps each, some {ladder.steps:,} steps in all{f', {ladder.done:,} of them done' * bool(ladder.done)}"
+        )
     retraining = recipe.retrain.num_steps(setting.images.steps_per_epoch("train", recipe.retrain.batch_size))
     seconds: dict[str, float] = {}
     if by_hand and max(retraining, ladder.steps) >= WORTH_TIMING:
@@ -185,7 +197,7 @@ def _part(search: SearchRun, several: bool, devices: int) -> tuple[str, dict[str
         starts = (LOTS + math.ceil(ladder.chosen / workers)) * bool(ladder.steps)
         seconds = {
             "evaluations": trials * setting.images.size("held_out") * image / devices,
-            "finalists": ladder.tuned * step + ladder.steps * beside + starts * SECONDS_TO_START,
+            "finalists": ladder.tuned * step + ladder.left * beside + starts * SECONDS_TO_START,
             "retraining": retraining * together,
         }
         told += [about(seconds["evaluations"] + seconds["finalists"])] * several
