@@ -198,6 +198,25 @@ def test_two_drivers_give_the_study_of_one_and_evaluate_each_network_once(place:
     assert [each.study_name for each in optuna.get_all_study_summaries(place.exact)] == [f"one/{STUDY}"], "the queue is removed"
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_study_that_was_removed_leaves_nothing_to_the_one_begun_anew(place: Server) -> None:
+    """As by who trains the supernet anew: the same networks are asked for, and none has an accuracy of the weights before."""
+
+    def evaluate(architectures: Iterable[Architecture]) -> Iterator[Evaluation]:
+        for number, architecture in enumerate(architectures):
+            if number == 4:
+                raise InterruptedError
+            yield Evaluation(accuracy_of(architecture))
+
+    with pytest.raises(InterruptedError):
+        lead(place, evaluate)
+    assert sum(state == optuna.trial.TrialState.COMPLETE for _, state, *_ in trials_of(place)) == 4
+    optuna.delete_study(study_name=f"one/{STUDY}", storage=place.exact)
+    lead(place, lambda architectures: (Evaluation(accuracy_of(each) / 2) for each in architectures))
+    found = [values[0] for _, _, values, *_ in trials_of(place) if values]
+    assert len(found) >= TRIALS and max(found) < 0.3 < accuracy_of(SMALL.smallest(None)), "half of what they were"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_what_a_dead_driver_had_taken_is_evaluated_by_the_leader(place: Server, alone: list[Any], tmp_path: Path) -> None:

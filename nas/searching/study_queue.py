@@ -28,7 +28,9 @@ from nas.searching.study_storage import QUEUE, Server, full_name, is_led, readab
 PAUSE = 0.5  # seconds between two looks at what others have done
 PATIENCE = 10.0  # seconds that others may take at least, and three times what the leader took itself for its slowest
 LEADER = "leader"  # attribute of what a leader has taken: there is one at a time, so what an earlier one left is nobody's
+OF = "of"  # attribute of a queue: the study's number, of which a server gives none twice
 ENDED = "nas:evaluated"  # attribute of a search's study on a server: how many networks were wanted when it had evaluated them all
+WON = "nas:won"  # likewise, when its winner was written: these, and how many finalists
 
 Evaluate = Callable[[Iterable[Architecture]], Iterator[Evaluation]]
 
@@ -98,10 +100,15 @@ class Queue:
     # ---- for the leader --------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Makes the queue; of an earlier leader's what is found out stays, and what it had taken waits again."""
+        """Makes the queue; of an earlier leader's what is found out stays, and what it had taken waits again. One that was left of a study that
+        was removed is not taken for it: its accuracies may be of other weights."""
         with readable_errors(self.place):
-            if self._id() is None:
-                self.storage.create_new_study([StudyDirection.MAXIMIZE], self._name)
+            study, queue = self.storage.get_study_id_from_name(full_name(self.place, self.study)), self._id()
+            if queue is not None and self.storage.get_study_user_attrs(queue).get(OF) != study:
+                self.storage.delete_study(queue)
+                queue = None
+            if queue is None:
+                self.storage.set_study_user_attr(self.storage.create_new_study([StudyDirection.MAXIMIZE], self._name), OF, study)
             for each in self._trials(TrialState.RUNNING):
                 if LEADER in each.user_attrs:
                     self.storage.set_trial_state_values(each._trial_id, TrialState.WAITING)
