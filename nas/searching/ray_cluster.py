@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
-import importlib.metadata
 import logging
 import math
 import os
@@ -23,14 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from nas.machine import cores
+from nas.machine import cores, program_digest
 
 START_SECONDS = 300  # what workers may take to start; Ray itself would wait for ever for what there is no room for
 CONNECT_SECONDS = 15.0  # what a cluster may take to answer
 TRIES = 3  # of a start on this machine
 LOOK_SECONDS = 120  # what a node may take to start a process that imports this package
 TOKEN = "InvalidAuthToken"  # in what a cluster answers
-PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -185,14 +182,6 @@ def sight(folder: Path, *others: Path) -> Iterator[Sight]:
         yield Sight(file, content, (Path.cwd(), *others), program_digest())
     finally:
         file.unlink(missing_ok=True)
-
-
-def program_digest() -> str:
-    """Of this package's files and the version of torch."""
-    told = hashlib.sha256(importlib.metadata.version("torch").encode())
-    for path in sorted(PACKAGE.rglob("*.py")):
-        told.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
-    return told.hexdigest()[:12]
 
 
 def check_nodes(crew: Crew, folder: Path, *others: Path) -> None:
