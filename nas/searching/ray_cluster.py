@@ -224,7 +224,7 @@ def _start(payload_bytes: int) -> None:
     """Starts Ray quietly, for this process alone. It gives itself half a minute, which may be short on a busy machine: it is tried again."""
     for left in range(TRIES - 1, -1, -1):
         try:
-            with _quietly() as ray:
+            with _quietly() as ray, _unheard():
                 os.environ["PYTHONPATH"] = os.pathsep.join(
                     filter(None, sys.path)
                 )  # workers import what this process can, wherever it was started
@@ -298,6 +298,17 @@ def _quietly() -> Iterator[Any]:
         import ray
 
         yield ray
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """What is started in the block never hears the signals that stop this program, as Ray itself sees to with Ctrl-C's. A batch system sends them to
+    every process of a command: without Ray, trainings that are to write their checkpoints would be waited for in vain."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _alive() -> list[Mapping[str, Any]]:
