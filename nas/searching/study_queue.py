@@ -121,6 +121,12 @@ class Queue:
             if (queue := self._id()) is not None:
                 self.storage.delete_study(queue)
 
+    def won(self, trials: int, finalists: int) -> None:
+        """Notes that the winner of so many is written."""
+        with readable_errors(self.place):
+            study = self.storage.get_study_id_from_name(full_name(self.place, self.study))
+            self.storage.set_study_system_attr(study, WON, [trials, finalists])
+
     def beside(self, evaluate: Evaluate) -> Evaluate:
         """Evaluates as `evaluate` does, in the order of the architectures, and lets others evaluate what waits meanwhile."""
 
@@ -177,10 +183,21 @@ class Queue:
 
     def ended(self, trials: int) -> bool:
         """Whether the search has evaluated all, of so many that are wanted."""
+        return bool(self._noted(ENDED, 0) >= trials)
+
+    def has_won(self, trials: int, finalists: int) -> bool:
+        """Whether its winner of so many is written, wherever that was."""
+        return bool(self._noted(WON, None) == [trials, finalists])
+
+    def over(self, trials: int, finalists: int) -> bool:
+        """Whether nothing is left to evaluate: the winner is written, or whoever leads trains finalists."""
+        return self.has_won(trials, finalists) or (self.ended(trials) and is_led(self.place, self.study, self.storage))
+
+    def _noted(self, name: str, otherwise: Any) -> Any:
         with readable_errors(self.place), contextlib.suppress(KeyError):
             study = self.storage.get_study_id_from_name(full_name(self.place, self.study))
-            return bool(self.storage.get_study_system_attrs(study).get(ENDED, 0) >= trials)
-        return False
+            return self.storage.get_study_system_attrs(study).get(name, otherwise)
+        return otherwise
 
     def help(self, evaluate: Evaluate, trials: int, stop: Callable[[], bool], show: Callable[[int], None]) -> bool:
         """Evaluates what waits until the search has evaluated all that are wanted; False where before that nobody leads it any more.
