@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import pytest
 from errors import refused
-from postgres import PASSWORD, Postgres, postgres
+from postgres import PASSWORD, Postgres, postgres, program
 from processes import forked
 from toy_space import Recorder, accuracy_of
 
@@ -365,6 +365,27 @@ def test_an_address_that_does_not_answer_is_refused_in_time_without_its_password
         with refused("cannot be used") as error:
             run(Server.of(url, "one"))
         assert PASSWORD not in str(error.value) and time.monotonic() - begun < 30, url
+
+
+@pytest.mark.parametrize(
+    ("url", "package"),
+    [
+        ("mysql://nas@127.0.0.1:1/x", "mysqlclient"),
+        ("mysql+pymysql://nas@127.0.0.1:1/x", "pymysql"),
+        ("postgresql+asyncpg://nas@127.0.0.1:1/x", "asyncpg"),
+    ],
+)
+def test_a_driver_that_is_missing_is_named_as_pip_knows_it(url: str, package: str) -> None:
+    with refused("cannot be used: got 'No module named", f"pip install {package}."):
+        run(Server.of(url, "one"))
+
+
+def test_the_server_of_these_tests_is_found_where_debian_has_it(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = {program(name) for name in ("initdb", "postgres")}
+    monkeypatch.setenv("PATH", "/bin")
+    assert None not in where and (
+        None not in {program(name) for name in ("initdb", "postgres")} or not Path("/usr/lib/postgresql").exists()
+    )
 
 
 @pytest.mark.parametrize(
