@@ -1,6 +1,8 @@
 """What this machine offers, and how this program was started on it."""
 
 import contextlib
+import hashlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -95,6 +97,14 @@ def program() -> str:
     if called.name == "__main__.py":
         return "python -m nas"
     return f"python {shlex.quote(str(called))}" if called.suffix == ".py" else called.name
+
+
+def program_digest() -> str:
+    """Of this package's files and the version of torch: what machines that work together have to have the same."""
+    told, package = hashlib.sha256(importlib.metadata.version("torch").encode()), Path(__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        told.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return told.hexdigest()[:12]
 
 
 def masked(text: str) -> str:

@@ -39,6 +39,7 @@ from recording import write_images
 
 from nas.data import Augmentation, Data, open_data
 from nas.data.images import seems_whole
+from nas.data.parts import Part
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.training import setting as settings
@@ -373,23 +374,112 @@ def test_what_was_not_decoded_is_said_in_a_line(tmp_path: Path, capsys: pytest.C
 # ---- streamed sets, in which damage may come later ----------------------------------------------------------------------
 
 
+def spoilt(folder: Path, layout: str) -> tuple[str, Path]:
+    """A set with an image that only decoding finds broken, and the same set where in its place is the next one of its split, both of one class, and
+    the sample for mean and deviation meets neither. The place of the first, and the folder of the second."""
+    whole = load(write_set(folder / "set", layout), 0)
+    images, fit, sample = whole._found.train, whole._indices["fit"].tolist(), whole._found.train.sample(3)
+    begin = 0 if layout == "parquet" else 10  # where the second class begins, if classes lie one behind the other
+    alike = [(i, j) for i, j in itertools.pairwise(fit) if i > begin and images.labels[i] == images.labels[j]]
+    first, following = next(each for each in alike if not {*each} & {*sample})
+    number = first - begin
+    shutil.copytree(folder / "set", folder / "mended")
+    copied = io.BytesIO()
+    with images.open(following) as image:
+        image.save(copied, "PNG")
+    replace_image(folder / "mended", layout, "train", number, copied.getvalue())
+    return replace_image(folder / "set", layout, "train", number, encoded("PNG")[:-300]), folder / "mended"
+
+
 @pytest.mark.parametrize("layout", ["folder", "parquet", "tar"])
 @pytest.mark.parametrize("crop, loaders", [("pad", 0), ("pad", 2), ("resized", 0), ("resized", 2)])
-def test_a_broken_image_ends_a_streamed_training_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, crop: str, loaders: int
+def test_for_a_broken_image_of_a_streamed_training_the_next_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], layout: str, crop: str, loaders: int
 ) -> None:
-    """The sample for mean and deviation does not meet it first."""
+    """In every row and box, wherever one begins; it is named once."""
     monkeypatch.setattr("nas.data.batches.MEASURED", 3)
-    write_set(tmp_path, layout)
-    data = load(tmp_path, 0)
-    number = next(int(index) for index in data._indices["fit"] if index % 10 and index not in data._found.train.sample(3))
-    if layout != "parquet":  # classes lie one behind the other, ten images each
-        number = next(int(i) - 10 for i in data._indices["fit"] if i > 10 and i not in data._found.train.sample(3))
-    place = replace_image(tmp_path, layout, "train", number, encoded("PNG")[:-300])
-    data = load(tmp_path, 0, loaders)
+    place, mended = spoilt(tmp_path, layout)
     augmentation = EVERYTHING.model_copy(update={"crop": crop})
-    message = line(lambda: take(data, 8, augmentation=augmentation, batch=2))  # an epoch
-    assert message.startswith(f"{place}: broken image: got ")
+    expected = take(load(mended, 0, 0), 16, augmentation=augmentation, batch=2)  # two epochs
+    assert not capsys.readouterr().err
+    data = load(tmp_path / "set", 0, loaders)
+    assert equal(take(data, 16, augmentation=augmentation, batch=2), expected)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"{place}: broken image: got ") and said.endswith(" The next image stands for it (1 of at most 1 such).")
+    assert equal(take(load(tmp_path / "set", 0, loaders), 11, start=5, augmentation=augmentation, batch=2), expected[5:])
+
+
+def test_processes_that_share_batches_take_the_same_image_for_a_broken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.data.batches.MEASURED", 3)
+    _, mended = spoilt(tmp_path, "folder")
+    for expected, *parts in zip(
+        take(load(mended, 0), 4, batch=4),
+        *(take(open_data(str(tmp_path / "set")).load(12, CPU, 0, 0, Part(number, 2)), 4, batch=4) for number in range(2)),
+        strict=True,
+    ):
+        for number, (x, target) in enumerate(parts):
+            rows = Part(number, 2).rows(4).places
+            assert torch.equal(x, expected[0][rows]) and torch.equal(target, expected[1][rows])
+
+
+def test_more_broken_images_than_a_few_end_a_training_which_goes_on_with_the_files_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nas.data.batches.MEASURED", 3)
+    folder = write_folder(tmp_path)
+    whole, expected = open_data(str(folder)), take(load(folder, 0), 8, batch=2)
+    paths = [Path(whole._found.train.place(i)) for i in load(folder)._indices["fit"] if i not in whole._found.train.sample(3)]
+    contents = [path.read_bytes() for path in paths[:2]]
+    for path, content in zip(paths, contents, strict=False):
+        path.write_bytes(content[:150] + bytes(len(content) - 150))
+    message = line(lambda: take(load(folder, 0), 8, batch=2))
+    named = capsys.readouterr().err
+    assert "too many broken images: got 2 of 20" in message and "accepted: 1." in message
+    assert sorted(str(path) in named for path in paths[:2]) == [False, True] and all(str(path) in named + message for path in paths[:2])
+    for path, content in zip(paths, contents, strict=False):
+        path.write_bytes(content)
+    again = open_data(str(folder))
+    assert again.fingerprint == whole.fingerprint and equal(take(again.load(12, CPU, 0, 0), 8, batch=2), expected)
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_an_image_that_the_system_does_not_give_out_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaders: int
+) -> None:
+    """As without a disk, or files to open: all of them are whole, and the training is to be gone on with when they are there."""
+    monkeypatch.setattr("nas.data.batches.MEASURED", 3)
+    data = load(write_folder(tmp_path), 0, loaders)
+    assert data.mean
+
+    def failing(self: object, index: int) -> object:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(type(data._found.train), "open", failing)
+    message = line(lambda: take(data, 8, batch=2))
+    assert "got Too many open files" in message and message.endswith("Put it back: the same command goes on.")
+
+
+@pytest.mark.parametrize("split", ["held_out", "test"])
+@BOTH
+def test_who_judges_goes_without_a_broken_image_and_counts_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str, memory_limit: int
+) -> None:
+    """It was whole when all were looked at, and a training of days stands before it."""
+    data = load(write_folder(tmp_path), memory_limit)
+    assert data.mean
+    whole, index = list(data.evaluation_batches(split, 3)), data._indices[split][1]
+    place = Path(data._images(split).place(index))
+    place.write_bytes(encoded("PNG")[:-300])
+    spoilt = load(tmp_path, memory_limit)
+    spoilt.__dict__["_statistics"] = data.mean, data.std  # whoever trained had them
+    for _ in range(2):
+        found = list(spoilt.evaluation_batches(split, 3))
+        images, labels = (torch.cat(each) for each in zip(*whole, strict=True))
+        kept = [row for row in range(len(labels)) if row != 1]
+        assert torch.equal(torch.cat([x for x, _ in found]), images[kept]) and torch.equal(torch.cat([y for _, y in found]), labels[kept])
+        assert spoilt.size(split) == len(labels) - 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"{place}: broken image: got ") and said.endswith(" It is left out (1 of at most 1 such).")
 
 
 # ---- folders -----------------------------------------------------------------------------------------------------------

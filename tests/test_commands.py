@@ -684,6 +684,16 @@ def test_a_checkpoint_of_another_space_is_refused(finished: Path) -> None:
     last = outcome.err.splitlines()[-1]
     assert outcome.status == 2 and last.startswith("launch.py: ") and "a checkpoint of something else: got supernet of tiny" in last
     assert (other / "supernet.pt").read_bytes() == (finished / RUN / "supernet.pt").read_bytes()
+    state = load_checkpoint(finished / RUN / "supernet.pt")
+    assert state
+    for foreign, line in (
+        (state["model"], "train --space other.yaml --smoke"),
+        ({**state, "model": {}, "ema": {}}, SEARCH.replace("1MMACs", "0.9MMACs")),
+    ):
+        place = (other if "other" in line else finished / RUN) / "supernet.pt"
+        torch.save(foreign, place)
+        last = run(line, finished).err.splitlines()[-1]
+        assert last.startswith(f"launch.py: {place.relative_to(finished)}: ") and "a checkpoint of" in last, last
 
 
 def test_data_that_could_not_be_used_bind_no_later_run(folder: Path) -> None:

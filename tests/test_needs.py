@@ -18,6 +18,7 @@ from torch.profiler import profile
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.network import Network
 from nas.runs.checkpoint import load_checkpoint
+from nas.runs.records import Begun
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training import plan
@@ -73,6 +74,8 @@ def test_images_that_are_not_here_are_planned_like_those_that_are(folder: Path) 
     assert "96 to train on, 24 held out" in away["images"]
     assert "--images" in refused(f"plan {WITH} --budget 200kMACs --images 120", folder)
     assert "--images" in refused("plan --budget 200kMACs --space tiny.yaml --images 12 --classes 4", folder)
+    with pytest.raises(ValueError, match=r"^--images: .*--run"):
+        Given(images=120).or_else(Begun(data="photos"))
 
 
 def test_imagenet_is_planned_by_its_numbers_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from nas.cost.latency import Milliseconds, pinned
 from nas.data import Augmentation
+from nas.data.parts import Part
 from nas.networks.weight_files import load_weights
 from nas.progress import Progress
 from nas.quantities import parse_budgets
@@ -132,6 +134,27 @@ def test_seconds_of_a_step_are_those_between_steps(folder: Path, monkeypatch: py
     setting = open_setting(Given(data=str(folder / "images"), recipe=str(folder / "plain.yaml"), device="cpu"), 8, 32)
     model = Slow(setting.source.channels * SIDE**2, 4)
     assert step_seconds(model, setting, setting.recipe.retrain, "train") == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("image_seconds", [0.001, 0.06, 7.0])
+def test_what_is_timed_can_be_shared_by_any_number_of_processes(image_seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By steps whose seconds are those of their images: of a batch that all have a part of, nobody is asked for one that some have none of."""
+    asked = list[int]()
+
+    def timed(model: nn.Module, setting: object, phase: Phase, *about: object) -> float:
+        asked.append(phase.batch_size)
+        return phase.batch_size * image_seconds
+
+    monkeypatch.setattr(plan, "_timed", timed)
+    for count in range(1, 10):
+        for batch in (*range(2 * count, 90, 2), 1024):
+            asked.clear()
+            setting: Any = SimpleNamespace(device=torch.device("cpu"), ranks=SimpleNamespace(count=count))
+            seconds = step_seconds(nn.Identity(), setting, Phase(steps=100, batch_size=batch, lr=1.0), "fit")
+            assert seconds == pytest.approx(batch * image_seconds)
+            for images in asked:
+                assert 0 < images <= batch and images % 2 == 0, "images may be mixed in pairs"
+                assert Part(count - 1, count).rows(images)
 
 
 def test_a_long_training_is_timed_and_its_parts_add_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

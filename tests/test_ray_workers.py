@@ -23,7 +23,7 @@ from toy_space import FRAME, accuracy_of
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Stage
 from nas.searching import ray_workers
-from nas.searching.ray_cluster import Crew, Share, gpu_share, room, share_of
+from nas.searching.ray_cluster import Crew, RaySession, Share, gpu_share, room, share_of
 from nas.searching.ray_workers import Workers
 from nas.searching.search import Evaluation
 from tests.test_optuna_study import run, stored_trials
@@ -155,6 +155,14 @@ def test_on_this_machine_each_worker_has_its_part_of_the_cores() -> None:
     for there in range(1, 65):
         for num in range(1, there + 1):
             assert share_of(num, [(there, 0)], gpu=False) == Share(there // num, 0)
+
+
+def test_what_ray_starts_never_hears_the_signals_that_stop_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go to every process of a batch system's job: Ray would be gone before trainings have written their checkpoints."""
+    blocked, before = list[set[int]](), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    monkeypatch.setattr(ray, "init", lambda **_: blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+    RaySession(Crew(1)).start()
+    assert {signal.SIGTERM, signal.SIGUSR1} <= blocked[0] and signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_ray_is_not_imported_before_it_is_needed() -> None:

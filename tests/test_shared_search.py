@@ -112,22 +112,24 @@ def test_a_dashboard_of_studies_on_a_server_has_the_notes_of_the_run(folder: Pat
     assert notes
 
 
-def leader(folder: Path, line: str, seconds: float) -> str:
-    """Code that runs a command in a folder, where an evaluation takes so many seconds."""
+def leader(folder: Path, line: str, seconds: float, finals: float = 0.0) -> str:
+    """Code that runs a command in a folder, where an evaluation takes so many seconds, and what comes before a winner is written so many."""
     return (
         "import os, sys, time; sys.path.insert(0, os.getcwd()); import tests.conftest, launch\n"
-        "from nas.searching import evaluating, study_queue\n"
-        f"real, study_queue.PAUSE = evaluating.evaluate_subnet, 0.02\n"
+        "from nas.searching import evaluating, study_queue; from nas.searching.search_run import SearchRun\n"
+        f"real, study_queue.PAUSE, write = evaluating.evaluate_subnet, 0.02, SearchRun._write\n"
+        f"SearchRun._write = lambda *about: time.sleep({finals}) or write(*about)\n"
         f"evaluating.evaluate_subnet = lambda *about: time.sleep({seconds}) or real(*about)\n"
         f"sys.argv = {['launch.py', *line.split()]!r}; os.chdir({str(folder)!r}); sys.stderr = sys.stdout\n"
         "print('ready', flush=True); sys.exit(launch.main())"
     )
 
 
-def await_leader(url: str, process: Any) -> None:
+def await_leader(url: str, process: Any, ended: bool = False) -> None:
     place = Server(url, "found")
     with connected(place) as storage:
-        while study_queue.Queue(place, storage, STUDY).begun() is None:
+        queue = study_queue.Queue(place, storage, STUDY)
+        while not queue.ended(1) if ended else queue.begun() is None:
             assert process.poll() is None
             time.sleep(0.02)
 
@@ -152,6 +154,41 @@ def test_the_same_command_elsewhere_evaluates_for_the_first_and_the_end_is_that_
     assert int(re.findall(r"(\d+)/\d+ evaluations", helped.err)[-1]) > 0, helped.err
     assert (stored_trials(url, f"found/{STUDY}"), winner(folder)) == in_a_file
     assert PASSWORD not in helped.out + helped.err + said
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_helps_waits_for_the_next_winner_and_leaves_the_finals_to_who_leads(
+    folder: Path, url: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a copy of the run, which no lock of the folder keeps from leading; the finals take longer than a helper waits for a search to begin."""
+    monkeypatch.setattr(shared_search, "WAIT", 1.0)
+    copy = tmp_path_factory.mktemp("copy")
+    shutil.copytree(folder, copy, dirs_exist_ok=True)
+    line = f"{SEARCH.replace('--budget', '--winner')} --winner 150kMACs --storage {url}"
+    with another_process(leader(folder, line, 0.4, finals=3.0)) as process:
+        await_leader(url, process)
+        helped = run(line, copy)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and said.count("Winner: ") == 2 and helped.status == 0, (said, helped)
+    assert "Nothing is left to evaluate" in helped.out and "Winner: " not in helped.out
+    for study in (STUDY, "150kMACs-evolution"):
+        counts = [int(each) for each in re.findall(rf"evaluate for {study}: (\d+)/", helped.err)]
+        assert counts and counts[-1] > 0, (study, helped.err)
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_comes_when_all_is_evaluated_is_told_so(folder: Path, url: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    copy = tmp_path_factory.mktemp("copy")
+    shutil.copytree(folder, copy, dirs_exist_ok=True)
+    line = f"{SEARCH} --storage {url}"
+    with another_process(leader(folder, line, 0.0, finals=8.0)) as process:
+        await_leader(url, process, ended=True)
+        for place in (folder, copy):
+            told = run(line, place)
+            assert told.status == 0 and "Nothing is left to evaluate" in told.out and "Winner: " not in told.out, told
+            assert process.poll() is None, "while the other one is at it"
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and said.count("Winner: ") == 1, said
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import pytest
 from errors import refused
-from postgres import PASSWORD, Postgres, postgres
+from postgres import PASSWORD, Postgres, postgres, program
 from processes import forked
 from toy_space import Recorder, accuracy_of
 
@@ -198,6 +198,25 @@ def test_two_drivers_give_the_study_of_one_and_evaluate_each_network_once(place:
     assert [each.study_name for each in optuna.get_all_study_summaries(place.exact)] == [f"one/{STUDY}"], "the queue is removed"
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_study_that_was_removed_leaves_nothing_to_the_one_begun_anew(place: Server) -> None:
+    """As by who trains the supernet anew: the same networks are asked for, and none has an accuracy of the weights before."""
+
+    def evaluate(architectures: Iterable[Architecture]) -> Iterator[Evaluation]:
+        for number, architecture in enumerate(architectures):
+            if number == 4:
+                raise InterruptedError
+            yield Evaluation(accuracy_of(architecture))
+
+    with pytest.raises(InterruptedError):
+        lead(place, evaluate)
+    assert sum(state == optuna.trial.TrialState.COMPLETE for _, state, *_ in trials_of(place)) == 4
+    optuna.delete_study(study_name=f"one/{STUDY}", storage=place.exact)
+    lead(place, lambda architectures: (Evaluation(accuracy_of(each) / 2) for each in architectures))
+    found = [values[0] for _, _, values, *_ in trials_of(place) if values]
+    assert len(found) >= TRIALS and max(found) < 0.3 < accuracy_of(SMALL.smallest(None)), "half of what they were"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_what_a_dead_driver_had_taken_is_evaluated_by_the_leader(place: Server, alone: list[Any], tmp_path: Path) -> None:
@@ -346,6 +365,27 @@ def test_an_address_that_does_not_answer_is_refused_in_time_without_its_password
         with refused("cannot be used") as error:
             run(Server.of(url, "one"))
         assert PASSWORD not in str(error.value) and time.monotonic() - begun < 30, url
+
+
+@pytest.mark.parametrize(
+    ("url", "package"),
+    [
+        ("mysql://nas@127.0.0.1:1/x", "mysqlclient"),
+        ("mysql+pymysql://nas@127.0.0.1:1/x", "pymysql"),
+        ("postgresql+asyncpg://nas@127.0.0.1:1/x", "asyncpg"),
+    ],
+)
+def test_a_driver_that_is_missing_is_named_as_pip_knows_it(url: str, package: str) -> None:
+    with refused("cannot be used: got 'No module named", f"pip install {package}."):
+        run(Server.of(url, "one"))
+
+
+def test_the_server_of_these_tests_is_found_where_debian_has_it(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = {program(name) for name in ("initdb", "postgres")}
+    monkeypatch.setenv("PATH", "/bin")
+    assert None not in where and (
+        None not in {program(name) for name in ("initdb", "postgres")} or not Path("/usr/lib/postgresql").exists()
+    )
 
 
 @pytest.mark.parametrize(

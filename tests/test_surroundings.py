@@ -181,9 +181,22 @@ Run.log = log
 """
 
 
-def assert_stops_in_time(runs: Runs, name: str, number: signal.Signals, folder: Path, after: int = 7) -> None:
+# Once a worker has logged a training: to every process of the command, as a batch system does it.
+ALL_WARNED = """
+import glob, threading
+os.setsid()
+def warn():
+    while not glob.glob("runs/found/alone/*/metrics.jsonl"):
+        time.sleep(0.02)
+    open("warned", "w").close()
+    os.killpg(0, {number})
+threading.Thread(target=warn, daemon=True).start()
+"""
+
+
+def assert_stops_in_time(runs: Runs, name: str, number: signal.Signals, folder: Path, after: int = 7, warned: str = WARNED) -> None:
     """With a checkpoint, and a status that says which signal came; then it ends as if uninterrupted."""
-    ended = runs(name, folder, WARNED.format(after=after, number=int(number)))
+    ended = runs(name, folder, warned.format(after=after, number=int(number)))
     seconds = time.time() - (folder / "warned").stat().st_mtime
     assert ended.status == 128 + number and "the same command continues." in ended.said and seconds < SECONDS, ended
     assert runs(name, folder).status == 0
@@ -207,6 +220,13 @@ def test_a_warned_command_stops_with_a_checkpoint_and_goes_on(number: signal.Sig
 @pytest.mark.parametrize(("name", "after"), [("retrain", 7), ("search --finalists 1", 3)])
 def test_every_warned_command_stops_and_goes_on(name: str, after: int, number: signal.Signals, runs: Runs, tmp_path: Path) -> None:
     assert_stops_in_time(runs, name, number, tmp_path / "here", after)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_warning_to_all_processes_of_a_command_stops_it_in_order_too(number: signal.Signals, runs: Runs, tmp_path: Path) -> None:
+    """Ray's among them, which would be gone at once."""
+    assert_stops_in_time(runs, "search --finalists 1", number, tmp_path / "here", warned=ALL_WARNED)
 
 
 # ---- two of one run ------------------------------------------------------------------------------------------------------

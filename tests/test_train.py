@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from errors import refused
 from pydantic import ValidationError
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
@@ -23,11 +24,13 @@ from nas.data import Augmentation, Data, open_data
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.networks.network import Network
 from nas.runs.checkpoint import load_checkpoint
+from nas.runs.interrupt import Stopped
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import Levels
 from nas.spaces.supernet import Supernet
 from nas.training.loop import IN_A_ROW, Course, NotFinite, evaluate, train_model
 from nas.training.paths import path_of_step
+from nas.training.ranks import Lost, Ranks
 from nas.training.recipe import Phase, Recipe
 from nas.training.watch import Watch
 
@@ -208,6 +211,28 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "a.pt").read_bytes() == before
 
 
+WEIGHTS = {"linear.weight": torch.zeros(3, 4), "linear.bias": torch.zeros(3)}  # of a part of it
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: WEIGHTS, lambda state: {**state, "model": WEIGHTS}, lambda state: {**state, "model": torch.zeros(3)}, lambda state: {**state, "step": "x"},
+        lambda state: {**state, "optimizer": {}}, *(lambda state, name=name: state.pop(name) and state for name in ("optimizer", "model", "ema", "step")),
+    ],
+)  # fmt: skip
+def test_what_another_program_wrote_under_its_name_is_refused_in_one_line(
+    change: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path
+) -> None:
+    training = Training(Scaled, points, PLAIN.model_copy(update={"ema": True}))
+    training.run(tmp_path / "a.pt", until=2)
+    found = load_checkpoint(tmp_path / "a.pt")
+    assert found
+    torch.save(change(found), tmp_path / "a.pt")
+    with refused(tmp_path / "a.pt", "a checkpoint of"):
+        train(Scaled(), points, training.phase, steps=STEPS, seed=0, checkpoint=tmp_path / "a.pt", identity="this")
+
+
 def broken_at(steps: Container[int], how: float = math.nan) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
     return lambda start: ((x * (how if step in steps else 1.0), y) for step, (x, y) in enumerate(points(start), start))
 
@@ -363,6 +388,72 @@ def test_a_network_is_trained_on_after_a_rung() -> None:
     phase = PLAIN.model_copy(update={"rungs": (2,)})
     train(Mode(), points, phase, steps=STEPS, seed=0, rung=lambda step, model: model.eval())
     assert modes == [True] * STEPS
+
+
+@pytest.mark.parametrize("rung", [2, STEPS])
+def test_a_look_that_is_stopped_leaves_a_checkpoint_and_whoever_continues_begins_with_it(rung: int, tmp_path: Path) -> None:
+    phase, seen = PLAIN.model_copy(update={"rungs": (rung,), "ema": True}), list[tuple[int, Any]]()
+
+    def judged(step: int, model: nn.Module) -> None:
+        seen.append((step, copy.deepcopy(model.state_dict())))
+
+    def stopped(step: int, model: nn.Module) -> None:
+        raise Stopped("in the middle")
+
+    def sitting(name: str, rung: Callable[[int, nn.Module], None]) -> None:
+        torch.manual_seed(0)
+        train(Scaled(), points, phase, steps=STEPS, seed=0, checkpoint=tmp_path / name, rung=rung)
+
+    sitting("whole.pt", judged)
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            sitting("cut.pt", stopped)
+        found = load_checkpoint(tmp_path / "cut.pt")
+        assert found and found["step"] == rung
+    sitting("cut.pt", judged)
+    assert len(seen) == 2
+    assert_equal(*seen)
+    assert_equal(load_checkpoint(tmp_path / "whole.pt"), load_checkpoint(tmp_path / "cut.pt"))
+
+
+class Pair(Ranks):
+    """The first of two processes, of which the other does what it does itself, and is lost in a step."""
+
+    def __init__(self, lost_in: int = 0) -> None:
+        super().__init__(0, 2)
+        self._steps, self._lost_in = 0, lost_in
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        self._steps += 1
+        if self._steps == self._lost_in:
+            raise Lost("the other one is gone.")
+        for tensor in tensors:
+            tensor += tensor.clone()
+
+    def of_first(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+    def share(self, model: nn.Module) -> None:
+        pass
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_where_another_process_is_lost_the_end_is_that_of_an_uninterrupted_training(normed: bool, tmp_path: Path) -> None:
+    """The step that was not done has moved a batch norm's statistics already: they are in no checkpoint."""
+    phase = PLAIN.model_copy(update={"batch_size": 12})
+
+    def sitting(name: str, ranks: Ranks) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), *([nn.BatchNorm1d(3)] if normed else []))
+        train_model(model, points, Course(phase, STEPS, 0, checkpoint=tmp_path / name, ranks=ranks), Watch())
+
+    sitting("whole.pt", Pair())
+    with pytest.raises(Lost):
+        sitting("cut.pt", Pair(lost_in=3))
+    found = load_checkpoint(tmp_path / "cut.pt")
+    assert normed or (found and found["step"] == 2)
+    sitting("cut.pt", Pair())
+    assert_equal(load_checkpoint(tmp_path / "whole.pt"), load_checkpoint(tmp_path / "cut.pt"))
 
 
 class Silent(nn.Module):

@@ -24,7 +24,7 @@ from errors import refused
 import nas.searching.tune as tune
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame, Stage
-from nas.runs.interrupt import Stopped
+from nas.runs.interrupt import Interrupt, Stopped
 from nas.searching.ray_cluster import Crew, RaySession, Share, Sight, sight
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import Alone, Trained
@@ -151,12 +151,19 @@ def head_start(job: Job) -> float:
 
 @pytest.fixture(scope="module")
 def interrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Three trainings to the end, in a Ray of their own, stopped when one has reached a rung."""
+    """Three trainings to the end, in a Ray of their own, stopped by a cluster's warning when one has reached a rung."""
     run = Run(opened(images, tmp_path_factory.mktemp("interrupted")), CLIMBERS[:3])
     given = iter(run.jobs)
-    before = surroundings()
-    run(lambda: next(given, None), climb="all to the end", stop=lambda: bool(run.reports))
-    assert surroundings() == before, "signal handlers and environment are put back"
+    with Interrupt(quiet=True) as warned:
+
+        def stop() -> bool:
+            if run.reports and not warned.requested:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return warned.requested
+
+        before = surroundings()
+        run(lambda: next(given, None), climb="all to the end", stop=stop)
+        assert surroundings() == before, "signal handlers and environment are put back"
     time_out = time.monotonic() + 10
     while (living := run.processes & set(parents())) and time.monotonic() < time_out:
         time.sleep(0.1)

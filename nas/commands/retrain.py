@@ -68,6 +68,7 @@ def _retrain(file: str, init: str | None, dry_run: bool, options: dict[str, Any]
     setting = setting.as_begun(begun, given, options["epochs"], options["steps"])
     wanted = setting.network_record(architecture, path)
     same_as_begun(run, begun, wanted)
+    setting.agree()
     if dry_run or begun is None:
         look_at_images(setting, run, setting.recipe.retrain.augmentation, remember=False)
         show_plan(network_plan(architecture, setting), dry_run)

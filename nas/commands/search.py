@@ -67,6 +67,7 @@ def search(budget: tuple[str, ...], winner: tuple[str, ...], floor: float, dry_r
     from nas.runs.interrupt import Interrupt
     from nas.searching.plan import search_plan
     from nas.searching.ray_cluster import check_nodes
+    from nas.searching.search_run import WonElsewhere
     from nas.searching.shared_search import lead_or_help
     from nas.training.setting import look_at_images
 
@@ -88,12 +89,15 @@ def search(budget: tuple[str, ...], winner: tuple[str, ...], floor: float, dry_r
         return 0
     with Interrupt() as interrupt:
 
-        def lead() -> None:
+        def lead(helping: bool) -> None:
             with opened.run.lock():
                 opened.check_begun()
                 check_nodes(crew, opened.run.folder, *opened.setting.folders)
                 for each in searches:
-                    _show(each, each.winner(lambda: interrupt.requested))
+                    try:
+                        _show(each, each.winner(lambda: interrupt.requested, helping))
+                    except WonElsewhere as won:
+                        print(won)
 
         lead_or_help(searches, lead, lambda: interrupt.requested)
     return 0

@@ -41,6 +41,7 @@ def _train(budget: tuple[str, ...], dry_run: bool, options: dict[str, Any], rank
         Given.of(options, ranks=ranks), options["space"], options["run"], (options["epochs"], options["steps"]), budgets
     )
     opened.check_begun()
+    opened.setting.agree()
     if dry_run or opened.recorded().supernet is None:
         look_at_images(opened.setting, opened.run, opened.setting.recipe.supernet.augmentation, remember=False)
         show_plan(supernet_plan(opened), dry_run)

@@ -6,10 +6,11 @@ of the batch that one process alone would make, to the bit. A recipe means the s
 in memory, to the bit, or to rounding where boxes are scaled.
 """
 
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.data.augmentation import BOX_NUMBERS, RESIZED_RATIO, Augmentation, augment, erase, mix, random_boxes, resized_crop
+from nas.data.damage import Damage
 from nas.data.decoding import Heed, Samples, decode, look, never, stream
-from nas.data.images import Broken, Images, refuse
+from nas.data.images import Broken, Images, Unusable, refuse
 from nas.data.parts import WHOLE, Part
 from nas.data.seeding import BOX, DRAW, MIX, ORDER, generator, permutation
 from nas.data.splits import Found, split_indices
@@ -27,6 +29,7 @@ from nas.networks.preprocessing import Preprocessing, normalised
 
 # Training images, the same in every run, that mean and standard deviation are taken from; fewer of large ones, whose pixels would fill the memory.
 MEASURED, MEASURED_PIXELS = 2000, 2000 * 256 * 256
+JUDGED = ("held_out", "test")  # splits that accuracies are of
 
 Batch = tuple[Tensor, Tensor]
 Chosen = tuple[NDArray[np.int64], Tensor | None]  # which images, and the random numbers of their boxes; None for centre squares
@@ -70,6 +73,7 @@ class Data:
         self._indices = split_indices(found)
         # uint8 pixels of splits, on the device, and whether none of the originals had to be scaled for them.
         self._decoded: dict[str, tuple[Tensor, bool]] = {}
+        self._damage = [Damage(found.name, images, self.channels) for images in (found.train, found.test)]  # what is met later
         self.looked: tuple[int, float] | None = None  # what `check` gave, and its seconds
 
     @property
@@ -107,7 +111,7 @@ class Data:
 
         Of the training images and of the test images, those that fit into `memory_limit` at this resolution are decoded. Of a larger set the
         header and the last bytes of every file are read, and only what these leave in doubt is decoded: so files that were cut off are found
-        in a set of any size. Damage in the middle of such a file ends a training when its batch is reached. No pixel of the test images is
+        in a set of any size. Damage in the middle of such a file is met when the image is used, see `Damage`. No pixel of the test images is
         kept. On two busy cores 1,400 (tar) to 4,800 (files) images of 128 pixels a second were decoded, and 2,200 to 10,700 headers read.
 
         Args:
@@ -150,8 +154,8 @@ class Data:
             int64 [B], or probabilities [B, classes] where mixup or cutmix act; of B only the rows of this process's part.
 
         Raises:
-            ValueError: A batch size that the split or the processes do not fill, or an odd one that is to be mixed. A broken image is named
-                here in a set that is kept in memory, and when its batch is reached in one that is streamed.
+            ValueError: A batch size that the split or the processes do not fill, or an odd one that is to be mixed; a broken image in a set that
+                is kept in memory, named. In a set that is streamed the next image of the split stands for it, see `Damage`.
         """
         steps, rows = self.steps_per_epoch(split, batch_size), self.part.rows(batch_size)
         if augmentation.mixes and batch_size % 2:
@@ -174,7 +178,7 @@ class Data:
 
         def batches_from(start_step: int) -> Iterator[Batch]:
             assert start_step >= 0, start_step
-            crops = self._crops(split, chosen(start_step), boxed, augmentation.crop_scale)
+            crops = self._crops(split, chosen(start_step), boxed, augmentation.crop_scale, stand_ins=True)
             for step, (x, target) in enumerate(crops, start_step):
                 draw = generator(DRAW, seed, step)
                 x = self._normalised(augment(x, augmentation, self.mean, draw, rows))
@@ -188,6 +192,7 @@ class Data:
 
     def evaluation_batches(self, split: str, batch_size: int, *, raw: bool = False) -> Iterator[Batch]:
         """Yields x and labels as `batches` does, but in order, without augmentation, the last batch as short as it comes; `raw` ones as uint8 pixels."""
+        self._resident(split, False)  # which may leave some out
         index = self._indices[split]
         chosen = ((index[start : start + batch_size], None) for start in range(0, len(index), batch_size))
         for x, labels in self._crops(split, chosen):
@@ -197,7 +202,9 @@ class Data:
         """Returns the same for whoever goes through them again and again."""
         return Kept(tuple(self.evaluation_batches(split, batch_size, raw=True)), *self._shift_scale)
 
-    def _crops(self, split: str, chosen: Iterator[Chosen], boxed: bool = False, scale: tuple[float, float] = (1, 1)) -> Iterator[Batch]:
+    def _crops(
+        self, split: str, chosen: Iterator[Chosen], boxed: bool = False, scale: tuple[float, float] = (1, 1), stand_ins: bool = False
+    ) -> Iterator[Batch]:
         """Yields uint8 images [B, C, R, R] and labels, on the device: centre squares, or boxes of an area within `scale`."""
         images = self._images(split)
         if resident := self._resident(split, boxed):
@@ -210,8 +217,10 @@ class Data:
         else:
             lists = ((batch, None if numbers is None else numbers.tolist()) for batch, numbers in chosen)
             wanted = ([(int(i), numbers and numbers[k]) for k, i in enumerate(batch)] for batch, numbers in lists)
-            samples = Samples(images, self.channels, self.resolution, scale)
-            for x, labels in stream(samples, wanted, self._loaders, pin=self._device.type == "cuda"):
+            most = self._damage[split == "test"].most if stand_ins else 0
+            samples = Samples(images, self.channels, self.resolution, scale, self._indices[split], most)
+            met = partial(self._met, split, stand_ins=stand_ins)
+            for x, labels in stream(samples, wanted, self._loaders, self._device.type == "cuda", met):
                 yield x.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
     def _resident(self, split: str, boxed: bool) -> tuple[Tensor, NDArray[np.int64]] | None:
@@ -226,11 +235,28 @@ class Data:
         # whole set would not fit.
         if split == "held_out" and part not in self._decoded:
             part = split
-        if self._fits(part):
-            refuse(self._keep(part))
+        if self._fits(part) and (broken := self._keep(part)):
+            if part not in JUDGED:
+                refuse(broken)
+            self._met(part, self._damage[part == "test"].again(self._indices[part], broken))
+            self._keep(part)
         if part not in self._decoded or (boxed and not self._decoded[part][1]):
             return None
         return self._decoded[part][0], self._indices[part]
+
+    def _met(self, split: str, broken: Sequence[Unusable], stand_ins: bool = False) -> None:
+        """Takes note of broken images of a split; who judges by it goes without them, now and from now on.
+
+        Raises:
+            ValueError: Too many of all are broken, or nothing goes on without them.
+        """
+        if not stand_ins and split not in JUDGED:
+            raise ValueError(broken[0][1])
+        damage, what = self._damage[split == "test"], "The next image stands for it" if stand_ins else "It is left out"
+        # Whoever trains along is silent on stderr, but may be the only one that has met this image.
+        damage.note(broken, what, sys.__stderr__ if self.part.number else sys.stderr)
+        if not stand_ins:
+            self._indices[split] = np.setdiff1d(self._indices[split], [index for index, _ in broken])
 
     def _whole_square(self, boxed: bool) -> bool:
         """Whether what is in memory might do, by the survey: boxes are cut from it only where it is the original."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nas.data.augmentation import RESIZED_RATIO, random_boxes
-from nas.data.images import Broken, Images, picture, quiet, seems_whole
+from nas.data.images import REPLACE, Broken, Images, Unreadable, Unusable, picture, quiet, seems_whole
 from nas.networks.preprocessing import Preprocessing, centre_square, scaled
 from nas.progress import Progress
 
@@ -146,39 +146,56 @@ def decoded(
 
 @dataclass
 class Samples(Dataset[Any]):
-    """Decodes one image at a time, in whichever process asks."""
+    """Decodes one image at a time, in whichever process asks.
+
+    For a broken image the next whole one of the split stands, in its own row and box: a function of the images alone, so that every process and
+    every sitting does the same.
+    """
 
     images: Images
     channels: int
     resolution: int
     scale: tuple[float, float]  # least and greatest part of the area that a random box takes
+    split: NDArray[np.int64]  # its images, ascending
+    most: int = 0  # broken ones of them, behind each other, that others stand for; with 0 there is no image in place of a broken one
 
-    def __getitem__(self, wanted: Wanted) -> tuple[Tensor, int] | ValueError:
-        """Returns pixels and label, or a broken image's error: raised, the DataLoader would wrap it in the worker's long traceback."""
-        index, numbers = wanted
-        try:
-            with quiet():
-                image, (width, height) = picture(self.images, index, self.channels, draft=self.resolution if numbers is None else None)
-            if numbers is None:
-                box = centre_square(image)
-            else:
-                drawn = random_boxes(torch.tensor([numbers]), self.scale, RESIZED_RATIO, width / height)
-                top, left, tall, wide = drawn[0].tolist()
-                # float32 may exceed the image by its last bit, which Pillow would refuse.
-                box = left * width, top * height, min((left + wide) * width, width), min((top + tall) * height, height)
-            x = torch.from_numpy(scaled(image, box, self.resolution).copy())
-        except ValueError as error:
-            return ValueError(str(error))  # a plain copy: the original's cause may not survive pickling
-        return x, int(self.images.labels[index])
+    def __getitem__(self, wanted: Wanted) -> tuple[Tensor | None, int, list[Unusable]] | ValueError:
+        """Returns pixels (None: of no image), the label, and the broken images that were met; or the error of an image that the system does not give
+        out: raised, the DataLoader would wrap it in the worker's long traceback."""
+        (index, numbers), broken = wanted, list[Unusable]()
+        while len(broken) <= self.most:
+            try:
+                return self._pixels(index, numbers), int(self.images.labels[index]), broken
+            except Unreadable as error:  # a plain copy: the original's cause may not survive pickling
+                return ValueError(str(error).replace(REPLACE, "Put it back: the same command goes on."))
+            except ValueError as error:
+                broken.append((index, str(error)))
+            index = int(self.split[(np.searchsorted(self.split, index) + 1) % len(self.split)])
+        return None, 0, broken
+
+    def _pixels(self, index: int, numbers: list[float] | None) -> Tensor:
+        with quiet():
+            image, (width, height) = picture(self.images, index, self.channels, draft=self.resolution if numbers is None else None)
+        if numbers is None:
+            box = centre_square(image)
+        else:
+            drawn = random_boxes(torch.tensor([numbers]), self.scale, RESIZED_RATIO, width / height)
+            top, left, tall, wide = drawn[0].tolist()
+            # float32 may exceed the image by its last bit, which Pillow would refuse.
+            box = left * width, top * height, min((left + wide) * width, width), min((top + tall) * height, height)
+        return torch.from_numpy(scaled(image, box, self.resolution).copy())
 
 
-def stream(samples: Samples, batches: Iterable[list[Wanted]], processes: int, pin: bool) -> Iterator[tuple[Tensor, Tensor]]:
+def stream(
+    samples: Samples, batches: Iterable[list[Wanted]], processes: int, pin: bool, met: Callable[[list[Unusable]], None]
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields uint8 images [B, C, R, R] and labels [B] on the CPU, in the order of `batches`, which may be endless.
 
-    With 0 processes they are decoded in this one; `pin` is for batches that go to a GPU.
+    With 0 processes they are decoded in this one; `pin` is for batches that go to a GPU. `met` is told of broken images before their batch comes, in
+    which they are not; a batch of none but such does not come.
 
     Raises:
-        ValueError: A broken image, named; or too little shared memory for the processes.
+        ValueError: An image that the system does not give out, named; or too little shared memory for the processes.
     """
     wanted = iter(batches)
     first = next(wanted, [])
@@ -198,7 +215,11 @@ def stream(samples: Samples, batches: Iterable[list[Wanted]], processes: int, pi
     for batch in loader:
         if isinstance(batch, ValueError):
             raise batch
-        yield batch
+        x, labels, broken = batch
+        if broken:
+            met(broken)
+        if len(labels):
+            yield x, labels
 
 
 def _check_shared_memory(processes: int, batch_bytes: int) -> None:
@@ -229,5 +250,7 @@ def _heedless(worker: int) -> None:
 
 
 def _collate(samples: list[Any]) -> Any:
-    broken = [sample for sample in samples if isinstance(sample, ValueError)]
-    return broken[0] if broken else (torch.stack([x for x, _ in samples]), torch.tensor([label for _, label in samples]))
+    if errors := [sample for sample in samples if isinstance(sample, ValueError)]:
+        return errors[0]
+    whole, broken = [(x, label) for x, label, _ in samples if x is not None], [each for *_, those in samples for each in those]
+    return torch.stack([x for x, _ in whole]) if whole else torch.empty(0), torch.tensor([label for _, label in whole]), broken

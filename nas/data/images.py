@@ -26,6 +26,12 @@ KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a dev
 
 Labels = NDArray[np.int64]
 Broken = tuple[str, str]  # where an image lies, and what is wrong with it
+Unusable = tuple[int, str]  # its index, and what is wrong with it
+REPLACE = "Replace or remove it."
+
+
+class Unreadable(ValueError):
+    """The system does not give an image out: nothing is known to be wrong with the image."""
 
 
 class Images(ABC):
@@ -155,7 +161,7 @@ def picture(images: Images, index: int, channels: int, draft: int | None = None)
     A `draft` is the side in pixels that will do: it lets the JPEG decoder skip detail that scaling would throw away.
 
     Raises:
-        ValueError: An image that is missing, broken, truncated or not 8-bit, named.
+        ValueError: An image that is broken, truncated or not 8-bit, named; an `Unreadable` one where the system says no, as of one that is missing.
     """
     try:
         with images.open(index) as image:
@@ -179,8 +185,9 @@ def broken_image(place: str, error: Exception) -> ValueError:
         return ValueError(f"{place}: too large an image: got {got:,} pixels; accepted: at most {most:,}. Scale it down or remove it.")
     # Pillow's message for an unknown format names the file again, or an object in memory.
     reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error_text(error)
-    advice = "Check its permissions." if isinstance(error, PermissionError) else "Replace or remove it."
-    return ValueError(f"{place}: broken image: got {reason}; accepted: whole 8-bit images that Pillow reads. {advice}")
+    advice = "Check its permissions." if isinstance(error, PermissionError) else REPLACE
+    kind = Unreadable if isinstance(error, OSError) and error.errno else ValueError
+    return kind(f"{place}: broken image: got {reason}; accepted: whole 8-bit images that Pillow reads. {advice}")
 
 
 def refuse(broken: Sequence[Broken]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,27 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
     if not path.exists() and not _previous(path).exists():
         return None
     raise one_line_error(f"{'; '.join(problems)}. Delete {path.name}* in {path.parent} to begin anew, or restore one from a copy.")
+
+
+@contextlib.contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """For a block that takes a checkpoint apart: whatever another program, or another version, wrote into it ends in one line.
+
+    Raises:
+        ValueError: something is missing, or is not what the training has there.
+        MemoryError: memory ran out on the way, which is nothing against the checkpoint.
+    """
+    from nas.cost.latency import memory_errors
+
+    try:
+        with memory_errors():
+            yield
+    except (LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        got = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        raise one_line_error(
+            f"{path}: not a checkpoint of this training: got {got}; accepted: what it wrote. Delete {path.name}* in {path.parent} to begin anew, or "
+            "restore one from a copy."
+        ) from None
 
 
 def _previous(path: Path) -> Path:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
-import importlib.metadata
 import logging
 import math
 import os
@@ -23,14 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from nas.machine import cores
+from nas.machine import cores, program_digest
 
 START_SECONDS = 300  # what workers may take to start; Ray itself would wait for ever for what there is no room for
 CONNECT_SECONDS = 15.0  # what a cluster may take to answer
 TRIES = 3  # of a start on this machine
 LOOK_SECONDS = 120  # what a node may take to start a process that imports this package
 TOKEN = "InvalidAuthToken"  # in what a cluster answers
-PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -187,14 +184,6 @@ def sight(folder: Path, *others: Path) -> Iterator[Sight]:
         file.unlink(missing_ok=True)
 
 
-def program_digest() -> str:
-    """Of this package's files and the version of torch."""
-    told = hashlib.sha256(importlib.metadata.version("torch").encode())
-    for path in sorted(PACKAGE.rglob("*.py")):
-        told.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
-    return told.hexdigest()[:12]
-
-
 def check_nodes(crew: Crew, folder: Path, *others: Path) -> None:
     """Looks from every node of a cluster at the run's folder and others, before anything is trained; nothing to do on this machine alone.
 
@@ -235,7 +224,7 @@ def _start(payload_bytes: int) -> None:
     """Starts Ray quietly, for this process alone. It gives itself half a minute, which may be short on a busy machine: it is tried again."""
     for left in range(TRIES - 1, -1, -1):
         try:
-            with _quietly() as ray:
+            with _quietly() as ray, _unheard():
                 os.environ["PYTHONPATH"] = os.pathsep.join(
                     filter(None, sys.path)
                 )  # workers import what this process can, wherever it was started
@@ -309,6 +298,17 @@ def _quietly() -> Iterator[Any]:
         import ray
 
         yield ray
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """What is started in the block never hears the signals that stop this program, as Ray itself sees to with Ctrl-C's. A batch system sends them to
+    every process of a command: without Ray, trainings that are to write their checkpoints would be waited for in vain."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _alive() -> list[Mapping[str, Any]]:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import pickle
-from collections import deque
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
+from nas.machine import program_digest
 from nas.networks.architecture import Architecture
 from nas.searching.ray_cluster import START_SECONDS, Crew, RaySession
 from nas.searching.search import Evaluation
 
 EvaluateOne = Callable[[Architecture], Evaluation]
 Factory = Callable[[Any, int], EvaluateOne]
+Task = tuple[int, Architecture]  # place in the order, architecture
 
 
 class _Worker:
     """What runs in a worker's process."""
 
-    def build(self, factory: Factory, payload: Any, threads: int) -> None:
-        # Not in __init__: there an error would reach the driver as a dead actor, without its message.
+    def build(self, factory: Factory, payload: Any, threads: int, program: str) -> str:
+        """Gives the node that it is on. Not in __init__: there an error would reach the driver as a dead actor, without its message."""
+        import ray
+
+        if (digest := program_digest()) != program:  # of a node that came when the others had been looked at
+            raise ValueError(
+                f"--ray-address: another version of this program: got {digest}; accepted: {program}. Install the same one there."
+            )
         self._evaluate = factory(payload, threads)
+        return str(ray.get_runtime_context().get_node_id())
 
     def evaluate(self, architecture: Architecture) -> Evaluation:
         return self._evaluate(architecture)
@@ -29,8 +38,8 @@ class _Worker:
 class Workers:
     """Processes that each hold an evaluator; a context manager.
 
-    A worker that dies is replaced, on whatever node has room. On this machine all have to be there before the first evaluates; in a cluster one
-    is enough, and the others join as they are ready.
+    A worker that dies, or whose node cannot do what others can, is replaced, on whatever node has room. On this machine all have to be there before
+    the first evaluates; in a cluster one is enough, and the others join as they are ready.
 
     Args:
         crew: how many, and where.
@@ -44,9 +53,11 @@ class Workers:
         self._crew, self._factory, self._payload, self._gpu = crew, factory, payload, gpu
         self._ray = RaySession(crew)
         self._actors: dict[int, Any] = {}  # by number, those that are ready
+        self._nodes: dict[int, str] = {}  # by number, where they are or were
         self._building: dict[Any, tuple[int, Any]] = {}  # task -> number and actor
         self._running: dict[Any, tuple[int, Architecture, int]] = {}  # task -> place in the order, architecture, number of the actor
-        self._begun = self._in_vain = 0  # actors in all, and those that died one after the other before they were ready
+        self._begun = self._in_vain = 0  # actors in all, and those that were lost one after the other before they were ready
+        self._worked, self._said = False, set[str]()  # whether any network was evaluated; errors that were told
 
     def __enter__(self) -> Self:
         """Starts Ray on this machine alone or joins a cluster, and starts the workers.
@@ -61,9 +72,8 @@ class Workers:
             self._ray.start(_size(self._payload))
             self._share = self._ray.share(self._gpu)
             self._payload = ray.put(self._payload)
-            for _ in range(self._crew.num):
-                self._begin()
-            while len(self._actors) < (1 if self._crew.address else self._crew.num):
+            self._fill()
+            while len(self._actors) < (1 if self._crew.address else self._crew.num) and self._building:
                 self._await_one()
         except BaseException:
             self.__exit__()
@@ -82,32 +92,46 @@ class Workers:
 
         Raises:
             ValueError: no worker is left, and none comes.
-            Exception: what the evaluator raised.
+            Exception: what the evaluator raised of a network wherever there is a worker; or of all networks from the first one on.
         """
         import ray
 
-        coming, again, died = enumerate(architectures), deque[tuple[int, Architecture]](), set[int]()
+        coming, again, died = enumerate(architectures), list[Task](), set[int]()
+        raised: dict[int, set[str]] = {}  # by place in the order, the nodes on which its evaluation ended in an error
         results: dict[int, Evaluation] = {}
-        self._running, wanted, all_given = {}, 0, False
+        self._running, wanted, all_given, last = {}, 0, False, set[int]()
         while True:
             # One task each, so that who ends a worker is known; a second one in a queue would save 3 ms a task.
-            for number in self._actors.keys() - {busy for *_, busy in self._running.values()}:
-                task = again.popleft() if again else next(coming, None)
-                if task is None:
+            for number in (free := sorted(self._actors.keys() - {busy for *_, busy in self._running.values()})):
+                elsewhere = next((task for task in again if self._nodes[number] not in raised.get(task[0], ())), None)
+                if elsewhere:
+                    again.remove(elsewhere)
+                if (task := elsewhere or next(coming, None)) is None:
                     all_given = True
-                    break
-                self._running[self._actors[number].evaluate.remote(task[1])] = *task, number
+                else:
+                    self._give(task, number)
             if wanted in results:
                 yield results.pop(wanted)
                 wanted += 1
                 continue
             if all_given and not again and not self._running:
                 return
+            if all_given and free and not self._running and not self._one_is_coming():
+                last.add(again[0][0])
+                self._give(again.pop(0), free[0])  # who is longest there: those that failed were replaced
             if (done := self._await_one()) is None:
                 continue
             index, architecture, number = self._running.pop(done)
             try:
-                results[index] = _get(done)
+                results[index], self._worked = ray.get(done), True
+                continue
+            except ray.exceptions.RayTaskError as error:  # of the network, of the program, or of this GPU or node alone
+                raised.setdefault(index, set()).add(self._nodes[number])
+                nodes = {self._nodes[each] for each in self._actors}
+                if index in last or (not self._worked and len(raised) > self._crew.num and nodes <= set.union(*raised.values())):
+                    raise _cause(error) from None
+                self._say(error)
+                again.append((index, architecture))
             except (
                 ray.exceptions.RayActorError,
                 ray.exceptions.OutOfMemoryError,
@@ -117,8 +141,17 @@ class Workers:
                 else:
                     again.append((index, architecture))
                 died.add(index)
-                ray.kill(self._actors.pop(number))
-                self._begin()
+            ray.kill(self._actors.pop(number))
+            self._fill()
+
+    def _give(self, task: Task, number: int) -> None:
+        self._running[self._actors[number].evaluate.remote(task[1])] = *task, number
+
+    def _one_is_coming(self) -> bool:
+        """Whether one of those that are being built will have been in time."""
+        import ray
+
+        return bool(self._building and ray.wait([*self._building], num_returns=1, timeout=START_SECONDS)[0])
 
     def settle(self) -> None:
         """Waits until no worker is at work, so that a latency can be taken beside none; their results are kept."""
@@ -128,6 +161,11 @@ class Workers:
         busy = [*self._running, *([] if self._crew.address else self._building)]
         ray.wait(busy, num_returns=len(busy)) if busy else None
 
+    def _fill(self) -> None:
+        """Starts as many workers as are missing."""
+        while len(self._actors) + len(self._building) < self._crew.num:
+            self._begin()
+
     def _begin(self) -> None:
         """Starts a worker, and has it built with what it evaluates with."""
         import ray
@@ -135,14 +173,16 @@ class Workers:
         # No restarts by Ray: an architecture that always ends its worker would use them up and leave no worker at all.
         options = {"num_cpus": self._share.cpus, "num_gpus": self._share.gpus, "max_restarts": 0, "max_task_retries": 0}
         actor: Any = ray.remote(_Worker).options(**options).remote()
-        self._building[actor.build.remote(self._factory, self._payload, self._share.cpus)] = self._begun, actor
+        building = actor.build.remote(self._factory, self._payload, self._share.cpus, program_digest())
+        self._building[building] = self._begun, actor
         self._begun += 1
 
     def _await_one(self) -> Any:
-        """Waits for what comes first: an evaluation, which is given, or a worker that is ready or died before it was.
+        """Waits for what comes first: an evaluation, which is given, or a worker that is ready or was lost before it was.
 
         Raises:
             ValueError: there is no worker, and none is ready in time; or they die one after the other.
+            Exception: what all of them raised while they were built.
         """
         import ray
 
@@ -153,28 +193,42 @@ class Workers:
             return ready[0]
         number, actor = self._building.pop(ready[0])
         try:
-            _get(ready[0])
-            self._actors[number], self._in_vain = actor, 0
-        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
+            self._nodes[number] = ray.get(ready[0])
+        except (ray.exceptions.RayTaskError, ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             self._in_vain += 1
+            ray.kill(actor)
+            raised = isinstance(error, ray.exceptions.RayTaskError)
+            if raised and (self._actors or self._building or self._in_vain < self._crew.num):
+                self._say(error)
             if self._in_vain < self._crew.num:  # a node that dies takes several with it
-                self._begin()
+                self._fill()
             elif not self._actors and not self._building:
-                raise ValueError(f"--workers: ended while they were built, probably for want of memory: {self._wanted()}") from None
+                dead = ValueError(f"--workers: ended while they were built, probably for want of memory: {self._wanted()}")
+                raise (_cause(error) if raised else dead) from None
+            else:
+                self._tell(f"Of {self._crew.num} workers some are left out: they ended while they were built, one after the other.")
+            return None
+        self._actors[number], self._in_vain = actor, 0
+        self._fill()  # those that were lost
         return None
+
+    def _say(self, error: Any) -> None:
+        """Once for the same error of a node, which Ray tells in its text alone."""
+        where, what = re.search(r"\bip=([\w.:]+)", str(error)), " ".join(str(_cause(error)).split())
+        self._tell(f"A worker{f' on {where[1]}' if where else ''} is given up, and another takes over: {what[:200]}")
+
+    def _tell(self, line: str) -> None:
+        if line not in self._said:
+            print(line, flush=True)
+        self._said.add(line)
 
     def _wanted(self) -> str:
         return f"got {self._crew.num} workers; accepted: what cores, GPUs, memory allow. Take fewer."
 
 
-def _get(tasks: Any) -> Any:
-    """The results of tasks; an error in a worker is raised as it was there."""
-    import ray
-
-    try:
-        return ray.get(tasks)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, Exception) else error from None
+def _cause(error: Any) -> Exception:
+    """An error in a worker as it was there."""
+    return error.cause if isinstance(error.cause, Exception) else error
 
 
 def _size(payload: Any) -> int:

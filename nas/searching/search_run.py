@@ -48,6 +48,10 @@ PASSES = 35  # by which a network is timed
 ALONE = "alone"  # in a study's name: without a supernet
 
 
+class WonElsewhere(Exception):
+    """Another driver has written the winner meanwhile, where this one does not see it."""
+
+
 @dataclass(frozen=True)
 class SearchRun:
     """A search of a supernet: `request` has the budgets that bind, `budgets` are all that were given, `asked` names the starts that the user chose;
@@ -163,11 +167,12 @@ class SearchRun:
         """Whether it was interrupted: what will be done was said when it began. One that ended may be asked for more."""
         return self.begun() and self.study not in self.supernet.recorded().searches
 
-    def winner(self, stop: Callable[[], bool]) -> SearchRecord:
+    def winner(self, stop: Callable[[], bool], helping: bool = False) -> SearchRecord:
         """The winner, searched now as far as it was not; trains the supernet first where the run has none.
 
         Raises:
             InUse: another driver leads the study.
+            WonElsewhere: another driver led it to its end, which this one was `helping`; it would train all finalists once more.
             ValueError: no network evaluated obeys the budgets, or a file of the run cannot be used.
             Stopped: interrupted; what was evaluated is stored.
         """
@@ -186,12 +191,16 @@ class SearchRun:
         measured = partial(measured_values, budgets=request.budgets, measure=latency)
         looks = Looks(run, self.study, request.budgets, measured, stop, TableRun(self.target).digest if self._measured() else "")
         with self._opened(supernet) as (study, queue):
+            if helping and queue and queue.has_won(request.trials, self.finalists):
+                raise WonElsewhere(f"The winner of study {self.study} is in the run's folder of the driver that led it.")
             if not self.begun():
                 run.log("search begun", study=self.study)
             if supernet is None:
                 self.supernet.begin()
                 result, who = Result([], "trials", 0, 0.0, 0.0), candidates(self.supernet, request, self.finalists, [], None, looks)
             else:
+                if queue:
+                    queue.open()
                 batches = setting.images.kept("held_out", setting.recipe.search.batch_size)
                 with open_evaluator(supernet, batches, setting.recipe, setting.device, self.crew) as evaluator:
                     evaluate = queue.beside(evaluator.evaluate) if queue else evaluator.evaluate
@@ -206,14 +215,16 @@ class SearchRun:
             if self.finalists:
                 finals = Finals(self.supernet, self.study, request, self.finalists, self.crew, looks)
                 choice = self._by_ladder(finals, supernet, who, held_out)
-        self._write(result, choice, held_out)
+            self._write(result, choice, held_out)
+            if queue:
+                queue.won(request.trials, self.finalists)
         written = read_winner(run, self.study)
         assert written is not None
         return written
 
     @contextlib.contextmanager
     def _opened(self, supernet: Supernet | None) -> Iterator[tuple[OptunaStudy, Queue | None]]:
-        """The study, and on a server the queue from which other drivers take networks to evaluate."""
+        """The study, and on a server the place of a queue from which other drivers take networks to evaluate."""
         place = self.place
         with (
             open_study(place, self.study, self.supernet.space.decisions, self.request, self.facts(supernet)) as study,
@@ -223,7 +234,6 @@ class SearchRun:
             if isinstance(place, Server):
                 self.supernet.run.record(storage=place.recorded)
                 queue = Queue(place, held.enter_context(connected(place)), self.study)
-                queue.open()
             yield study, queue
 
     def _search(self, study: OptunaStudy, instruments: Instruments, stop: Callable[[], bool], held_out: int) -> Result:

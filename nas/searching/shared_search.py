@@ -15,11 +15,17 @@ from nas.searching.study_queue import PAUSE, Queue
 from nas.searching.study_storage import Server, connected
 from nas.training.setting import look_at_images
 
-WAIT = 600.0  # seconds that who leads may take until there is something to evaluate
+WAIT = 600.0  # seconds that who holds the run may take until there is something to evaluate; once there was, it is known to lead
 
 
-def lead_or_help(searches: Sequence[SearchRun], lead: Callable[[], None], stop: Callable[[], bool]) -> None:
-    """Leads the searches, one after the other; where another driver does that already, evaluates for it until nothing is left to evaluate.
+def lead_or_help(searches: Sequence[SearchRun], lead: Callable[[bool], None], stop: Callable[[], bool]) -> None:
+    """Leads the searches, one after the other; where another driver does that already, evaluates for it until nothing is left to evaluate. Between
+    two searches it trains finalists, which may take hours: who helps waits.
+
+    Args:
+        searches: on one supernet.
+        lead: leads all of them; is told whether this process has helped another, whose winners are then not looked for again.
+        stop: asked now and then.
 
     Raises:
         InUse: another process holds the run, and does not search it on a server.
@@ -28,18 +34,18 @@ def lead_or_help(searches: Sequence[SearchRun], lead: Callable[[], None], stop: 
     begun, helped, said = time.monotonic(), 0, False
     while helped < len(searches):
         try:
-            return lead()
+            return lead(said)
         except InUse as error:
-            if not _can_help(searches[helped]) or time.monotonic() - begun > WAIT:
-                if helped:
-                    break
+            if not _can_help(searches[helped]):
                 raise
             if not said:
                 print(f"{error} Evaluating for it meanwhile.", flush=True)
-                said = True
+            said, in_use = True, error
         done = help_with(searches[helped], stop)
         if done is not None:
             begun, helped = time.monotonic(), helped + done
+        elif not helped and time.monotonic() - begun > WAIT:
+            raise in_use
         if stop():
             raise Stopped("evaluating for another driver stopped")
         time.sleep(PAUSE)
@@ -61,6 +67,8 @@ def help_with(search: SearchRun, stop: Callable[[], bool]) -> bool | None:
     assert isinstance(place, Server)
     with connected(place) as storage:
         queue = Queue(place, storage, search.study)
+        if queue.over(request.trials, search.finalists):
+            return True
         begun = queue.begun()
         if begun is None:
             return None

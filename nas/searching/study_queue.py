@@ -28,7 +28,9 @@ from nas.searching.study_storage import QUEUE, Server, full_name, is_led, readab
 PAUSE = 0.5  # seconds between two looks at what others have done
 PATIENCE = 10.0  # seconds that others may take at least, and three times what the leader took itself for its slowest
 LEADER = "leader"  # attribute of what a leader has taken: there is one at a time, so what an earlier one left is nobody's
+OF = "of"  # attribute of a queue: the study's number, of which a server gives none twice
 ENDED = "nas:evaluated"  # attribute of a search's study on a server: how many networks were wanted when it had evaluated them all
+WON = "nas:won"  # likewise, when its winner was written: these, and how many finalists
 
 Evaluate = Callable[[Iterable[Architecture]], Iterator[Evaluation]]
 
@@ -98,10 +100,15 @@ class Queue:
     # ---- for the leader --------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Makes the queue; of an earlier leader's what is found out stays, and what it had taken waits again."""
+        """Makes the queue; of an earlier leader's what is found out stays, and what it had taken waits again. One that was left of a study that
+        was removed is not taken for it: its accuracies may be of other weights."""
         with readable_errors(self.place):
-            if self._id() is None:
-                self.storage.create_new_study([StudyDirection.MAXIMIZE], self._name)
+            study, queue = self.storage.get_study_id_from_name(full_name(self.place, self.study)), self._id()
+            if queue is not None and self.storage.get_study_user_attrs(queue).get(OF) != study:
+                self.storage.delete_study(queue)
+                queue = None
+            if queue is None:
+                self.storage.set_study_user_attr(self.storage.create_new_study([StudyDirection.MAXIMIZE], self._name), OF, study)
             for each in self._trials(TrialState.RUNNING):
                 if LEADER in each.user_attrs:
                     self.storage.set_trial_state_values(each._trial_id, TrialState.WAITING)
@@ -113,6 +120,12 @@ class Queue:
             self.storage.set_study_system_attr(study, ENDED, trials)
             if (queue := self._id()) is not None:
                 self.storage.delete_study(queue)
+
+    def won(self, trials: int, finalists: int) -> None:
+        """Notes that the winner of so many is written."""
+        with readable_errors(self.place):
+            study = self.storage.get_study_id_from_name(full_name(self.place, self.study))
+            self.storage.set_study_system_attr(study, WON, [trials, finalists])
 
     def beside(self, evaluate: Evaluate) -> Evaluate:
         """Evaluates as `evaluate` does, in the order of the architectures, and lets others evaluate what waits meanwhile."""
@@ -170,10 +183,21 @@ class Queue:
 
     def ended(self, trials: int) -> bool:
         """Whether the search has evaluated all, of so many that are wanted."""
+        return bool(self._noted(ENDED, 0) >= trials)
+
+    def has_won(self, trials: int, finalists: int) -> bool:
+        """Whether its winner of so many is written, wherever that was."""
+        return bool(self._noted(WON, None) == [trials, finalists])
+
+    def over(self, trials: int, finalists: int) -> bool:
+        """Whether nothing is left to evaluate: the winner is written, or whoever leads trains finalists."""
+        return self.has_won(trials, finalists) or (self.ended(trials) and is_led(self.place, self.study, self.storage))
+
+    def _noted(self, name: str, otherwise: Any) -> Any:
         with readable_errors(self.place), contextlib.suppress(KeyError):
             study = self.storage.get_study_id_from_name(full_name(self.place, self.study))
-            return bool(self.storage.get_study_system_attrs(study).get(ENDED, 0) >= trials)
-        return False
+            return self.storage.get_study_system_attrs(study).get(name, otherwise)
+        return otherwise
 
     def help(self, evaluate: Evaluate, trials: int, stop: Callable[[], bool], show: Callable[[int], None]) -> bool:
         """Evaluates what waits until the search has evaluated all that are wanted; False where before that nobody leads it any more.

@@ -29,6 +29,8 @@ STUDY_FILE = "study.db"
 CONNECT_SECONDS = 10  # what a server may take to answer
 QUEUE = "-queue"  # behind a search's name: networks that are to be evaluated
 SERVERS = "postgresql://USER@HOST/DATABASE or mysql://USER@HOST/DATABASE"
+# What pip installs for a database, or for a driver that is named by another name.
+DRIVERS = {"postgresql": "'hybrid-nas[postgres]'", "psycopg2": "'hybrid-nas[postgres]'", "mysql": "mysqlclient", "mysqldb": "mysqlclient"}
 # Of a lock by name, in a database: take it if nobody has it. Both end with the connection.
 LOCKS = {"postgresql": "SELECT pg_try_advisory_lock(:key)", "mysql": "SELECT GET_LOCK(CAST(:key AS CHAR), 0)"}
 
@@ -67,6 +69,12 @@ class Server:
         """With the driver that is here: which one is meant without a name depends on the version of SQLAlchemy."""
         here = importlib.util.find_spec("psycopg2") is not None
         return re.sub(r"^postgresql://", "postgresql+psycopg2://", self.url) if here else self.url
+
+    @property
+    def driver(self) -> str:
+        """What pip installs where it is missing."""
+        backend, _, named = sqlalchemy.make_url(self.url).drivername.partition("+")
+        return DRIVERS.get(named or backend, named)
 
     def __str__(self) -> str:
         return masked(self.url)
@@ -232,7 +240,7 @@ def readable_errors(place: Place, *more: type[Exception]) -> Iterator[None]:
                 "copy, or move it away to begin anew."
             )
         elif isinstance(error, ImportError):
-            advice = "a driver for that database. Install one: pip install 'hybrid-nas[postgres]'."
+            advice = f"a driver for that database. Install one: pip install {place.driver}."
         else:
             advice = "a server that answers, and a user that may write there. When it does, the same command goes on."
         raise ValueError(f"{place}: cannot be used: got '{text}'; accepted: {advice}") from error

@@ -52,7 +52,16 @@ class Given:
         return [name for name, value in said.items() if value is not None] + ["smoke"] * self.smoke
 
     def or_else(self, begun: Begun) -> Given:
-        """What was not said is as it was when the run, or the search that found the network, began."""
+        """What was not said is as it was when the run, or the search that found the network, began.
+
+        Raises:
+            ValueError: only told of are images, and the run has some.
+        """
+        if self.images is not None and begun.data:
+            raise ValueError(
+                f"--images: not with a run that has its own: got {self.images} beside {begun.data}; accepted: a set that is not here, or that run. Leave one "
+                "of --images and --run out."
+            )
         found: dict[str, Any] = {name: getattr(begun, name) for name in ("resolution", "seed", "flip") if getattr(self, name) is None}
         if self.data is None:
             found |= {"data": begun.data, "data_root": self.data_root or begun.data_root}

@@ -20,7 +20,8 @@ from nas.data import seed_step
 from nas.data.parts import Rows
 from nas.data.transfer import moved
 from nas.networks.precision import float32
-from nas.runs.checkpoint import load_checkpoint, save_checkpoint
+from nas.runs.checkpoint import as_written, load_checkpoint, save_checkpoint
+from nas.runs.interrupt import Stopped
 from nas.training.ranks import ALONE, Lost, Ranks
 from nas.training.recipe import Phase
 from nas.training.watch import Asked, Watch
@@ -81,6 +82,7 @@ def train_model(
     Raises:
         MemoryError: a step does not fit; says what to do.
         NotFinite: too many steps were not finite; the last checkpoint before them is kept.
+        Stopped: `Watch.rung` was; the checkpoint is of this step, and whoever continues begins with the look.
         ValueError: the checkpoint is of something else or damaged beyond use, or the processes do not train the same.
     """
     phase, ranks, device = course.phase, course.ranks, next(model.parameters()).device
@@ -93,6 +95,8 @@ def train_model(
     watch = watch if ranks.first else Asked(watch)
     watch.begin(start)
     looks = phase.rungs if course.looks is None else course.looks
+    if again := state.looking:
+        state.look(watch)
     model.train()
     with state.kept_when_lost():
         for step, (images, targets) in zip(range(start, course.steps), batches(start) if start < course.steps else (), strict=False):
@@ -110,10 +114,9 @@ def train_model(
             if device.type == "cpu" or state.done % 10 == 0 or state.done == course.steps or at_rung:
                 watch.step(state.done, state.looked_at(), lr)
                 if at_rung:
-                    ranks.of_first(lambda: watch.rung(state.done, state.evaluated))
-                    model.train()
+                    state.look(watch)
                 state.save_now_and_then()
-    if state.done > start:
+    if state.done > start or again:
         state.looked_at()  # on a GPU up to nine steps were not
         ranks.of_first(state.save)
     if skipped := int(state.skipped[1]):
@@ -150,11 +153,12 @@ class _State:
         self.optimizer = create_optimizer_v2(model, opt="adamw", lr=phase.lr, weight_decay=phase.weight_decay, fused=True)
         # Over the last twentieth of the run; with rungs only the warm-up bounds it, so that a rung does not depend on the length of the run.
         decay = 0.9999 if phase.rungs else max(0.0, min(0.9999, 1 - 20 / course.steps))
+        self._plain = next(model.buffers(), None) is None
         # Without buffers the state dicts, which it would make of both models at each step, have nothing to add to the parameters.
-        alone = next(model.buffers(), None) is None
-        self.ema = ModelEmaV3(model, decay=decay, use_warmup=True, exclude_buffers=alone) if phase.ema else None
+        self.ema = ModelEmaV3(model, decay=decay, use_warmup=True, exclude_buffers=self._plain) if phase.ema else None
         self.evaluated: nn.Module = self.ema.module if self.ema else model
         self.done, self.loss = 0, torch.zeros(())
+        self.looking = False  # whether what is to be judged after the last step was not judged to the end
         self.skipped = torch.zeros(2, device=next(model.parameters()).device)  # steps in a row just now, and in all
         self._drops = [module for module in model.modules() if isinstance(module, DropPath)]
         self.stopped = False  # whether several processes have agreed to stop
@@ -169,20 +173,36 @@ class _State:
         """Loads the checkpoint, if there is one; the number of steps that it had done."""
         path, identity = self.course.checkpoint, self.course.identity
         state = load_checkpoint(path) if path is not None else None
-        if state is not None:
-            if state["identity"] != identity:
-                raise ValueError(f"{path}: a checkpoint of something else: got {state['identity']}; accepted {identity}. Give a new --run.")
-            for name, part in self._parts().items():
-                part.load_state_dict(state[name])
-            self.done = int(state["step"])
-            self.skipped[1] = state.get("skipped", 0)
+        if path is not None and state is not None:
+            if (found := state.get("identity", "nothing that says of what")) != identity:
+                raise ValueError(f"{path}: a checkpoint of something else: got {found}; accepted {identity}. Give a new --run.")
+            with as_written(path):
+                for name, part in self._parts().items():
+                    part.load_state_dict(state[name])
+                self.done = int(state["step"])
+                self.skipped[1], self.looking = state.get("skipped", 0), state.get("looking", False)
         return self.done
+
+    def look(self, watch: Watch) -> None:
+        """Lets the first process judge the model; who stops that leaves a checkpoint at once: a look may take as long as a thousand steps."""
+
+        def judged() -> None:
+            try:
+                watch.rung(self.done, self.evaluated)
+            except Stopped:
+                self.save()
+                raise
+
+        self.looking = True
+        self.course.ranks.of_first(judged)
+        self.looking = False
+        self.model.train()
 
     def save(self) -> None:
         if self.course.checkpoint is not None:
             begun = time.monotonic()
             parts = {name: part.state_dict() for name, part in self._parts().items()}
-            told = {"identity": self.course.identity, "step": self.done, "skipped": int(self.skipped[1])}
+            told = {"identity": self.course.identity, "step": self.done, "skipped": int(self.skipped[1]), "looking": self.looking}
             save_checkpoint(self.course.checkpoint, {**told, **parts})
             self._saved_at = time.monotonic()
             self._save_seconds = self._saved_at - begun
@@ -201,12 +221,13 @@ class _State:
 
     @contextlib.contextmanager
     def kept_when_lost(self) -> Iterator[None]:
-        """Writes a checkpoint where another process is lost in the middle of a step: what came before it is whole here."""
+        """Writes a checkpoint where another process is lost in the middle of a step: what came before it is whole here, but for the statistics of a
+        batch norm, which the step's own images have moved."""
         begun = self.done
         try:
             yield
         except Lost:
-            if self.course.ranks.first and self.done > begun and not self.skipped[0]:
+            if self.course.ranks.first and self.done > begun and not self.skipped[0] and self._plain:
                 with contextlib.suppress(RuntimeError):  # a GPU may be lost too
                     self.save()
             raise

@@ -27,7 +27,7 @@ from nas.training.watch import Watch
 
 TIMED = {"cpu": 9, "cuda": 40}  # steps; the first ones warm up
 WARM = {"cpu": 1, "cuda": 10}
-FEW = 4  # images of a step by which it is told how many images are few enough
+FEW = 4  # images of a step, for each process, by which it is told how many images are few enough
 LONG_TIMED = 3  # steps of such
 LONG_STEP = 4.0  # seconds: a longer step is foretold by two shorter ones
 MOST_MADE_UP = 16  # images of a step by which its memory is told
@@ -84,10 +84,10 @@ def step_seconds(
     def timed(images: int, steps: int) -> float:
         return _timed(model, setting, phase.model_copy(update={"batch_size": images}), split, path, steps)
 
-    whole, steps = phase.batch_size, TIMED[setting.device.type]
-    if setting.device.type == "cuda" or whole <= FEW or (few := timed(FEW, 2)) * whole / FEW <= LONG_STEP:
+    whole, steps, fewest = phase.batch_size, TIMED[setting.device.type], FEW * setting.ranks.count
+    if setting.device.type == "cuda" or whole <= fewest or (few := timed(fewest, 2)) * whole / fewest <= LONG_STEP:
         return timed(whole, steps)
-    more = min(whole, max(2 * FEW, int(LONG_STEP / few * FEW) // 4 * 4))  # even, and so is its half: images may be mixed in pairs
+    more = min(whole, max(2 * fewest, int(LONG_STEP / few * fewest))) // 4 * 4  # even, and so is its half: images may be mixed in pairs
     low, high = timed(more // 2, LONG_TIMED), timed(more, LONG_TIMED)
     return high + (whole - more) * max(high - low, 0.0) / (more - more // 2)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import re
 import signal
 import time
@@ -46,7 +47,7 @@ class Elsewhere(Exception):
 
 
 class Lost(ValueError):
-    """Another process is gone, and cannot say why."""
+    """Another process is gone, or at work for too long, and cannot say why."""
 
 
 class Ranks:
@@ -168,7 +169,10 @@ class Ranks:
                 if self._store.check(["failed"]):
                     raise Elsewhere
                 if until is not None and time.monotonic() > until:
-                    raise RuntimeError("no answer from the first one")
+                    raise Lost(
+                        f"training: not stopped in order: got no end of what the first process does alone within {LAST:g} s; accepted: an end between two "
+                        "batches. The same command continues from the last checkpoint."
+                    )
                 time.sleep(LOOK)
 
     def agree(self, told: dict[str, object]) -> None:
@@ -181,7 +185,7 @@ class Ranks:
         for name, first in self.of_first(lambda: mine).items():
             if mine[name] != first:
                 raise ValueError(
-                    f"process {self.number} of {self.count} does not train what the first one does: {name}: got {mine[name]}; accepted: {first}. "
+                    f"process {self.number} of {self.count}, on {platform.node()}, does not train what the first one does: {name}: got {mine[name]}; accepted: {first}. "
                     "Give all the same command, program and images, and a folder of runs that all see."
                 )
 

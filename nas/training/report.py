@@ -68,6 +68,13 @@ class Report(Watch):
     def stop(self) -> bool:
         return self._stop()
 
+    def heeded(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same batches of a look at a model in training, for as long as nobody wants it to stop."""
+        for each in batches:
+            if self.stop():
+                raise Stopped(f"{self.kind} stopped at step {self._progress.done} of {self._progress.total}")
+            yield each
+
     def evaluated(self, split: str, num_images: int, batches: Batches) -> Batches:
         """The batches of a split, shown as they are done; large networks take minutes for a test."""
         with Progress(split, num_images, "image") as progress:

@@ -15,7 +15,7 @@ import torch
 from nas import HOME
 from nas.cost import cost
 from nas.data import Augmentation, Data, DataSource, open_data
-from nas.machine import cores
+from nas.machine import cores, program_digest
 from nas.networks.architecture import MAX_RESOLUTION, Architecture, Frame
 from nas.networks.precision import bf16_note
 from nas.quantities import format_quantity
@@ -91,6 +91,15 @@ class Setting:
                 f"--resolution: too much for one image: got {format_quantity('macs', macs)} at {self.resolution} px; accepted: at most "
                 f"{format_quantity('macs', MOST_MACS)}. Give a lower one."
             )
+
+    def agree(self) -> None:
+        """Refuses, where several processes train together, one that has other images or another program than the first.
+
+        Raises:
+            ValueError: this one has; one line.
+        """
+        if self.ranks.count > 1:
+            self.ranks.agree({"images": self.source.fingerprint, "program": program_digest()})
 
     def record(self) -> dict[str, Any]:
         """The entries by which a run or a winner says what it was made with, as `Begun` reads them."""

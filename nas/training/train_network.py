@@ -82,7 +82,7 @@ def train_network(
     )  # fmt: skip
 
     def accuracy_of(model: nn.Module) -> float:
-        return evaluate(model, images.evaluation_batches(str(evaluate_on), batch_size), setting.autocast)
+        return evaluate(model, report.heeded(images.evaluation_batches(str(evaluate_on), batch_size)), setting.autocast)
 
     with report.training(steps, (lambda model: {"accuracy": accuracy_of(model)}) if evaluate_on else None) as watch:
         model, done = train_model(network, batches, course, watch)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from nas.runs.checkpoint import load_checkpoint
+from nas.runs.checkpoint import as_written, load_checkpoint
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.training.loop import Course, evaluate, train_model
@@ -28,10 +28,12 @@ def load_supernet(model: nn.Module, setting: Setting, identity: str, folder: Run
 
     Where the last checkpoint is damaged it is the one before that is found, from which the end is trained again.
     """
-    state = load_checkpoint(folder.folder / CHECKPOINT, map_location=setting.device)
-    if state is None or state["identity"] != identity or state["step"] != supernet_steps(setting):
+    path = folder.folder / CHECKPOINT
+    state = load_checkpoint(path, map_location=setting.device)
+    if state is None or state.get("identity") != identity or state.get("step") != supernet_steps(setting):
         return False
-    model.load_state_dict(state.get("ema", state["model"]))
+    with as_written(path):
+        model.load_state_dict(state["ema"] if "ema" in state else state["model"])
     return True
 
 
@@ -67,7 +69,7 @@ def train_supernet(
 
     def accuracies(model: nn.Module) -> dict[str, float]:
         held_out = setting.images.kept("held_out", setting.recipe.search.batch_size)
-        return {name: evaluate(model, held_out, setting.autocast, each) for name, each in judged.items()}
+        return {name: evaluate(model, report.heeded(held_out), setting.autocast, each) for name, each in judged.items()}
 
     with report.training(steps, accuracies if judged else None) as watch:
         _, done = train_model(model, batches, course, watch, path)
