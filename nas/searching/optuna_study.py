@@ -41,7 +41,7 @@ from nas.searching.study_storage import (
 if TYPE_CHECKING:  # the space itself comes with torch
     from nas.networks.mixers import Value
 
-METRICS = ("accuracy, supernet's weights", "multiply-adds")  # names for people
+METRICS = ("accuracy, supernet's weights (0 to 1)", "multiply-adds")  # names for people
 FINALISTS_OF = "finalists_of"  # attribute of a study of finalists (`finalist_study.py`): of which search
 OURS = {"space", "budgets", "floor"}  # attributes that every search's study has (`all_facts`)
 DIGEST = "digest"  # attribute of a trial
@@ -257,7 +257,7 @@ def read_studies(place: Place) -> dict[str, tuple[dict[str, Any], list[StudyTria
         return {}
     with open_storage(place) as storage, readable_errors(place, *UNREADABLE):
         studies = {name: optuna.load_study(study_name=full, storage=storage) for name, full in study_names(place, storage).items()}
-        ours = {name: study for name, study in studies.items() if FINALISTS_OF in study.user_attrs or OURS <= study.user_attrs.keys()}
+        ours = {name: study for name, study in studies.items() if FINALISTS_OF in study.user_attrs or study.user_attrs.keys() >= OURS}
         searches = {name: study for name, study in ours.items() if FINALISTS_OF not in study.user_attrs}
         found = {name: (dict(study.user_attrs), [_as_read(trial) for trial in _searched(study)]) for name, study in searches.items()}
     if studies and not ours:
