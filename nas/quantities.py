@@ -58,7 +58,13 @@ def counted(name: str, unit: str, how: str, *words: str, measured: bool = False)
     return Quantity(name, unit, measured, how, scale, {prefix + word: prefix + unit for word in words for prefix in prefixes})
 
 
-_CALLED = {"macs": "multiply-adds", "params": "parameters", "latency_ms": "latency", "image_ms": "images a second", "memory_bytes": "memory"}
+_CALLED = {
+    "macs": "multiply-adds",
+    "params": "parameters",
+    "latency_ms": "latency",
+    "image_ms": "images a second",
+    "memory_bytes": "memory",
+}
 _TIMES = (("us", Decimal("0.001")), ("ms", Decimal(1)), ("s", Decimal(1000)))
 _MICRO = {"µs": "us", "μs": "us"}  # the micro sign and the Greek letter
 _RATES = {"ips": "img/s", "fps": "img/s", "images/s": "img/s", "imgs/s": "img/s"}  # the first has no slash: for file names
