@@ -42,13 +42,13 @@ def report(browser: Any, page: Path, folder: Path) -> None:
 def dashboard(browser: Any, search: str, folder: Path) -> None:
     summaries = json.loads(urllib.request.urlopen(f"{SITE}/api/studies").read())["study_summaries"]
     ids = {each["study_name"]: each["study_id"] for each in summaries}
-    for name, address, pictures in (
-        ("dashboard", f"{ids[search]}/note", 4),
-        ("winner-trial", f"{ids[study_of(search)]}/trials?numbers=0", 1),
+    for name, address, pictures, height in (
+        ("dashboard", f"{ids[search]}/note", 4, 1300),
+        ("winner-trial", f"{ids[study_of(search)]}/trials?numbers=0", 1, 900),
     ):
         browser.open(f"{SITE}/dashboard/studies/{address}", 1280)
         browser.until(f"[...document.images].filter(each => each.naturalWidth > 0).length >= {pictures}")
-        browser.picture(folder / f"{name}.png")
+        browser.picture(folder / f"{name}.png", height)
 
 
 def main() -> None:

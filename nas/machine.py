@@ -91,9 +91,9 @@ def let_threads_sleep() -> None:
         os.environ["GOMP_SPINCOUNT"] = "4000"
 
 
-def program() -> str:
-    """How this program was started: `python launch.py`, `python -m nas` or `hybrid-nas`."""
-    called = Path(sys.argv[0])
+def program(word: str | None = None) -> str:
+    """How this program was started, or is by a command's first word: `python launch.py`, `python -m nas` or `hybrid-nas`."""
+    called = Path(sys.argv[0] if word is None else word)
     if called.name == "__main__.py":
         return "python -m nas"
     return f"python {shlex.quote(str(called))}" if called.suffix == ".py" else called.name
@@ -111,6 +111,12 @@ def masked(text: str) -> str:
     """The same without the passwords of addresses in it, such as postgresql://me:secret@host/studies: for whatever is shown or written."""
     text = re.sub(r"(://[^\s:/@]*):\S*@", r"\1:***@", text)
     return re.sub(r"([?&](?:\w*password|passwd)=)[^\s&'\"]*", r"\1***", text)
+
+
+def again(command: str) -> str:
+    """A command line as a run recorded it, the same way."""
+    word, _, rest = command.partition(" ")
+    return f"{program(word)} {rest}"
 
 
 def pasted(*words: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import itertools
 import re
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from command_line import refused, succeed
+from matplotlib.text import Text
 from PIL import Image
 
 from nas.cost import cost
@@ -19,7 +21,10 @@ from nas.networks.mixers import mixer_names
 from nas.published.presets import read_preset, read_presets
 from nas.quantities import format_quantity
 from nas.reporting import gallery
-from nas.reporting.drawings import INK, as_text, color, draw, ink_on, letters
+from nas.reporting.drawings import INK, PAPER, as_text, color, draw, ink_on, letters, picture, side_by_side
+from nas.reporting.page import TEMPLATE
+from nas.reporting.parts import INKS, Picture
+from nas.yaml_files import write_yaml
 
 MIXED = Architecture(
     Frame(32, 3, 10),
@@ -62,6 +67,41 @@ def test_a_picture_of_any_depth_has_a_page_s_width(name: str) -> None:
         assert 5 * 150 <= image.width <= 12 * 150 and image.mode == "RGBA"
 
 
+LONG = "runs/cifar_small-cifar10-cifar_cpu-0/baselines/5MMACs-evolution/conv-then-attention.yaml"
+DEEP = Architecture(
+    Frame(32, 3, 10), 2, tuple(Stage(96 * 2**i, ("token_mlp",) * depth, 1.5, cpe=True) for i, depth in enumerate((3, 1, 1, 13)))
+)
+SMALL = Architecture(Frame(224, 3, 1000), 2, tuple(Stage(1024, ("s2_shift_v2",), 3.5, sharing=True) for _ in range(3)))
+
+
+@pytest.mark.parametrize(
+    "networks",
+    [
+        {LONG: MIXED},
+        {"small": SMALL, LONG: DEEP},
+        {LONG: SMALL, "deep": DEEP, "mixed": MIXED, "attention": read_preset("vip_small_7").architecture},
+    ],
+    ids=["a long name", "one over the other", "many mixers"],
+)
+@pytest.mark.parametrize("columns", [1, 2])
+def test_no_word_is_cut_or_lies_on_another(networks: dict[str, Architecture], columns: int) -> None:
+    figure = picture(networks, columns)
+    figure.draw_without_rendering()
+    words = {each: each.get_window_extent() for each in figure.findobj(Text) if each.get_text().strip()}
+    for word, extent in words.items():
+        assert figure.bbox.x0 <= extent.x0 and extent.x1 <= figure.bbox.x1, word
+        assert figure.bbox.y0 <= extent.y0 and extent.y1 <= figure.bbox.y1, word
+    for (one, its), (other, others) in itertools.combinations(words.items(), 2):
+        assert not its.overlaps(others), (one, other)
+
+
+def test_networks_stand_side_by_side_where_they_fit() -> None:
+    assert side_by_side({"a": MIXED, "b": MIXED}) == 2 and side_by_side({"a": MIXED, "b": read_preset("s2_mlp_deep").architecture}) == 1
+    assert side_by_side({"a": MIXED, LONG: MIXED}) == 1 and side_by_side(dict.fromkeys("abcdef", MIXED)) == 2
+    places = [axes.get_position() for axes in picture({"a": MIXED, "b": MIXED}, 2).axes]
+    assert places[0].y0 == places[1].y0 and places[0].x1 <= places[1].x0
+
+
 def luminance(color: str) -> float:
     """Source: WCAG 2, relative luminance."""
     channels = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
@@ -74,8 +114,20 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_what_is_written_can_be_read_on_white_and_on_black_and_in_every_box() -> None:
-    assert min(contrast(INK, "#FFFFFF"), contrast(INK, "#000000")) >= 4.5
+def test_what_is_written_can_be_read_on_its_paper_on_a_page_and_in_every_box() -> None:
+    """A picture has its own paper wherever it is shown; the report puts its page's and an ink for it in their place."""
+    svg = draw({"mixed": MIXED}, "svg")
+    paper = re.search(rb'id="patch_1">\s*<path[^>]*style="([^"]*)"', svg)
+    assert paper and PAPER.lower().encode() in paper[1] and contrast(INK, PAPER) >= 6.5
+    with Image.open(io.BytesIO(draw({"mixed": MIXED}, "png"))) as image:
+        assert image.getpixel((0, 0)) == (*bytes.fromhex(PAPER[1:]), 255), "nothing shines through"
+    shown = base64.b64decode(Picture(svg, "").data.partition(",")[2])
+    assert PAPER.lower().encode() not in shown and INK.lower().encode() not in shown.replace(INKS, b"")
+    page = re.search(r"--page: light-dark\((#\w+), (#\w+)\)", TEMPLATE.read_text())
+    inks = re.findall(r"#\w+", INKS.decode())
+    assert page and all(
+        contrast(ink, 2 * paper[1:] if len(paper) == 4 else paper) >= 6.5 for ink, paper in zip(inks, page.groups(), strict=True)
+    )
     for mixer in mixer_names():
         assert contrast(color(mixer), ink_on(color(mixer))) >= 4.5, mixer
 
@@ -151,6 +203,11 @@ def test_the_command_draws_files_presets_and_runs(tmp_path: Path, monkeypatch: p
     (tmp_path / "runs/mine").mkdir(parents=True)
     (tmp_path / "runs/mine/best.yaml").write_bytes(preset.read_bytes())
     (tmp_path / "runs/none").mkdir()
+    for name in ("one.yaml", "other.yaml"):
+        write_yaml(tmp_path / name, {"format": "architecture 1", "architecture": MIXED.to_dict()})
+    succeed("show one.yaml other.yaml --out twins.png", tmp_path)
+    with Image.open(tmp_path / "twins.png") as image:
+        assert image.width > 2 * image.height, "side by side"
     said = succeed("show mine s2_mlp_deep --out drawn.svg", tmp_path)
     assert said.count("[AS]") == sum(stage.depth for stage in read_architecture(preset)[0].stages) + 1 and "[S2] s2_shift" in said
     assert len(boxes((tmp_path / "drawn.svg").read_bytes(), f"network {read_preset('s2_mlp_deep').architecture.key}")) == 36

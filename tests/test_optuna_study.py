@@ -230,7 +230,7 @@ def test_stored_study_tells_its_story(tmp_path: Path) -> None:
     result = run(path)
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
     study = optuna.load_study(study_name="4MMACs", storage=storage)
-    assert study.metric_names == ["accuracy, supernet's weights", "multiply-adds"]
+    assert study.metric_names == ["accuracy, supernet's weights (0 to 1)", "multiply-adds"]
     assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     request = {"budgets": ["4MMACs"], "floor": 0.8, "starts": [], "sampler": "nsga2", "seed": 0, "population": POPULATION}
     assert study.user_attrs == {**FACTS, **request}

@@ -5,10 +5,15 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html.parser
+import itertools
 import json
+import os
 import random
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,18 +25,25 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser, open_browser
 from command_line import refused, succeed
-from finished import STUDY, finished_search
+from finished import STUDY, WITH, finished_search
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.text import Text
 from processes import another_process
+from recording import SPLITS
+from studies import stored
 
+from nas.commands.report import _looks as looks_of
 from nas.cost import cost
 from nas.networks.architecture import Architecture
+from nas.networks.network import Network
+from nas.networks.preprocessing import Preprocessing
+from nas.networks.trained import save_network
 from nas.quantities import QUANTITIES, Budget, format_quantity, parse_budget
-from nas.reporting import figures
+from nas.reporting import figures, fronts
 from nas.reporting.drawings import INK, color
 from nas.reporting.notes import tellings
 from nas.reporting.page import page
+from nas.reporting.parts import Look
 from nas.reporting.rankings import picture
 from nas.runs.folder import Run
 from nas.runs.records import digest
@@ -41,7 +53,8 @@ from nas.searching.fidelity import SCORES, figures_of
 from nas.searching.finalist_study import write_finalists
 from nas.searching.optuna_study import open_study
 from nas.searching.search import Evaluation, Instruments, SearchRequest, search
-from nas.searching.story import Story, read_story
+from nas.searching.story import Candidate, Search, Story, read_story
+from nas.searching.trained_alone import Trained
 from nas.spaces.decisions import SearchSpace
 from nas.yaml_files import read_yaml, write_yaml
 
@@ -119,6 +132,13 @@ def reports(folder: Path) -> dict[str, Path]:
     return {name: folder / "runs" / name / "report.html" for name in ("found", "half", "begun")}
 
 
+def _at(folder: Path, read: Callable[[Path], Story]) -> Story:
+    """A story, read where the space's file is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return read(folder / "runs/found")
+
+
 class Page(html.parser.HTMLParser):
     """The tables of a page by their rows of text, its pictures, and all addresses in it."""
 
@@ -160,7 +180,7 @@ def test_the_report_tells_the_records_and_needs_nothing_else(
     assert "http" not in re.sub(r"data:[^\"]*", "", text), "nothing is fetched from elsewhere"
     assert len(page.pictures) >= 6 and all(ElementTree.fromstring(picture).tag.endswith("svg") for picture in page.pictures)
     winner = read_yaml(folder / f"runs/found/{FIRST}.yaml")
-    (ladder,) = (table for table in page.tables if "from" in table[0] and "steps" in table[0])
+    (ladder,) = (table for table in page.tables if "from" in table[0] and "fine-tuned" in table[0])
     rows = {row[1]: dict(zip(ladder[0], row, strict=True)) for row in ladder[1:]}
     assert [row[1] for row in ladder[1:]] == ["model", "variety", "conv", "s2_shift"], "the winner first, then by how far they came"
     assert (rows["model"]["accuracy"], rows["model"]["steps"], rows["conv"]["accuracy"], rows["conv"]["steps"]) == (
@@ -171,6 +191,16 @@ def test_the_report_tells_the_records_and_needs_nothing_else(
     )
     assert rows["conv"]["MACs"] == f"{cost(other('conv')).macs / 1e3:.0f} kMACs"
     assert f"{winner['found']['accuracy_supernet']:.2%}" in text and FIRST in text and SECOND in text
+    for search_ in (story := _at(folder, read_story)).searches.values():
+        evaluated = [each for each in search_.candidates if each.accuracy is not None]
+        assert any(len(table) - 1 == len(evaluated) and "proposed by" in table[0] for table in page.tables), "all points of its front"
+    assert len(next(table for table in page.tables if table[0] == ["step", "loss"])) - 1 == len(story.losses) == 20
+    (scatter,) = (table for table in page.tables if table[0][:2] == ["network", "alone"])
+    first = story.rankings["fidelity-200kMACs"]["networks"][0]
+    assert len(scatter) - 1 == 12 and scatter[1][:3] == [first["key"], f"{first['retrained'][0]:.2%}", f"{first['supernet']:.2%}"]
+    assert f"({SPLITS['train'] + SPLITS['val']} of 4 classes, the test&#39;s apart)" in text
+    commands = f"python launch.py search {WITH} --budget 200kMACs --run found", "search --device cpu --budget 150kMACs --budget 12kparams"
+    assert all(command in text for command in commands), "how it was made, and goes on"
     monkeypatch.chdir(folder)
     story = read_story(folder / "runs/found")
     assert text.count("against multiply-adds") == 4 and text.count("against parameters") == 2, "a front for each budget, and what it shows"
@@ -183,7 +213,7 @@ def test_a_front_for_each_budget_and_nothing_written_over_a_point(folder: Path, 
     search = read_story(folder / "runs/found").searches[SECOND]
     assert search.limited == ["macs", "params"]
     for quantity, limit in (("macs", 150_000), ("params", 12_000)):
-        figure = figures.front(search, quantity)
+        figure = fronts.front(search, quantity)
         figure.draw_without_rendering()
         (axes,), drawn = figure.axes, {line.get_gid(): line for line in figure.axes[0].lines}
         wanted = [
@@ -213,9 +243,9 @@ def searched(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     run, space = Run("toy", tmp_path / "runs"), SearchSpace.read(folder / "tiny.yaml")
     run.record(supernet=read_yaml(folder / "runs/found/run.yaml")["supernet"])
 
-    def search_under(*budgets: Budget, **facts: Any) -> Story:
-        request = SearchRequest(budgets, 14, 5)
-        instruments = Instruments(cost, lambda some: (Evaluation(accuracy_of(each)) for each in some), {"latency_ms": latency_of})
+    def search_under(*budgets: Budget, trials: int = 14, accuracy: Callable[..., float] = accuracy_of, **facts: Any) -> Story:
+        request = SearchRequest(budgets, trials, 5)
+        instruments = Instruments(cost, lambda some: (Evaluation(accuracy(each)) for each in some), {"latency_ms": latency_of})
         with open_study(run.folder / "study.db", "toy", space.decisions, request, {"space": space.fingerprint, **facts}) as study:
             search(space, study, request, instruments)
         return read_story(run.folder)
@@ -243,7 +273,7 @@ def test_foretold_times_are_shown_and_marked(searched: Callable[..., Story]) -> 
     story = read_story(story.run.folder)
     found = story.searches["toy"]
     assert found.known(other("conv"), "latency_ms") == (5.0, "measured"), "one that the model chose as a finalist"
-    figure = figures.front(found, "latency_ms")
+    figure = fronts.front(found, "latency_ms")
     (points,) = (line for line in figure.axes[0].lines if line.get_gid() == "evaluated")
     wanted = [(latency_of(each.architecture), 100 * accuracy_of(each.architecture)) for each in found.candidates if each.accuracy]
     np.testing.assert_allclose(sorted(zip(*points.get_data(), strict=True)), sorted(wanted), rtol=1e-4)
@@ -252,6 +282,195 @@ def test_foretold_times_are_shown_and_marked(searched: Callable[..., Story]) -> 
     table = next(table for table in Page(page(story)).tables if "proposed by" in table[0])
     times = [row[table[0].index("latency")] for row in table[1:]]
     assert times == [f"{latency_of(each.architecture):#.3g} ms foretold" for each in found.in_band]
+
+
+def drawn_lines(figure: Any) -> dict[str, list[list[tuple[float, float]]]]:
+    """The points of the lines of a plot's panels, by what they are."""
+    lines = [line for axes in figure.axes for line in axes.lines if len(line.get_xdata())]
+    found: dict[str, list[list[tuple[float, float]]]] = {}
+    for line in lines:
+        found.setdefault(line.get_gid(), []).append([(float(x), float(y)) for x, y in zip(*line.get_data(), strict=True)])
+    return found
+
+
+def test_a_front_names_the_winner_and_whom_a_person_would_have_drawn(
+    folder: Path, reports: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their accuracies with the supernet's weights; without a ladder as the search evaluated them."""
+    monkeypatch.chdir(folder)
+    searches = read_story(folder / "runs/found").searches
+    for search_, name in ((searches[FIRST], FIRST), (searches[SECOND], SECOND)):
+        entries = read_yaml(folder / f"runs/found/{name}.yaml")
+        winner = Architecture.from_dict(entries["architecture"], "winner")
+        by_hand = {
+            other("conv").key: ("conv", 45.0, cost(other("conv")).macs),
+            other("s2_shift").key: ("s2_shift", 45.0, cost(other("s2_shift")).macs),
+        }
+        if name == SECOND:
+            trials = stored_trials(folder / "runs/found/study.db", SECOND)
+            patterns = {
+                told["arch_key"]: (told["origin"], 100 * values[0], told["usage"], 1e6 * told["macs_m"])
+                for values, told in trials
+                if values and told.get("origin") in ("conv", "s2_shift") and told["arch_key"] != winner.key
+            }
+            by_hand = {key: (origin, accuracy, macs) for key, (origin, accuracy, usage, macs) in patterns.items() if 0.8 <= usage <= 1}
+        figure = fronts.front(search_, "macs")
+        lines = drawn_lines(figure)
+        ((star,),) = lines["winner"]
+        assert star == pytest.approx((cost(winner).macs, 45.0 if name == FIRST else 100 * entries["found"]["accuracy_supernet"]), abs=0.01)
+        (points,) = lines["drawn by hand"]
+        np.testing.assert_allclose(sorted(points), sorted((macs, accuracy) for _, accuracy, macs in by_hand.values()), rtol=1e-2)
+        assert sorted(each.get_text() for each in figure.axes[0].texts if "budget" not in each.get_text()) == sorted(
+            each[0] for each in by_hand.values()
+        )
+        assert by_hand and ("finalists" in lines) == (name == FIRST)
+        (seen,), (steps,) = lines["evaluated"], lines["front"]
+        assert all(y == max(accuracy for macs, accuracy in seen if macs <= x) for x, y in steps)
+        assert ("floor" in lines) == (name == FIRST), "of two budgets it is the tighter that counts"
+        if name == SECOND:
+            told = f"winner: {entries['found']['accuracy_supernet']:.2%} with the supernet's weights".encode()
+            (beside,) = (each for each in Page(reports["found"].read_text()).pictures if told in each)
+            assert beside.count(b'id="network ') == 1 + len(by_hand)
+        if name == FIRST:
+            assert lines["floor"][0][0][0] == 160_000 and "a winner uses 80% or more" in [
+                text.get_text() for text in figure.legends[0].texts
+            ]
+
+
+def stored_trials(path: Path, name: str) -> list[tuple[Any, dict[str, Any]]]:
+    with stored(path, name) as study:
+        return [(trial.values, trial.user_attrs) for trial in study.get_trials()]
+
+
+CLIMBED = {
+    "winner": [[(6, 35), (18, 55), (30, 70)]],
+    "finalists": [[(6, 35), (18, 60), (30, 72)]],
+    "drawn by hand": [[(6, 30)], [(6, 40), (18, 50)]],
+}
+
+
+def test_the_ladder_shows_each_finalist_rung_by_rung(folder: Path, reports: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    lines = drawn_lines(fronts.ladder(read_story(folder / "runs/found").searches[FIRST]))
+    assert {kind: sorted([(x, round(y, 6)) for x, y in line] for line in its) for kind, its in lines.items()} == CLIMBED
+    (rungs,) = (table for table in Page(reports["found"].read_text()).tables if table[0] == ["network", "from", "steps", "accuracy"])
+    assert {tuple(row[1:]) for row in rungs[1:]} >= {("model", "30", "70.00%"), ("conv", "18", "50.00%"), ("s2_shift", "6", "30.00%")}
+    assert len(rungs) - 1 == sum(len(line) for its in CLIMBED.values() for line in its)
+
+
+def networks_of(*mixers: list[list[str]]) -> list[Candidate]:
+    """Evaluated networks with these mixers by stage and block, each better than the one before."""
+    frame, found = {"resolution": 64, "channels": 1, "classes": 4}, []
+    for number, stages in enumerate(mixers):
+        told = [{"width": 16, "mixers": its, "mlp_ratio": 1.0, "cpe": False, "sharing": False, "kernel": 3} for its in stages]
+        told = [each if "conv" in each["mixers"] else {key: value for key, value in each.items() if key != "kernel"} for each in told]
+        architecture = Architecture.from_dict({"frame": frame, "patch": 4, "stages": told}, "a test")
+        found.append(Candidate(number, architecture, 0.5 + number / 10, cost(architecture), ""))
+    return found
+
+
+def test_the_mixers_of_all_networks_and_of_the_best_are_told_by_place() -> None:
+    candidates = networks_of([["s2_shift"]], [["conv", "s2_shift"]], [["conv", "conv"]])
+    drawn = {each.get_gid(): each for each in figures.mixers(Search("", (), 0.8, tuple(candidates), (), None)).axes[0].patches}
+    thirds = {"all (0, 0) conv": 2, "all (0, 0) s2_shift": 1, "all (0, 1) conv": 1, "all (0, 1) s2_shift": 1}
+    wanted = {**{gid: 100 * count / 3 for gid, count in thirds.items()}, "best (0, 0) conv": 100, "best (0, 1) conv": 100}
+    assert {gid: each.get_height() for gid, each in drawn.items()} == pytest.approx(wanted), "of three networks one is the best tenth"
+    places = {gid: round(each.get_x() + each.get_width() / 2) for gid, each in drawn.items()}
+    assert (
+        all(place == int(gid[9]) for gid, place in places.items() if gid.startswith("best"))
+        and drawn["all (0, 0) conv"].get_x() < drawn["best (0, 0) conv"].get_x()
+    )
+
+
+def test_the_names_of_places_do_not_touch_in_the_deepest_space() -> None:
+    deep = networks_of([["conv"] * 3, ["conv"] * 3, ["s2_shift"] * 13, ["conv"] * 3])
+    figure = figures.mixers(Search("", (), 0.8, tuple(deep), (), None))
+    figure.draw_without_rendering()
+    labels = [each.get_window_extent() for each in figure.axes[0].get_xticklabels()]
+    assert len(labels) == 22 and all(one.x1 < other.x0 for one, other in itertools.pairwise(labels))
+
+
+def test_curves_show_what_was_judged_and_the_mean_of_the_losses() -> None:
+    judged = [{"step": step, "smallest": 0.1 + step / 100, "median": 0.2 + step / 100, "largest": 0.3 + step / 100} for step in (10, 20)]
+    losses = [(step, 1 / (1 + step)) for step in range(1000)]
+    lines = drawn_lines(figures.curves(judged, losses))
+    for name, start in (("smallest", 10), ("median", 20), ("largest", 30)):
+        np.testing.assert_allclose(lines[name][0], [(10, start + 10), (20, start + 20)])
+    groups = np.array(losses).reshape(200, 5, 2)
+    np.testing.assert_allclose(lines["loss"][0], np.stack([groups[:, -1, 0], groups[:, :, 1].mean(axis=1)], axis=1))
+
+
+def test_the_decision_that_matters_is_the_most_important_by_both_measures(searched: Callable[..., Story]) -> None:
+    def taste(architecture: Architecture) -> float:
+        return 0.3 + 0.3 * (architecture.stages[0].mixers[0] == "conv") + 0.01 * architecture.stages[0].mlp_ratio
+
+    story = searched(trials=24, accuracy=taste)
+    found = story.searches["toy"]
+    assert len(found.in_band) >= 20
+    tables = [table for table in Page(page(story)).tables if table[0][0] == "decision"]
+    for effects, name, table in zip((found.spread, found.importances), ("stage 0: mixers", "s0.b0.mixer"), tables, strict=True):
+        assert effects[name] == max(effects.values()) > 0
+        axes = figures.importance({each: 100 * effect for each, effect in effects.items()}, "points").axes[0]
+        drawn = {label.get_text(): bar.get_width() for label, bar in zip(axes.get_yticklabels(), axes.patches, strict=True)}
+        assert drawn == pytest.approx({each: 100 * effect for each, effect in effects.items()}) and axes.yaxis_inverted()
+        assert [*drawn.values()] == sorted(drawn.values(), reverse=True), "the most important above"
+        assert {row[0]: row[1] for row in table[1:]} == {each: f"{value:.2f}" for each, value in drawn.items()}
+    assert found.spread["stage 0: mixers"] > 2 * sorted(found.spread.values())[-2]
+
+
+def test_names_beside_a_curve_are_moved_apart_as_little_as_it_takes() -> None:
+    draw = random.Random(0)
+    for _ in range(50):
+        heights = sorted(draw.uniform(0, 1) for _ in range(draw.randint(1, 8)))
+        apart = fronts._apart(heights, 0.1)
+        assert all(after - before > 0.1 - 1e-9 for before, after in itertools.pairwise(apart))
+        assert sum(apart) == pytest.approx(sum(heights)), "whoever touches shares its middle"
+    assert fronts._apart([0.0, 0.2, 0.5], 0.1) == [0.0, 0.2, 0.5]
+
+
+def test_what_a_network_looks_at_is_told_stage_by_stage() -> None:
+    (network,) = networks_of([["conv", "s2_shift"], ["s2_shift"]])
+    draw = np.random.default_rng(0)
+    fields, mixing = [draw.random((8, 8)) for _ in range(2)], [[draw.random((4, 4)) for _ in range(2)], [draw.random((2, 2))]]
+    shown = figures.looking(fields, mixing, network.architecture).axes
+    assert [axes.get_title() for axes in shown] == ["stage 0: pixels", "conv", "s2_shift", "stage 1: pixels", "s2_shift"]
+    for axes, values in zip(shown, [np.sqrt(fields[0]), *mixing[0], np.sqrt(fields[1]), *mixing[1]], strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), values)
+
+
+def test_what_the_winner_looks_at_is_shown_with_the_best_weights_at_hand(folder: Path, reports: dict[str, Path]) -> None:
+    """Those of its retraining, or else the supernet's; without any, or without the images, a sentence says why not."""
+    shutil.copytree(folder / "runs/found", folder / "runs/looked")
+    run, entries = Run("looked", folder / "runs"), read_yaml(folder / f"runs/found/{FIRST}.yaml")
+    winner = Architecture.from_dict(entries["architecture"], "winner")
+    assert reports["found"].read_text().count("No weights of it are here") == 2
+
+    def look() -> Look:
+        return dict(looks_of(read_story(run.folder)))[FIRST]
+
+    how = Preprocessing(16, 1, (0.5,), (0.25,))
+    save_network(run.folder / f"{FIRST}.safetensors", Network(winner).state_dict(), winner, list("abcd"), how)
+    assert look().svg and "supernet's weights" in look().said
+    again = Run("again", folder / "runs")
+    again.folder.mkdir()
+    shutil.copy(run.folder / f"{FIRST}.safetensors", again.folder / "weights.safetensors")
+    its = {
+        "architecture": winner.key,
+        "data_fingerprint": entries["data_fingerprint"],
+        "bf16": "never",
+        "phase": {},
+        "found_at": "best.yaml",
+    }
+    again.record(retrain=its, finished="2026-01-01T00:00:00+00:00")
+    assert look().svg and look().said == "the weights of again, trained alone"
+    story = _at(folder, read_story)
+    few = dataclasses.replace(story.searches[FIRST], ladder=(), candidates=())
+    text = page(dataclasses.replace(story, searches={FIRST: few}, rankings={}), {FIRST: look()})
+    assert len(Page(text).pictures) == 3 and "with the weights of again, trained alone" in text, (
+        "the winner, what it looks at, the supernet's curves"
+    )
+    run.record(supernet={**run.recorded()["supernet"], "data": str(folder / "gone")})
+    assert look().svg is None and look().said.startswith("Not shown, since its weights or images cannot be read: ")
 
 
 def test_every_quantity_that_can_be_limited_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,11 +518,11 @@ def test_the_picture_of_a_ranking_has_each_network_and_says_how_sure_it_is(folde
         ]
 
 
-def test_every_word_of_a_picture_can_be_read_on_white_and_on_black(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_word_of_a_picture_is_in_ink(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     story = read_story(folder / "runs/found")
     search = story.searches[FIRST]
-    shown = [figures.front(search, "macs"), figures.ladder(search), figures.mixers(search), figures.importance({"a": 1.0}, "points")]
+    shown = [fronts.front(search, "macs"), fronts.ladder(search), figures.mixers(search), figures.importance({"a": 1.0}, "points")]
     shown += [figures.curves(story.curve, story.losses), *map(picture, story.rankings.values())]
     words = [each for figure in shown for each in figure.findobj(Text) if each.get_text().strip()]
     assert len(words) > 60 and {to_hex(each.get_color()) for each in words} == {INK.lower()}
@@ -314,6 +533,38 @@ def test_a_run_that_has_not_ended_is_told_as_far_as_it_is(folder: Path, reports:
     text = reports["half"].read_text()
     assert text.count("has no winner yet") == 2 and "proposed by" in text and "50.00%" in text
     assert "no run" in refused("report nowhere", folder) and "no study" in refused("dashboard begun", folder)
+
+
+def test_a_run_that_trained_nothing_is_told_too(tmp_path: Path) -> None:
+    source = {"preset": "as_mlp_t", "file": "/somewhere/as_mlp.pth", "sha256": "0123456789abcdef"}
+    Run("import-one", tmp_path / "runs").record(**{"import": source})
+    measured = Run("latency-here", tmp_path / "runs")
+    measured.record(conditions={"01234567": {"device": "a processor", "torch": "2.9"}})
+    for kind, key in (("part", "a"), ("part", "b"), ("part", "b"), ("network", "c")):
+        measured.log(kind, key=key, ms=1.0, conditions="01234567")
+    (tmp_path / "runs/empty").mkdir()
+    (tmp_path / "runs/empty/run.yaml").write_text("format: run 1\n")
+    said = {
+        name: succeed(f"report {name}", tmp_path) and (tmp_path / "runs" / name / "report.html").read_text()
+        for name in ("import-one", "latency-here", "empty")
+    }
+    assert ['class="unfinished"' in text for text in said.values()] == [False, False, True]
+    assert "as_mlp_t, imported from as_mlp.pth (0123456789ab)" in said["import-one"]
+    assert "2 parts and 1 whole networks timed" in said["latency-here"] and "device a processor" in said["latency-here"]
+    assert re.search("latency table +2 parts and 1 whole networks timed", succeed("runs", tmp_path))
+
+
+def test_a_training_that_failed_did_not_come_to_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    story = read_story(folder / "runs/found")
+    found = story.searches[FIRST]
+    failed = dataclasses.replace(found.ladder[-1], trained=Trained(Evaluation(failure="out of memory"), ((6, 0.3),)))
+    few = dataclasses.replace(found, ladder=(found.ladder[0], failed), candidates=())
+    (ladder,) = (
+        table for table in Page(page(dataclasses.replace(story, searches={FIRST: few}))).tables if {"from", "fine-tuned"} <= {*table[0]}
+    )
+    rows = [dict(zip(ladder[0], row, strict=True)) for row in ladder[1:]]
+    assert [(row["accuracy"], row["steps"]) for row in rows] == [("70.00%", "to the end"), ("failed: out of memory", "6")]
 
 
 def test_without_its_space_a_run_tells_its_ladder_and_its_winner(folder: Path, tmp_path: Path) -> None:
@@ -428,19 +679,36 @@ def test_a_study_of_another_program_is_left_alone(folder: Path) -> None:
         assert "study.db: no search of this project in it: got 'its own'" in refused(command, folder)
 
 
+def test_the_line_that_is_printed_opens_the_dashboard_of_the_last_winner(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "a folder with blanks"
+    shutil.copytree(folder / "runs/found", here / "runs/found")
+    shutil.copy(folder / "runs/found/best.yaml", here / "runs/best.yaml")
+    monkeypatch.setattr("nas.searching.dashboard.serve", lambda *given: None)
+    line = succeed("dashboard --port 8766", here).partition("The same by hand: ")[2]
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    with subprocess.Popen(shlex.split(line), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        assert {each["study_name"] for each in studies_at(8766)} == {FIRST, SECOND, f"{FIRST}-finalists"}
+        process.kill()
+
+
+def studies_at(port: int) -> list[dict[str, Any]]:
+    """The studies that a dashboard shows, once it answers."""
+    for _ in range(400):
+        try:
+            return json.loads(urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5).read())["study_summaries"]
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail("no dashboard within 40 seconds")
+
+
 def test_the_dashboard_opens_in_a_browser(folder: Path, chromium: Browser) -> None:
     shutil.copytree(folder / "runs/found", folder / "runs/opened")
     start = f"os.chdir({str(folder)!r}); sys.argv = ['launch.py', 'dashboard', 'opened', '--port', '8765']; launch.main()"
     code = f"import os, sys, launch; print('ready', flush=True); {start}"
     with another_process(code) as process:
-        for _ in range(400):
-            try:
-                studies = json.loads(urllib.request.urlopen("http://127.0.0.1:8765/api/studies", timeout=5).read())["study_summaries"]
-                break
-            except OSError:
-                time.sleep(0.1)
-        else:
-            pytest.fail("no dashboard within 40 seconds")
+        studies = studies_at(8765)
         assert "in use" in refused("dashboard opened --port 8765", folder)
         ids = {each["study_name"]: each["study_id"] for each in studies}
         assert set(ids) == {FIRST, SECOND, f"{FIRST}-finalists"}
@@ -476,7 +744,11 @@ def test_a_winner_for_another_budget_is_the_best_that_was_looked_at(folder: Path
     assert read_yaml(picked)["costs"]["macs"] <= limit
     succeed(f"retrain {picked} --device cpu --run alone", folder)
     succeed("report alone", folder)
+    assert "with its own weights" in (folder / "runs/alone/report.html").read_text()
     text, result = (folder / "runs/alone/report.html").read_text(), read_yaml(folder / "runs/alone/result.yaml")["result"]
-    assert f"Test accuracy: {result['test_accuracy']:.2%} of {result['test_images']} images" in text and text.count("<img") == 2
+    assert f"Test accuracy: {result['test_accuracy']:.2%} of {result['test_images']} images" in text and text.count("<img") == 3
+    assert "72.00% trained alone, the best of 2 networks" in succeed("pick found --device cpu --budget 100s", folder)
+    assert read_yaml(folder / "runs/found/picked-100s.yaml")["costs"]["latency_ms"] > 0
+    assert "none of the" in refused("pick found --device cpu --budget 1us", folder)
     told = refused("pick found --budget 1kMACs", folder)
     assert "none of the" in told and "search --run found --budget 1kMACs" in told

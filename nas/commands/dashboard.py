@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -40,10 +41,8 @@ def dashboard(run: str | None, port: int, storage: str) -> int:
     except InUse:
         print("A search is at work here: notes and pictures are as they were.")
     print(f"Dashboard: http://{HOST}:{port}/dashboard/   (Ctrl-C ends it)")
-    print(
-        f"The same by hand: optuna-dashboard {address(study.resolve() if isinstance(study, Path) else study)} --artifact-dir {artifacts.resolve()} --port {port}",
-        flush=True,
-    )
+    words = ["optuna-dashboard", address(study.resolve() if isinstance(study, Path) else study), "--artifact-dir", artifacts.resolve()]
+    print(f"The same by hand: {shlex.join(map(str, [*words, '--port', port]))}", flush=True)
     serve(study, artifacts, port)
     return 0
 

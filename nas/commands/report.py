@@ -12,6 +12,8 @@ import click
 from nas.commands.options import option, storage_option
 
 if TYPE_CHECKING:
+    from nas.reporting.parts import Look
+    from nas.runs.records import Begun, SearchRecord
     from nas.searching.story import Story
 
 LOOKED_AT = 32  # images
@@ -39,21 +41,53 @@ def report(run: str, out: Path | None, storage: str) -> int:
     return 0
 
 
-def _looks(story: Story) -> Iterator[tuple[str, bytes]]:
-    """Of each study whose winner's weights and images are here, the picture of what it looks at."""
+def _looks(story: Story) -> Iterator[tuple[str, Look]]:
+    """What the winner of each study looks at, by study, and by "" what the network does that the run itself trained."""
+    from nas.reporting.parts import Look
+
+    record = story.told.record
+    for name, search in story.searches.items():
+        if search.winner and record.supernet:
+            weights, alone = story.run.folder / f"{name}.safetensors", retrained(story, search.winner)
+            whose = (
+                f"the weights of {alone.parent.name}, trained alone" if alone else "the supernet's weights, as they lie beside the winner"
+            )
+            if alone or weights.exists():
+                yield name, _look(alone or weights, whose, record.supernet)
+            else:
+                yield name, Look("No weights of it are here: once it is retrained, this page shows it.")
+    if story.told.training and record.retrain:
+        yield "", _look(story.run.folder / "weights.safetensors", "its own weights", record.retrain)
+
+
+def retrained(story: Story, winner: SearchRecord) -> Path | None:
+    """The weights of a run beside this one that trained the network alone on the same images; of several the last."""
+    from nas.runs.folder import Run
+    from nas.runs.records import read_record
+
+    found = []
+    for path in story.run.folder.parent.glob("*/weights.safetensors"):
+        with contextlib.suppress(ValueError):  # another run that is damaged
+            record = read_record(Run(path.parent.name, path.parent.parent))
+            its = record.retrain if record.finished else None
+            if its and (its.architecture, its.data_fingerprint) == (winner.architecture.key, winner.data_fingerprint):
+                found.append((record.finished, path))
+    return max(found)[1] if found else None
+
+
+def _look(weights: Path, whose: str, begun: Begun) -> Look:
     from nas.data import open_data
     from nas.networks.trained import load_network
     from nas.reporting import figures
     from nas.reporting.drawings import save
+    from nas.reporting.parts import Look
     from nas.training.answers import some_images
     from nas.training.looking import mixing_fields, receptive_fields
 
-    record = story.told.record.supernet
-    for name in story.searches if record else ():
-        weights = story.run.folder / f"{name}.safetensors"
-        if weights.exists() and record and record.data:
-            with contextlib.suppress(ValueError):  # images that are gone
-                network = load_network(weights)
-                images = some_images(network, open_data(record.data, Path(record.data_root) if record.data_root else None), LOOKED_AT)
-                fields = receptive_fields(network, images), mixing_fields(network, images)
-                yield name, save(figures.looking(*fields, network.architecture), "svg")
+    try:
+        network = load_network(weights)
+        images = some_images(network, open_data(str(begun.data), Path(begun.data_root) if begun.data_root else None), LOOKED_AT)
+    except ValueError as error:
+        return Look(f"Not shown, since its weights or images cannot be read: {error}")
+    fields = receptive_fields(network, images), mixing_fields(network, images)
+    return Look(whose, save(figures.looking(*fields, network.architecture), "svg"))

@@ -14,7 +14,10 @@ from nas.commands.options import option
 @click.command(short_help="Draw networks.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @option(
-    "--out", "PICTURE", "Draw them into a file too, one below the other: .svg or .png.", type=click.Path(path_type=Path, dir_okay=False)
+    "--out",
+    "PICTURE",
+    "Draw them into a file too, side by side where they fit: .svg or .png.",
+    type=click.Path(path_type=Path, dir_okay=False),
 )
 def show(files: tuple[str, ...], out: Path | None) -> int:
     """Draw networks: each stage with its blocks, by their mixers.
@@ -25,7 +28,7 @@ def show(files: tuple[str, ...], out: Path | None) -> int:
     from nas.networks.architecture import read_architecture
     from nas.published.presets import network_file
     from nas.quantities import format_quantity
-    from nas.reporting.drawings import as_text, draw, form_of, key_of
+    from nas.reporting.drawings import as_text, draw, form_of, key_of, side_by_side
     from nas.runs.folder import RUNS
     from nas.yaml_files import write_atomically
 
@@ -40,6 +43,6 @@ def show(files: tuple[str, ...], out: Path | None) -> int:
         print("\n".join(as_text(architecture, colored)))
     print(key_of(networks.values(), colored))
     if out and form:
-        write_atomically(out, draw(networks, form))
+        write_atomically(out, draw(networks, form, side_by_side(networks)))
         print(f"Drawn: {out}")
     return 0

@@ -28,16 +28,20 @@ LETTERS = {
     "conv": "conv", "attention": "attn", "token_mlp": "mlp", "token_linear": "lin", "s2_shift": "S2", "s2_shift_v2": "S2v2", "as_shift": "AS",
     "permute": "perm", NO_MIXER: "",
 }  # fmt: skip
-INK = "#767676"  # of what stands on the page: it can be read on white and on black
+# Of what is written and drawn, and of the paper below it. No grey can be read on white and on the dark pages of today, so a picture brings its own
+# paper along; a page that knows whether it is dark may put others in their place (`parts.py`).
+INK, PAPER = "#595959", "#FCFCFC"
 Form = Literal["svg", "png"]
 BLOCK, GAP, BETWEEN = 0.5, 0.08, 0.42  # width of a box, and what is between boxes and between stages, in inches
 TALLEST, LOWEST = 0.95, 0.22  # of a box
 WIDEST = 11.0  # of a picture; deeper networks have narrower boxes
-SLOT = 0.75  # room for what is written under a stage
+SLOT = 0.9  # room for what is written under a stage
 LETTERED = 0.3  # width of a box that has room for letters; narrower ones of one mixer have them together, if they have room
 LETTER = 0.08  # width of one
 FONTS = ["DejaVu Sans", "Verdana", "Arial"]  # of words in an SVG: the one they were measured in is the widest
-ROW, MIDDLE = 1.95, 0.95  # height of one architecture with what is written about it, and of the middle of its boxes in it
+ROW, MIDDLE = 2.09, 1.09  # height of one architecture with what is written about it, and of the middle of its boxes in it
+MARGIN, LINE, COLUMN = 0.2, 0.17, 1.45  # of the legend: around it, height of its lines, width of an entry
+NAME, FIGURES, SMALL = 9.0, 7.5, 7.0  # points of what is written: a network's name, its figures and the letters, what stands under a stage
 
 
 def color(mixer: str) -> str:
@@ -60,23 +64,31 @@ def ink_on(fill: str) -> str:
 
 
 def save(figure: Figure, form: Form) -> bytes:
-    """A figure as a file's content, on a transparent background; the same figure is the same SVG, and words in it are text."""
+    """A figure as a file's content, on its paper; the same figure is the same SVG, and words in it are text."""
     import matplotlib
 
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "none", "font.sans-serif": FONTS}):
-        figure.savefig(buffer, format=form, transparent=True, metadata={"Date": None} if form == "svg" else None)
+        metadata = {"Date": None} if form == "svg" else None
+        figure.savefig(buffer, format=form, transparent=True, facecolor=PAPER, metadata=metadata)  # transparent are the plots in it
     return buffer.getvalue()
 
 
 def draw(networks: Mapping[str, Architecture], form: Form, columns: int = 1) -> bytes:
-    """The picture of one network or of several, row by row and to one scale, each under its name; a file's content."""
+    """The picture as a file's content."""
+    return save(picture(networks, columns), form)
+
+
+def picture(networks: Mapping[str, Architecture], columns: int = 1) -> Figure:
+    """One network or several, row by row and to one scale, each under its name."""
     from matplotlib.figure import Figure
 
     stages = [stage for each in networks.values() for stage in each.stages]
     widest, scale = max(stage.width for stage in stages), _scale(networks.values(), WIDEST / columns)
-    cell = max(5.0 / columns, *(_length(each, scale) for each in networks.values()))
-    across, high = columns * cell, ROW * -(-len(networks) // columns) + 0.55
+    cell = max(5.0 / columns, *(_cell(name, each, scale) for name, each in networks.items()))
+    across, legend = columns * cell, _entries(stages)
+    in_line = min(5, max(1, int((across - MARGIN) / COLUMN)))
+    high = ROW * -(-len(networks) // columns) + 2 * MARGIN + LINE * -(-len(legend) // in_line)
     figure = Figure(figsize=(across, high), dpi=150)
     for place, (name, architecture) in enumerate(networks.items()):
         row, column = divmod(place, columns)
@@ -85,9 +97,33 @@ def draw(networks: Mapping[str, Architecture], form: Form, columns: int = 1) -> 
         axes.set_ylim(0, ROW)
         axes.axis("off")
         _draw_one(axes, name, architecture, widest, scale)
-    used = [mixer for mixer in mixer_names() if any(mixer in stage.mixers for stage in stages)]
-    _legend(figure, used, any(stage.cpe for stage in stages), any(stage.sharing for stage in stages))
-    return save(figure, form)
+    figure.legend(
+        handles=legend, loc="lower left", ncols=in_line, frameon=False, fontsize=FIGURES, labelcolor=INK, bbox_to_anchor=(0.0, 0.0),
+        columnspacing=1.2, handlelength=1.2,
+    )  # fmt: skip
+    return figure
+
+
+def side_by_side(networks: Mapping[str, Architecture]) -> int:
+    """How many columns of networks a screen has room for, at full size."""
+    cell = max(_cell(name, each, 1.0) for name, each in networks.items())
+    return min(len(networks), max(1, int(WIDEST / cell)))
+
+
+def _cell(name: str, architecture: Architecture, scale: float) -> float:
+    """The width of a network with what is written about it."""
+    written = 0.4 + max(_width(name, NAME, "bold"), _width(_figures(architecture), FIGURES))
+    return max(_length(architecture, scale), written)
+
+
+def _width(text: str, size: float, weight: str = "normal") -> float:
+    """Of a line of words, in inches."""
+    from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.font_manager import FontProperties
+
+    font = FontProperties(family=FONTS[0], size=size, weight=weight)
+    dots, _, _ = RendererAgg(1, 1, 720).get_text_width_height_descent(text, font, False)  # many to the inch: whole ones are no error
+    return dots / 720
 
 
 def _scale(networks: Iterable[Architecture], room: float) -> float:
@@ -108,24 +144,30 @@ def _pitch(stage: Stage, scale: float) -> float:
 
 
 def _draw_one(axes: Axes, name: str, architecture: Architecture, widest: int, scale: float) -> None:
-    total, parts, frame = cost(architecture), stage_costs(architecture), architecture.frame
-    said = f"{format_quantity('macs', total.macs)}, {format_quantity('params', total.params)} at {frame.resolution} px"
-    axes.text(0.2, ROW - 0.2, name, color=INK, fontsize=9, fontweight="bold", va="center", parse_math=False)
-    axes.text(0.2, ROW - 0.38, said, color=INK, fontsize=7.5, va="center")
-    x, side = 0.2, frame.resolution // architecture.patch
+    total, parts = cost(architecture), stage_costs(architecture)
+    axes.text(0.2, ROW - 0.2, name, color=INK, fontsize=NAME, fontweight="bold", va="center", parse_math=False)
+    axes.text(0.2, ROW - 0.38, _figures(architecture), color=INK, fontsize=FIGURES, va="center")
+    x, side = 0.2, architecture.frame.resolution // architecture.patch
     for number, stage in enumerate(architecture.stages):
         end = _draw_stage(axes, x, stage, LOWEST + (TALLEST - LOWEST) * stage.width / widest, scale)
         about = [
-            f"{side >> number}x{side >> number}, {stage.width}",
+            f"{side >> number}x{side >> number} tokens",
+            f"width {stage.width}",
             f"mlp x{stage.mlp_ratio:g}",
             f"{parts[f'stages.{number}'].macs / total.macs:.0%} of MACs",
         ]
         for line, text in enumerate(about):
-            axes.text(x, 0.34 - 0.14 * line, text, color=INK, fontsize=7, va="center")
+            axes.text(x, 0.46 - 0.14 * line, text, color=INK, fontsize=SMALL, va="center")
         x += _pitch(stage, scale)
         if number + 1 < len(architecture.stages):
             arrow = {"arrowstyle": "->", "color": INK, "lw": 1.0, "shrinkA": 2, "shrinkB": 2}
             axes.annotate("", (x, MIDDLE), (end, MIDDLE), arrowprops=arrow)
+
+
+def _figures(architecture: Architecture) -> str:
+    """What stands under its name."""
+    total = cost(architecture)
+    return f"{format_quantity('macs', total.macs)}, {format_quantity('params', total.params)} at {architecture.frame.resolution} px"
 
 
 def _draw_stage(axes: Axes, x: float, stage: Stage, height: float, scale: float) -> float:
@@ -144,7 +186,7 @@ def _draw_stage(axes: Axes, x: float, stage: Stage, height: float, scale: float)
         spans = [x + k * step + width / 2 for k in range(count)] if width >= LETTERED else [x + (count * step - scale * GAP) / 2]
         if width >= LETTERED or count * step >= LETTER * len(letters(mixer)):
             for middle in spans:
-                axes.text(middle, MIDDLE, letters(mixer), color=ink_on(fill), fontsize=7.5, ha="center", va="center")
+                axes.text(middle, MIDDLE, letters(mixer), color=ink_on(fill), fontsize=FIGURES, ha="center", va="center")
         x += count * step
     end = x - scale * GAP
     if stage.sharing:
@@ -152,19 +194,18 @@ def _draw_stage(axes: Axes, x: float, stage: Stage, height: float, scale: float)
     return end
 
 
-def _legend(figure: Any, used: Sequence[str], cpe: bool, sharing: bool) -> None:
+def _entries(stages: Sequence[Stage]) -> list[Any]:
+    """Of the legend: what occurs in these stages."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    used = [mixer for mixer in mixer_names() if any(mixer in stage.mixers for stage in stages)]
     shown: list[Any] = [Patch(fc=color(mixer), ec=INK, lw=0.6, label="no mixer" if mixer == NO_MIXER else mixer) for mixer in used]
-    if cpe:
+    if any(stage.cpe for stage in stages):
         shown.append(Line2D([], [], marker="o", ls="", ms=4, mfc="#FFFFFF", mec=INK, label="position encoding"))
-    if sharing:
+    if any(stage.sharing for stage in stages):
         shown.append(Line2D([], [], color=INK, lw=2.0, label="one shared mixer"))
-    figure.legend(
-        handles=shown, loc="lower left", ncols=5, frameon=False, fontsize=7.5, labelcolor=INK, bbox_to_anchor=(0.0, 0.0), columnspacing=1.2,
-        handlelength=1.2,
-    )  # fmt: skip
+    return shown
 
 
 def as_text(architecture: Architecture, colored: bool) -> list[str]:

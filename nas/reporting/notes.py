@@ -9,7 +9,7 @@ import yaml
 from nas.machine import pasted
 from nas.networks.architecture import Architecture, describe
 from nas.quantities import QUANTITIES
-from nas.reporting import figures
+from nas.reporting import figures, fronts
 from nas.reporting.drawings import draw, save
 from nas.reporting.parts import needs, quantity, told
 from nas.reporting.rankings import draw as draw_ranking
@@ -27,17 +27,18 @@ def tellings(story: Story) -> dict[str, Telling]:
 
 def _telling(story: Story, search: Search) -> Telling:
     networks: dict[str, Architecture] = {each.architecture.key: each.architecture for each in search.in_band[:BEST]}
+    networks |= {each.architecture.key: each.architecture for each in search.in_band if each.by_hand}
     networks |= {each.architecture.key: each.architecture for each in search.ladder}
     if search.winner:
         networks[search.winner.architecture.key] = search.winner.architecture
     pictures = {f"{key}.svg": draw({_name(search, key): architecture}, "svg") for key, architecture in networks.items()}
     about = dict[str, str]()  # titles of the pictures of the whole search
     if search.ladder:
-        pictures["ladder.svg"], about["ladder.svg"] = save(figures.ladder(search), "svg"), "Trained alone"
+        pictures["ladder.svg"], about["ladder.svg"] = save(fronts.ladder(search), "svg"), "Trained alone"
     if search.candidates:
         for each in search.limited:
             name = f"front-{each}.svg"
-            pictures[name] = save(figures.front(search, each), "svg")
+            pictures[name] = save(fronts.front(search, each), "svg")
             about[name] = f"With the supernet's weights, by {QUANTITIES[each].called}"
         pictures["mixers.svg"], about["mixers.svg"] = save(figures.mixers(search), "svg"), "Which mixers stand where"
     for name, found in story.rankings.items():
@@ -49,7 +50,9 @@ def _telling(story: Story, search: Search) -> Telling:
 def _name(search: Search, key: str) -> str:
     if search.winner and search.winner.architecture.key == key:
         return f"winner {key}"
-    return next((f"{each.origin} {key}" for each in search.ladder if each.architecture.key == key and each.by_hand), key)
+    origins = {each.architecture.key: each.origin for each in search.candidates if each.by_hand}
+    origins |= {each.architecture.key: each.origin for each in search.ladder if each.by_hand}
+    return f"{origins[key]} {key}" if key in origins else key
 
 
 def _note(story: Story, search: Search, architecture: Architecture) -> str:

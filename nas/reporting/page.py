@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from nas import __version__
-from nas.machine import pasted
+from nas.machine import again, pasted
 from nas.networks.architecture import Architecture, describe
 from nas.quantities import QUANTITIES
-from nas.reporting import figures
+from nas.reporting import figures, fronts
 from nas.reporting.comparisons import picture as draw_comparison
 from nas.reporting.comparisons import sentence, table
 from nas.reporting.drawings import draw, save
-from nas.reporting.parts import Cell, Part, Picture, Row, Said, Table, needs, number, percent, quantity
-from nas.reporting.rankings import as_table
+from nas.reporting.parts import Cell, Look, Part, Picture, Row, Said, Table, needs, number, percent, quantity
+from nas.reporting.rankings import as_table, title
 from nas.reporting.rankings import draw as draw_ranking
 from nas.runs.folder import now
+from nas.runs.overview import timed
 from nas.runs.records import Begun, NetworkRecord
+from nas.searching.fidelity import ACCURACIES, ranked
 from nas.searching.story import Candidate, Climber, Search, Story
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST = 25  # rows of a table of networks
 
 
-def page(story: Story, looks: Mapping[str, bytes] | None = None) -> str:
-    """The whole page; `looks` are pictures of what the winners look at, by study."""
+def page(story: Story, looks: Mapping[str, Look] | None = None) -> str:
+    """The whole page; `looks` are what the winners look at, by study, and by "" what the network does that the run itself trained."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
@@ -40,7 +43,7 @@ def _lead(story: Story) -> Iterator[Said]:
     """What was searched, on what, and what came of it, in a few sentences."""
     record, trained = story.told.record.supernet, story.told.record.retrain or story.told.record.compare
     if record is None:
-        yield from _trained(story, trained) if trained else [Said("Nothing was begun in this run.", unfinished=True)]
+        yield from _trained(story, trained) if trained else _other(story)
         return
     yield Said(f"Space {Path(record.space).stem}, {_settings(record)}.")
     if story.told.record.supernet_finished is None:
@@ -55,7 +58,25 @@ def _lead(story: Story) -> Iterator[Said]:
 
 
 def _settings(record: Begun) -> str:
-    return f"images {Path(str(record.data)).name} at {record.resolution} px, recipe {Path(str(record.recipe)).stem}, seed {record.seed}"
+    count = f" ({record.train_images:,} of {record.classes:,} classes, the test's apart)" if record.train_images and record.classes else ""
+    how = f"recipe {Path(str(record.recipe)).stem}, seed {record.seed}"
+    return f"images {Path(str(record.data)).name}{count} at {record.resolution} px, {how}"
+
+
+def _other(story: Story) -> Iterator[Said]:
+    """Of a run that trained nothing."""
+    record = story.told.record
+    if record.imported:
+        yield Said(
+            f"The weights of {record.imported.preset}, imported from {Path(record.imported.file).name} ({record.imported.sha256[:12]})."
+        )
+    elif record.conditions:
+        yield Said(f"A latency table: {timed(story.told)}.")
+        yield from (
+            Said(f"Measured with {', '.join(f'{name} {value}' for name, value in each.items())}.") for each in record.conditions.values()
+        )
+    else:
+        yield Said("Nothing was begun in this run.", unfinished=True)
 
 
 def _trained(story: Story, record: NetworkRecord) -> Iterator[Said]:
@@ -70,10 +91,14 @@ def _trained(story: Story, record: NetworkRecord) -> Iterator[Said]:
         yield Said("Unfinished: what was begun here is still in training.", unfinished=True)
 
 
+def _for(epochs: float) -> str:
+    return f"trained alone for {epochs:g} epoch{'s' * (epochs != 1)}"
+
+
 def _won(search: Search) -> str:
     assert search.winner
     found, winner = search.winner.found, search.winner
-    accuracy, how = found.accuracy_alone, f"trained alone for {found.epochs_alone:g} epochs" if found.epochs_alone else ""
+    accuracy, how = found.accuracy_alone, "" if found.epochs_alone is None else _for(found.epochs_alone)
     if accuracy is None:
         accuracy, how = found.accuracy_supernet or 0.0, "with the supernet's weights"
     budgets = " and ".join(winner.budgets)
@@ -84,7 +109,7 @@ def _won(search: Search) -> str:
     )
 
 
-def _parts(story: Story, looks: Mapping[str, bytes]) -> Iterator[Part]:
+def _parts(story: Story, looks: Mapping[str, Look]) -> Iterator[Part]:
     for search in story.searches.values():
         suffix = f" ({search.name})" if len(story.searches) > 1 else ""
         if search.winner:
@@ -93,11 +118,7 @@ def _parts(story: Story, looks: Mapping[str, bytes]) -> Iterator[Part]:
                 pictures=[Picture(draw(_beside_winner(search), "svg"), "The winner, and the networks drawn by hand that came next.")],
             )
         if search.name in looks:
-            about = (
-                "For each stage the pixels that move the token in its middle, and for each of its blocks what the mixer takes from where (red adds, "
-                "blue takes away; of a stage's blocks the first eleven), by gradients on held-out images, with the weights that lie beside the winner."
-            )
-            yield Part(f"What the winner looks at{suffix}", pictures=[Picture(looks[search.name], about)])
+            yield _looking(f"What the winner looks at{suffix}", looks[search.name])
         if search.ladder:
             yield _ladder(search, suffix)
         if search.candidates:
@@ -107,28 +128,51 @@ def _parts(story: Story, looks: Mapping[str, bytes]) -> Iterator[Part]:
         yield Part(
             "The network", ["; ".join(describe(architecture))], [Picture(draw({architecture.key: architecture}, "svg"), "Its blocks.")]
         )
+        if "" in looks:
+            yield _looking("What it looks at", looks[""])
     if story.curve or story.losses:
         yield _training(story)
     for name, found in story.rankings.items():
         pictures = [Picture(draw_ranking(found, "svg"), "Networks trained alone for the truth, against what scores said of them.")]
-        yield Part(f"How well the supernet ranks ({name})", pictures=pictures, commands=list(as_table(found)))
+        yield Part(f"How well the supernet ranks ({name})", pictures=pictures, tables=[_ranked(found)], commands=list(as_table(found)))
     if story.comparison:
         networks, seeds = story.comparison["networks"], story.comparison["settings"]["seeds"]
         svg = save(draw_comparison(networks, f"Tested with {len(seeds)} seeds"), "svg")
         yield Part("Compared", pictures=[Picture(svg, "Test accuracies.")], commands=table(networks, seeds))
+    if made := dict.fromkeys(each.command for each in story.told.record.invocations if each.command):
+        text = "These commands made the run. Given again, one that was interrupted goes on, and one that has ended prints its result."
+        yield Part("How it was made", [text], commands=[again(each) for each in made])
     if story.searches:
         yield Part("How to go on", commands=list(_commands(story)))
 
 
+def _looking(title: str, look: Look) -> Part:
+    if look.svg is None:
+        return Part(title, [look.said])
+    about = (
+        "For each stage the pixels that move the token in its middle, and for each of its blocks what the mixer takes from where (red adds, "
+        f"blue takes away; of a stage's blocks the first eleven), by gradients on held-out images, with {look.said}."
+    )
+    return Part(title, pictures=[Picture(look.svg, about)])
+
+
 def _beside_winner(search: Search) -> dict[str, Architecture]:
-    """The winner and two of those drawn by hand that came furthest, by what is written over them."""
+    """The winner and two of those drawn by hand that came furthest, or without a ladder were most accurate, by what is written over them."""
     assert search.winner
-    key = search.winner.architecture.key
-    shown = [each for each in search.ladder if each.architecture.key == key or each.by_hand][:3]
-    if not any(each.architecture.key == key for each in shown):
-        return {"winner": search.winner.architecture}
-    named = (("winner" if each.architecture.key == key else each.origin, each) for each in shown)
-    return {f"{name}: {_alone(each)}": each.architecture for name, each in named}
+    winner, accuracy = search.winner.architecture, search.winner.found.accuracy_supernet
+    by_hand = [each for each in search.ladder if each.by_hand and each.architecture.key != winner.key]
+    first = next(
+        (f"winner: {_alone(each)}" for each in search.ladder if each.architecture.key == winner.key), f"winner: {_scored(accuracy)}"
+    )
+    shown = {f"{each.origin}: {_alone(each)}": each.architecture for each in by_hand[:2]}
+    if not search.ladder:
+        named = [each for each in search.in_band if each.by_hand and each.architecture.key != winner.key][:2]
+        shown = {f"{each.origin}: {_scored(each.accuracy)}": each.architecture for each in named}
+    return {first: winner, **shown}
+
+
+def _scored(accuracy: float | None) -> str:
+    return "no accuracy with the supernet's weights" if accuracy is None else f"{accuracy:.2%} with the supernet's weights"
 
 
 def _alone(each: Climber) -> str:
@@ -143,7 +187,13 @@ def _ladder(search: Search, suffix: str) -> Part:
     winner = search.winner.architecture.key if search.winner else ""
     rows = [Row(_climber(search, each), each.architecture.key == winner) for each in search.ladder]
     about = "Held-out accuracy of each finalist while it was trained alone; who ends early was left behind."
-    return Part(f"The ladder{suffix}", pictures=[Picture(save(figures.ladder(search), "svg"), about)], tables=[Table(heads, rows)])
+    rungs = [
+        Row([Cell(each.architecture.key, each.architecture.key), Cell(each.origin, each.origin), number(step), percent(accuracy)])
+        for each in search.ladder
+        for step, accuracy in fronts.climbed(each)
+    ]
+    tables = [Table(heads, rows), Table(["network", "from", "steps", "accuracy"], rungs, "Rung by rung", True)]
+    return Part(f"The ladder{suffix}", pictures=[Picture(save(fronts.ladder(search), "svg"), about)], tables=tables)
 
 
 def _costs(search: Search) -> dict[str, str]:
@@ -153,10 +203,11 @@ def _costs(search: Search) -> dict[str, str]:
 
 def _climber(search: Search, each: Climber) -> list[Cell]:
     ended = each.trained.ended
-    last = Cell(ended.failure, "") if ended and ended.failure else percent(each.last)
+    failure = ended.failure if ended else None
+    last = Cell(f"failed: {failure}", "") if failure else percent(each.last)
     return [
         Cell(each.architecture.key, each.architecture.key), Cell(each.origin, each.origin), last,
-        Cell("to the end", float("1e18")) if ended else number(each.steps), percent(each.supernet), percent(each.fine_tuned),
+        Cell("to the end", float("1e18")) if ended and not failure else number(each.steps), percent(each.supernet), percent(each.fine_tuned),
         *(quantity(name, search.known(each.architecture, name)) for name in _costs(search).values()),
     ]  # fmt: skip
 
@@ -165,13 +216,14 @@ def _candidates(search: Search, suffix: str) -> Part:
     """What the search looked at."""
     best = search.in_band[:MOST]
     heads = ["network", "accuracy", *_costs(search), "share of the budget", "proposed by", "trial"]
-    rows = [Row(_candidate(search, each)) for each in best]
+    tables = [Table(heads, [Row(_candidate(search, each)) for each in best], f"The best {len(best)} {figures.within(search)}", True)]
+    there = [each for each in search.candidates if each.accuracy is not None]
+    tables.append(Table(heads, [Row(_candidate(search, each)) for each in there], f"All {len(there)} that were evaluated", True))
     failed = sum(each.failure is not None for each in search.candidates)
-    evaluated = sum(each.accuracy is not None for each in search.candidates)
-    text = f"{evaluated} networks were evaluated with the supernet's weights{f', {failed} failed' if failed else ''}."
+    text = f"{len(there)} networks were evaluated with the supernet's weights{f', {failed} failed' if failed else ''}."
     pictures = [
         Picture(
-            save(figures.front(search, name), "svg"),
+            save(fronts.front(search, name), "svg"),
             f"Accuracy with the supernet's weights against {QUANTITIES[name].called}; shaded is what is over the budget.",
         )
         for name in search.limited
@@ -179,7 +231,7 @@ def _candidates(search: Search, suffix: str) -> Part:
     pictures.append(
         Picture(save(figures.mixers(search), "svg"), "Which mixers stand where: of all networks looked at, and of the best tenth.")
     )
-    tables = [Table(heads, rows, f"The best {len(best)} {figures.within(search)}", True), _mixers(search)]
+    tables.append(_mixers(search))
     for effects, unit, about in (
         (
             search.spread,
@@ -217,13 +269,26 @@ def _mixers(search: Search) -> Table:
     return Table(["place", "mixer", *(f"of {name} {count}" for name, (count, _) in groups.items())], rows, "Which mixers stand where", True)
 
 
+def _ranked(found: Mapping[str, Any]) -> Table:
+    """The numbers of the picture of a ranking."""
+    names = [name for name in ACCURACIES if name in found["figures"]]
+    rows = [
+        Row([Cell(each["key"], each["key"]), percent(each["truth"]), *(percent(each[name]) for name in names)]) for each in ranked(found)
+    ]
+    return Table(["network", "alone", *map(title, names)], rows, "Network by network", True)
+
+
 def _training(story: Story) -> Part:
     """Of a supernet, or of the one network that a run trained."""
     heads = [name for name in ("smallest", "median", "largest", "accuracy") if any(name in line for line in story.curve)]
     rows = [Row([number(line["step"]), *(percent(line.get(name)) for name in heads)]) for line in story.curve]
     about = f"Held-out accuracy on the way ({', '.join(heads)}), and the loss." if rows else "The loss on the way."
     picture = Picture(save(figures.curves(story.curve, story.losses), "svg"), about)
-    tables = [Table(["step", *heads], rows, "The numbers", True)] if rows else []
+    tables = [Table(["step", *heads], rows, "The accuracies", True)] if rows else []
+    if story.losses:
+        count, means = figures.mean_losses(story.losses)
+        losses = [Row([number(step), Cell(f"{mean:.4g}", mean)]) for step, mean in means]
+        tables.append(Table(["step", f"loss, mean of {count} steps" if count > 1 else "loss"], losses, "The losses", True))
     return Part("The supernet" if story.what == "supernet" else "The training", pictures=[picture], tables=tables)
 
 

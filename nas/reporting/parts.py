@@ -7,12 +7,13 @@ import re
 from dataclasses import dataclass, field
 
 from nas.quantities import QUANTITIES, format_quantity
-from nas.reporting.drawings import INK
+from nas.reporting.drawings import INK, PAPER
 from nas.runs.records import SearchRecord
 from nas.searching.story import Known
 
 SHRUNK = 0.74  # of its width a picture has at least: in a smaller one letters cannot be read, and it is moved sideways
-INKS = b"light-dark(#595959, #b4b4b4)"  # a browser chooses
+# In place of a picture's own ink and paper: a browser chooses the ink, and the paper is the page.
+INKS, NO_PAPER = b"light-dark(#595959, #b4b4b4)", b"none"
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,18 @@ class Picture:
 
     @property
     def data(self) -> str:
-        """As an address that holds the picture itself, its ink darker on a light page and lighter on a dark one."""
-        svg = self.svg.replace(b"<svg ", b'<svg style="color-scheme: light dark" ', 1).replace(INK.lower().encode(), INKS)
+        """As an address that holds the picture itself, without its paper, its ink dark on a light page and light on a dark one."""
+        svg = self.svg.replace(b"<svg ", b'<svg style="color-scheme: light dark" ', 1)
+        svg = svg.replace(INK.lower().encode(), INKS).replace(PAPER.lower().encode(), NO_PAPER)
         return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a network looks at: with which weights, and the picture, or why there is none."""
+
+    said: str
+    svg: bytes | None = None
 
 
 @dataclass(frozen=True)

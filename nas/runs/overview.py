@@ -67,7 +67,15 @@ def _state(story: RunStory) -> tuple[str, str]:
         return "comparison", "ended" if record.finished else "under way"
     if record.imported:
         return f"import of {record.imported.preset}", "ended"
+    if record.conditions:
+        return "latency table", timed(story)
     return "nothing begun", ""
+
+
+def timed(story: RunStory) -> str:
+    """What a latency table has."""
+    parts, networks = ({line["key"] for line in story.metrics if line.get("kind") == kind} for kind in ("part", "network"))
+    return f"{len(parts)} parts and {len(networks)} whole networks timed"
 
 
 def _searched(story: RunStory) -> Iterator[str]:

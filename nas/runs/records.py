@@ -44,6 +44,8 @@ class Begun(_Entries):
     resolution: Resolution | None = None
     seed: Count | None = None
     flip: StrictBool | None = None  # where the user decided whether images are mirrored
+    train_images: Count | None = None  # how many images but the test's, of how many classes
+    classes: Count | None = None
 
 
 class SupernetRecord(Begun):
@@ -87,10 +89,18 @@ class ImportRecord(_Entries):
     sha256: StrictStr
 
 
+class Invocation(_Entries):
+    """Who wrote to a run, and when."""
+
+    command: StrictStr = ""
+    started: StrictStr = ""
+
+
 class RunRecord(_Entries):
     """run.yaml."""
 
     name: StrictStr | None = None
+    invocations: list[Invocation] = []
     supernet: SupernetRecord | None = None
     supernet_finished: StrictStr | None = None
     searches: dict[str, StudyRecord] = {}
@@ -98,6 +108,7 @@ class RunRecord(_Entries):
     retrain: NetworkRecord | None = None
     compare: NetworkRecord | None = None  # the winner's, and how all networks of the comparison are trained
     imported: Annotated[ImportRecord | None, Field(alias="import")] = None
+    conditions: dict[str, dict[str, StrictStr]] = {}  # under which a latency table was measured, by digest
     images_looked_at: StrictStr | None = None  # the fingerprint of images that were all found whole, where that took long
     finished: StrictStr | None = None
 
@@ -268,8 +279,8 @@ def _shown(key: str, record: Begun, plain: dict[str, Any]) -> object:
     return f"{getattr(record, _CALLED[key])} ({value})" if key in _CALLED else value
 
 
-# how something was called, not what it is; `flip` is part of the recipe
-_NAMES = ("data", "data_root", "recipe", "space", "found_at", "flip")
+# how something was called, not what it is; `flip` is part of the recipe, and earlier versions counted no images
+_NAMES = ("data", "data_root", "train_images", "classes", "recipe", "space", "found_at", "flip")
 
 
 def _flat(record: Begun) -> dict[str, Any]:

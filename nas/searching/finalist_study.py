@@ -24,7 +24,7 @@ from nas.searching.trained_alone import Trained
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.schema import Values
 
-METRIC = "accuracy, trained alone"
+METRIC = "accuracy, trained alone (0 to 1)"
 DIGEST = "nas:finalists"  # attribute of the study that is ours: of what was written
 
 

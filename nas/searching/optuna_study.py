@@ -41,7 +41,7 @@ from nas.searching.study_storage import (
 if TYPE_CHECKING:  # the space itself comes with torch
     from nas.networks.mixers import Value
 
-METRICS = ("accuracy, supernet's weights", "multiply-adds")  # names for people
+METRICS = ("accuracy, supernet's weights (0 to 1)", "multiply-adds")  # names for people
 FINALISTS_OF = "finalists_of"  # attribute of a study of finalists (`finalist_study.py`): of which search
 OURS = {"space", "budgets", "floor"}  # attributes that every search's study has (`all_facts`)
 DIGEST = "digest"  # attribute of a trial

@@ -43,6 +43,7 @@ class Candidate:
         failure: why it could not be evaluated.
         measured: measured quantities, such as its latency.
         foretold: the same, as they were foretold before it ran.
+        by_hand: whether a person would have drawn it: a pattern of mixers, a published network, or one that the user began with.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Candidate:
     failure: str | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
     foretold: Mapping[str, float] = field(default_factory=dict)
+    by_hand: bool = False
 
     def known(self, quantity: str) -> Known | None:
         """What it has of a quantity; None where that was neither measured nor foretold."""
@@ -185,11 +187,12 @@ def _search(
     run: Run, told: RunStory, space: SearchSpace | None, name: str, facts: Mapping[str, Any], trials: Sequence[StudyTrial]
 ) -> Search:
     budgets = parse_budgets(facts.get("budgets", []), f"study {name}: budgets")
+    drawn = {*(space.patterns() if space else ()), *(start.rpartition(" ")[0] for start in facts.get("starts", []))}
     candidates = []
     for each in trials:
         if space and each.repeat_of is None and set(each.values) == set(space.decisions):
             architecture = space.decode(each.values)
-            found = each.origin, each.failure, each.measured, each.foretold
+            found = each.origin, each.failure, each.measured, each.foretold, each.origin in drawn
             candidates.append(Candidate(each.number, architecture, each.accuracy, cost(architecture), *found))
     its = [line for line in told.metrics if line.get("study") == name]
     looked = {line["key"]: line["measured"] for line in its if line.get("kind") == "looked" and "measured" in line}

@@ -110,6 +110,8 @@ class Setting:
             "recipe": self.recipe_name,
             "resolution": self.resolution,
             "seed": self.seed,
+            "train_images": self.source.num_images["train"],
+            "classes": len(self.source.classes),
             **({"flip": self.flip} if self.flip is not None else {}),
         }
 
