@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,13 +29,18 @@ from nas import load_network
 from nas.cost import cost
 from nas.networks.architecture import Architecture, read_architecture
 from nas.networks.network import Network
+from nas.quantities import parse_budgets
+from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import Run
+from nas.runs.interrupt import Stopped
 from nas.runs.records import read_run
+from nas.searching.candidates import Looks, candidates
 from nas.searching.comparison import read_found
+from nas.searching.evaluating import Evaluator
 from nas.searching.finals import LEADERS
 from nas.searching.inherited import FineTuned
 from nas.searching.ladder import Finalist, Ladder, Look
-from nas.searching.search import Evaluation
+from nas.searching.search import Evaluation, SearchRequest, Trial
 from nas.searching.search_run import SearchRun
 from nas.searching.trained_alone import Alone
 from nas.spaces.decisions import SearchSpace
@@ -335,10 +343,41 @@ def test_ctrl_c_in_each_part_of_the_end_loses_and_repeats_nothing(folder: Path, 
 
 def test_another_schedule_is_another_study(ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "train_beside", in_this_process())
-    text = (ended / "plain.yaml").read_text()
-    (ended / "plain.yaml").write_text(text.replace("finalist_epochs: 2", "finalist_epochs: 1"))
+    change_recipe(ended, {"finalist_epochs: 2": "finalist_epochs: 1"})
     said = succeed(SEARCH, ended)
     assert f"study {STUDY}-" in said and read_yaml(ended / "runs/best.yaml")["study"] != STUDY
+
+
+def test_another_retraining_is_another_study(ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as finalists are trained by it. Each is begun, and stopped before a network is trained alone."""
+
+    def pressed(*given: Any, **named: Any) -> None:
+        raise Stopped("trainings stopped")
+
+    monkeypatch.setattr(tune, "train_beside", pressed)
+    studies = set()
+    for said in ("warmup: 0.1", "warmup: 0.2, clip_norm: 1.0", "warmup: 0.2, augmentation: {flip: true}"):
+        (ended / "plain.yaml").write_text(RECIPE.replace("warmup: 0.2", said))
+        outcome = run(SEARCH, ended)
+        assert outcome.status == 130, outcome
+        studies.update(re.findall(f"study ({STUDY}-[0-9a-f]+)", outcome.out))
+    assert len(studies) == 3
+
+
+def test_what_changes_no_finalist_is_the_same_study(ended: Path) -> None:
+    """How long winners are retrained, and in how many parts a batch is done; without finalists anything of a retraining."""
+    change_recipe(ended, {"retrain: {epochs: 1": "retrain: {accumulate: 2, epochs: 7"})
+    assert "This search is done" in succeed(SEARCH, ended)
+    change_recipe(ended, {"warmup: 0.2": "warmup: 0.1"})
+    assert f"study {STUDY}." in succeed(f"{SEARCH} --finalists 0", ended)
+
+
+def change_recipe(folder: Path, changed: dict[str, str]) -> None:
+    text = (folder / "plain.yaml").read_text()
+    for old, new in changed.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "plain.yaml").write_text(text)
 
 
 def test_without_a_supernet_finalists_alone_decide(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from nas.progress import Progress
 from nas.quantities import Budget, format_quantity
 from nas.runs.folder import now
 from nas.runs.interrupt import Stopped
-from nas.runs.records import SearchRecord, digest, read_winner, winner_path, write_architecture
+from nas.runs.records import HOW, SearchRecord, digest, read_winner, winner_path, write_architecture
 from nas.searching.candidates import Candidates, Looks, candidates
 from nas.searching.evaluating import open_evaluator
 from nas.searching.finalist_study import Climber, write_finalists
@@ -34,9 +34,12 @@ from nas.searching.search import Instruments, Result, SearchRequest, Trial, fail
 from nas.searching.study_queue import Queue
 from nas.searching.study_storage import Place, Server, connected, place_of
 from nas.searching.supernet_run import SupernetRun
+from nas.searching.trained_alone import OWN
 from nas.searching.winner import Winner, choose_winner, standard_error
 from nas.spaces.supernet import Supernet
+from nas.training.recipe import Phase
 from nas.training.setting import DIGITS, look_at_images
+from nas.yaml_files import validate
 
 LONG_PASS = 10.0  # seconds of a timed pass that nobody waits for, since a network is timed by 35
 ALONE = "alone"  # in a study's name: without a supernet
@@ -65,11 +68,15 @@ class SearchRun:
     @cached_property
     def study(self) -> str:
         """The study's name: budgets and sampler; whatever else makes another study stands behind them as a few digits where it is not the usual."""
-        begun = (self.supernet.recorded().supernet or self.supernet.record()).recipe_content.get("search", {})
-        settings = self.supernet.setting.recipe.search.model_dump(exclude={"trials", "finalists"})
-        usual = {"floor": SearchRequest.floor, "start": [], "search": {key: begun.get(key, value) for key, value in settings.items()}}
+        recipe, begun = self.supernet.setting.recipe, (self.supernet.recorded().supernet or self.supernet.record()).recipe_content
+        settings, before = recipe.search.model_dump(exclude={"trials", "finalists"}), begun.get("search", {})
+        usual = {"floor": SearchRequest.floor, "start": [], "search": {key: before.get(key, value) for key, value in settings.items()}}
         here = {"floor": self.request.floor, "start": sorted(self._keys()[name] for name in self.asked), "search": settings}
         usual |= {"target": str(Target(str(self.supernet.setting.device)))}
+        if self.finalists:
+            # An earlier version may have had other entries.
+            known = {key: value for key, value in begun.get("retrain", {}).items() if key in Phase.model_fields}
+            here["retrain"], usual["retrain"] = _schedule(recipe.retrain), _schedule(validate(Phase, known, "run.yaml: recipe.retrain"))
         unusual = {key: value for key, value in {**here, **self._measured()}.items() if value != usual.get(key)}
         name = "-".join([*(each.text for each in self.budgets), self.request.sampler if self.request.trials else ALONE])
         return f"{name}-{hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:6]}" if unusual else name
@@ -281,6 +288,11 @@ class SearchRun:
         done = {name: record.model_dump() for name, record in opened.recorded().searches.items()}
         finished = {"finished": now(), "winner": digest(winner_path(run, self.study))}
         run.record(searches={**done, self.study: {"trials": self.request.trials, "finalists": self.finalists, **finished}})
+
+
+def _schedule(retrain: Phase) -> dict[str, Any]:
+    """What finalists are trained with, as a recipe's retraining says it."""
+    return retrain.model_dump(mode="json", exclude=HOW | OWN)
 
 
 def _digest(supernet: Supernet) -> str:

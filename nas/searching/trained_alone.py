@@ -35,6 +35,7 @@ RESULT = "result.json"
 LOOK = 1.0  # seconds between two looks at what trainings have logged
 TAIL = 2000  # bytes of a log in which the last step stands, some ten lines
 SHARES = (1 / 9, 1 / 3, 1.0)  # of a schedule: the rungs of a ladder, where two of three networks are left behind
+OWN = {"epochs", "steps", "rungs", "ema"}  # entries of a recipe's phase that trainings on the other images set by themselves
 
 
 @dataclass(frozen=True)
