@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -258,6 +259,39 @@ def test_an_interrupt_leaves_whole_rungs_and_nothing_of_rays(interrupted: Run) -
     assert isinstance(interrupted.error, Stopped), interrupted.error
     known = {job: interrupted.alone.known(*job) for job in interrupted.jobs}
     assert known[interrupted.reports[0].job].rungs and any(each.ended is None for each in known.values())
+
+
+def test_who_fails_lowers_no_bar(tmp_path: Path) -> None:
+    """With failures before and between them the same networks climb as without."""
+    worths = {4: 0.5, 8: 0.6, 12: 0.4, 16: 0.55, 20: 0.7, 24: 0.52, 28: 0.3, 32: 0.65, 36: 0.45}
+    toy: Any = SimpleNamespace(ladder=[6, 18, 54], train=lambda *job, **how: None)
+    toy.accuracy = lambda architecture, seed, steps: worths.get(architecture.stages[0].width)
+
+    def left_behind(order: Sequence[int]) -> set[int]:
+        scheduler, found = tune._scheduler(), set[int]()
+        scheduler.set_search_properties("worth", "max")
+        for width in order:
+            trial: Any = SimpleNamespace(trial_id=str(width))
+            scheduler.on_trial_add(None, trial)
+            worker = worker_here(toy, Job(network(width)), "the best", seen)
+            while not (result := worker.step())["done"]:
+                if scheduler.on_trial_result(None, trial, result) == scheduler.STOP:
+                    found.add(width)
+                    break
+            scheduler.on_trial_complete(None, trial, result)  # of who is done Tune asks no more than that
+        return found
+
+    with sight(tmp_path) as seen:
+        whole = list(worths)
+        without, beside = left_behind(whole), left_behind([100, 104, 108, *whole[:4], 112, *whole[4:]])
+    assert 2 < len(without) < len(worths) and without == beside
+
+
+def worker_here(alone: Alone, job: Job, climb: Climb, seen: Sight) -> _Training:
+    """What trains a job in a worker, in this process."""
+    asked, worker = _Asked(iter([job, None]).__next__, lambda job: None, alone, lambda job: 0.0), object.__new__(_Training)
+    worker.setup(asked.suggest("one"), alone, torch.get_num_threads(), seen, climb)
+    return worker
 
 
 def climb_here(alone: Alone, jobs: Sequence[Job], climb: Climb, seen: Sight) -> list[int]:

@@ -68,7 +68,7 @@ class _Training(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         steps, rung = self._alone.ladder[self._rung], REDUCTION**self._rung
-        nothing = {"worth": 0.0, "rung": rung, "done": True}
+        nothing = {"worth": 0.0, "rung": 0, "done": True}  # below the first rung, so that it lowers nobody's bar
         if self._blind:  # what it did would be lost
             return {
                 **nothing,
