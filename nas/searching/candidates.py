@@ -76,8 +76,10 @@ class Looks:
             self.run.log("looked", study=self.study, key=architecture.key, obeys=self.obeying[architecture.key], where=self.where)
         return self.obeying[architecture.key]
 
-    def first(self, finalists: Sequence[Finalist], num: int, evaluate: Callable[[Architecture], float] | None = None) -> list[Finalist]:
-        """Of these, in their order, the first so many that obey what is measured; with `evaluate` each with a score.
+    def first(
+        self, finalists: Sequence[Finalist], num: int, evaluate: Callable[[Architecture], float | None] | None = None
+    ) -> list[Finalist]:
+        """Of these, in their order, the first so many that obey what is measured; with `evaluate` each with a score, or None where it has none.
 
         Raises:
             Stopped: `stop` became true; what was found out is kept.
