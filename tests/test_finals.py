@@ -184,6 +184,27 @@ def test_finalists_learn_from_fit_images_and_are_judged_on_the_held_out_ones(who
     assert all(isinstance(step.module, Network) for step in seen.steps)
 
 
+def test_each_network_is_a_candidate_once(inputs: Path, tmp_path: Path) -> None:
+    """Who is drawn for variety is no favourite of the supernet too, where the search has evaluated all networks of the band."""
+    space, rng, budgets = SearchSpace.read(inputs / "tiny.yaml"), random.Random(0), parse_budgets(["200kMACs"])
+    request, values = SearchRequest(budgets, 0, 2), [space.random(rng) for _ in range(3000)]
+    networks = {space.decode(each).key: (each, space.decode(each)) for each in values}
+    found = [(each, network, cost(network)) for each, network in networks.values()]
+    trials = [
+        Trial(number, each, network, costs, {"macs": costs.macs / 2e5 - 1}, evaluation=Evaluation(0.5))
+        for number, (each, network, costs) in enumerate(found)
+        if costs.macs <= 2e5
+    ]
+    opened: Any = SimpleNamespace(space=space, setting=SimpleNamespace(frame=space.frame))
+    looks = Looks(Run("found", tmp_path), "study", budgets, lambda architecture: {}, lambda: False)
+    evaluator = Evaluator(lambda asked: iter([Evaluation(0.5) for _ in asked]))
+    who = candidates(opened, request, 30, trials, evaluator, looks)
+    keys = [each.key for each in (*who.by_hand, *who.varied, *who.pool)]
+    assert len(who.varied) == 5 and len(set(keys)) == len(keys)
+    in_band = {trial.architecture.key for trial in trials if trial.usage >= request.floor}
+    assert {each.key for each in who.varied} & in_band and in_band <= set(keys)
+
+
 def test_finalists_have_their_supernets_accuracy_as_a_head_start(whole: Whole) -> None:
     lines = [line for line in read_run(whole.folder / "runs/found").metrics if line["kind"] == "finalist"]
     assert whole.starts == {line["key"]: line["supernet"] for line in lines if line["origin"] != "model"}
