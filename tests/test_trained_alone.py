@@ -139,6 +139,11 @@ def test_rungs_are_whole_epochs_or_ninths_and_a_ladder_has_those_nearest_to_its_
     for mark, share in zip(alone.ladder, (1 / 9, 1 / 3, 1), strict=True):
         assert mark in marks and all(abs(mark - share * steps) <= abs(other - share * steps) for other in marks)
     assert alone.ladder == sorted(alone.ladder) and alone.ladder[-1] == steps and SHARES == (1 / 9, 1 / 3, 1)
+    last = alone.phase.rungs[-1]
+    rates = [alone.phase.learning_rate(step, steps) for step in range(round(0.5 * alone.phase.rungs[0]), steps)]
+    assert set(rates[: -(steps - last)]) == {RATE} and rates[-(steps - last) :] == pytest.approx(
+        [RATE * (steps - step) / (steps - last) for step in range(last, steps)]
+    ), "constant up to the last rung, then in a line towards 0"
 
 
 def test_a_figure_at_a_rung_does_not_depend_on_the_length_of_the_schedule(setting: Setting, tmp_path: Path) -> None:

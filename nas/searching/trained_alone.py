@@ -73,7 +73,9 @@ class Alone:
 
     @staticmethod
     def on_held_out(setting: Setting, folder: Path, epochs: float) -> Alone:
-        """Trained with the recipe's retraining, only shorter and without the held-out images, which judge it after each epoch, below 9 epochs each ninth."""
+        """Trained with the recipe's retraining, but shorter, without the held-out images, and with rungs at which these judge it: after each epoch, below 9
+        epochs each ninth. So the rate does not fall by a cosine: it is constant up to the last rung, the last whole epoch (or ninth) before the end, and
+        falls after it alone; and averaged weights are judged."""
         phase = setting.recipe.retrain
         per_epoch = setting.images.steps_per_epoch("fit", phase.batch_size)
         steps = phase.with_length(epochs, None).num_steps(per_epoch)
