@@ -33,7 +33,7 @@ from nas.networks.network import Network
 from nas.reporting.rankings import as_table, draw
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
-from nas.searching import fidelity
+from nas.searching import fidelity, inherited
 from nas.searching.fidelity import SCORES
 from nas.searching.trained_alone import MEMORY, Alone
 from nas.searching.zero_cost import PROXIES
@@ -194,6 +194,23 @@ def in_process(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nas.searching.tune, "train_beside", one_after_the_other)
 
 
+class Clock:
+    """On which fine-tuning a network takes ten seconds, and nothing else of a scoring any."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._now, self._fine_tune = 0.0, inherited.fine_tune
+        patch.setattr(inherited, "fine_tune", self._tuned)
+        for module in (fidelity, inherited):
+            patch.setattr(module, "time", self)
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def _tuned(self, *given: Any) -> Network:
+        self._now += 10
+        return self._fine_tune(*given)
+
+
 @dataclass
 class Told:
     """A command's doings: `proxied` are network weights, images and class numbers that the scores without training were given."""
@@ -215,6 +232,7 @@ def told_once(tmp_path_factory: pytest.TempPathFactory) -> Told:
     with pytest.MonkeyPatch.context() as patch, recording() as seen:
         patch.setattr(nas.searching.tune, "train_beside", one_after_the_other)
         patch.setattr(fidelity, "figures_of", partial(fidelity.figures_of, resamples=QUICK))
+        Clock(patch)
         for name, real in list(PROXIES.items()):
 
             def watched(network: Network, images: Any, targets: Any, real: Any = real) -> float:
@@ -336,6 +354,7 @@ def test_the_table_says_what_the_file_says_and_the_file_how_it_was_made(told_onc
 def test_what_is_known_is_neither_tuned_nor_trained_again_and_more_seeds_count(told: Told, in_process: None) -> None:
     with recording() as seen, pytest.MonkeyPatch.context() as patch:
         patch.setattr("nas.searching.fidelity.PROXIES", {name: lambda *_: 1.0 for name in PROXIES})
+        Clock(patch)
         succeed(f"{COMMAND} --networks 12", told.folder)
     found = json.loads((told.folder / FILE).read_text())
     assert sorted(Counter(id(step.module) for step in seen.steps).values()) == [3] * 2 + [STEPS] * 2
@@ -344,7 +363,8 @@ def test_what_is_known_is_neither_tuned_nor_trained_again_and_more_seeds_count(t
         [each[key] for key in same] for each in told.found["networks"]
     ]
     assert [len(each["retrained"]) for each in found["networks"]] == [2] * 10 + [1] * 2
-    assert found["seconds"]["scores"] > 0 < found["seconds"]["trainings"]
+    assert (told.found["seconds"]["scores"], found["seconds"]["scores"]) == (100, 120), "each network's fine-tuning counts once"
+    assert found["seconds"]["trainings"] > 0
 
 
 def alone_of(folder: Path) -> Alone:

@@ -102,7 +102,7 @@ class Fidelity:
             Stopped: `stop` became true; what was trained is kept.
         """
         supernet = self.supernet.trained(stop)
-        begun = time.monotonic()
+        begun, earlier = time.monotonic(), dict(self.fine_tuned.known)
         scored = self._scored(supernet, stop)
         scoring = time.monotonic() - begun
         self._train(stop)
@@ -112,7 +112,7 @@ class Fidelity:
             got = f"{len(networks) - failed.total()} of {len(networks)} ({', '.join(f'{count} {reason}' for reason, count in failed.items())})"
             raise ValueError(f"fidelity: too few networks could be ranked: got {got}; accepted: {LEAST} or more. Ask for more --networks.")
         trainings = (self.alone.known(architecture, seed).seconds for architecture in self.networks for seed in self._seeds)
-        kept = sum(self.fine_tuned.known[each.key][1] for each in self.networks)
+        kept = sum(earlier[each.key][1] for each in self.networks if each.key in earlier)  # what earlier sittings spent on fine-tuning
         seconds = {"supernet": self._supernet_seconds(), "scores": round(scoring + kept, 1), "trainings": round(sum(trainings), 1)}
         return {"settings": self._settings(), "networks": networks, "seconds": seconds, **figures_of({"networks": networks})}
 
