@@ -158,7 +158,7 @@ frame: {resolution: 32, channels: 3, classes: 10}
 patch: 4
 stages:
   - {width: [16, 24, 32, 48], depth: [1, 2], mixer: [conv, s2_shift], mlp_ratio: [1, 2, 3]}
-  - {width: [32, 48, 64], depth: 2, mixer: [conv, attention], mlp_ratio: [1, 2, 3], head_width: 16}
+  - {width: [32, 48, 64], depth: 2, mixer: [conv, attention], mlp_ratio: [1, 2, 3], head_width: 16, sharing: [false, true]}
 """
 RECIPE = """
 format: recipe 1
