@@ -260,7 +260,9 @@ def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, A
 
     Returns:
         figures: by score ("A - B": their difference) and figure of `nas.pareto.FIGURES` [value, low, high], of what `rank_figures` gives.
-        ceiling: the same figures of one seed's accuracies against another's, over the networks that have both; None with fewer than ten.
+        agreement: the same figures of one seed's accuracies against another's, over the networks that have both; None with fewer than ten. It
+            tells how much noise a training has, and both sides have it: a score without noise may come nearer to either seed, and nearer still
+            to the mean of the seeds that scores are held against.
         bias: by ranked score and mixer, and third of the networks by number of blocks, how far the networks are overrated, as
             `mean_rank_residuals` says.
         truth: mean, standard deviation, minimum and maximum of the accuracies alone.
@@ -277,10 +279,10 @@ def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, A
     made_of = [{**mixer_shares(each["architecture"]), **depth} for each, depth in zip(networks, depths, strict=True)]
     both = [each["retrained"] for each in networks if len(each["retrained"]) > 1]
     again = {"again": [each[1] for each in both]}
-    ceiling = rank_figures(again, [each[0] for each in both], resamples)["again"] if len(both) >= LEAST else None
+    agreement = rank_figures(again, [each[0] for each in both], resamples)["again"] if len(both) >= LEAST else None
     return {
         "figures": {name: _plain(found) for name, found in rank_figures(scores, truth, resamples, RANKED).items()},
-        "ceiling": _plain(ceiling) if ceiling else None,
+        "agreement": _plain(agreement) if agreement else None,
         "bias": {name: mean_rank_residuals(scores[name], truth, made_of) for name in RANKED},
         "truth": {"mean": statistics.fmean(truth), "std": statistics.stdev(truth), "min": min(truth), "max": max(truth)},
         "means": {name: statistics.fmean(scores[name]) for name in ACCURACIES if name in scores},
