@@ -21,7 +21,7 @@ from nas.progress import Progress
 from nas.runs.interrupt import Stopped
 from nas.searching import trained_alone
 from nas.searching.search import Evaluation
-from nas.searching.trained_alone import MEMORY, NOT_FINITE, SHARES, Alone
+from nas.searching.trained_alone import DIED, MEMORY, NOT_FINITE, SHARES, Alone
 from nas.training import loop
 from nas.training.given import Given
 from nas.training.loop import IN_A_ROW
@@ -326,6 +326,19 @@ def test_without_memory_it_is_tried_once_more_with_twice_the_steps_of_half_the_i
     assert left(alone) == {"result.json", "metrics.jsonl"}
 
 
+def test_who_ended_its_worker_is_tried_once_more_as_without_memory(alone: Alone) -> None:
+    """A system that is out of memory ends whoever uses it."""
+    alone.train(NETWORK, SEED, until=alone.ladder[0])
+    alone.fail(NETWORK, SEED, DIED)
+    assert alone.known(NETWORK, SEED).ended is None and alone.accuracy(NETWORK, SEED, alone.ladder[0]) is None
+    with recording() as seen:
+        alone.train(NETWORK, SEED, until=alone.ladder[0])
+    assert [len(step.numbers) for step in seen.steps] == [BATCH // 2] * 2 * alone.ladder[0]
+    assert alone.steps_done(NETWORK, SEED) == alone.ladder[0]
+    alone.fail(NETWORK, SEED, DIED)
+    assert_failed(alone, DIED)
+
+
 def test_without_memory_twice_is_a_failure_and_halves_can_be_mixed_in_pairs(setting: Setting, tmp_path: Path) -> None:
     mixed = altered(setting, batch_size=6, augmentation=setting.recipe.retrain.augmentation.model_copy(update={"mixup": 0.5}))
     alone, sizes = Alone.on_held_out(mixed, tmp_path, 1), list[int]()
@@ -343,11 +356,11 @@ def test_without_memory_twice_is_a_failure_and_halves_can_be_mixed_in_pairs(sett
 
 def test_a_training_that_cannot_be_had_is_recorded_with_its_reason_but_never_over_a_result(alone: Alone) -> None:
     alone.train(NETWORK, SEED, until=alone.ladder[0])
-    alone.fail(NETWORK, SEED, reason="ended its worker twice")
+    alone.fail(NETWORK, SEED, reason="struck by lightning")
     assert alone.accuracy(NETWORK, SEED, alone.ladder[0]) is not None
-    assert_failed(alone, "ended its worker twice")
+    assert_failed(alone, "struck by lightning")
     ended = alone.train(NETWORK, SEED + 1).ended
-    alone.fail(NETWORK, SEED + 1, reason="ended its worker twice")
+    alone.fail(NETWORK, SEED + 1, reason="struck by lightning")
     assert alone.known(NETWORK, SEED + 1).ended == ended and ended and ended.accuracy is not None
 
 

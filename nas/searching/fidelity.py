@@ -27,6 +27,7 @@ from nas.runs.folder import provenance
 from nas.runs.interrupt import Stopped
 from nas.searching.evaluating import open_evaluator
 from nas.searching.inherited import FineTuned
+from nas.searching.jobs import Job
 from nas.searching.proposals import around, stratified
 from nas.searching.ray_cluster import Crew
 from nas.searching.search import Evaluation
@@ -167,7 +168,7 @@ class Fidelity:
 
     def _train(self, stop: Callable[[], bool]) -> None:
         """Trains all networks with the first seed, then with the next one."""
-        from nas.searching.tune import Job, train_beside  # Ray, only where there is something to train
+        from nas.searching.tune import train_beside  # Ray, only where there is something to train
 
         jobs = [Job(architecture, seed) for seed in self._seeds for architecture in self.networks]
         left = [job for job in jobs if self.alone.known(*job).ended is None]
