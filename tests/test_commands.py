@@ -245,6 +245,42 @@ def test_a_budget_above_the_largest_network_is_said_to_be_no_limit(finished: Pat
     assert "0% of the tightest budget" not in said
 
 
+def test_a_supernet_is_searched_within_what_it_was_trained_for_alone(finished: Path) -> None:
+    """Where the user named its run; where nobody did another begins, named after its budget."""
+    run_folder, before = finished / RUN, tree(finished / RUN)
+    levels = read_run(run_folder).record.supernet.levels  # type: ignore[union-attr]
+    assert levels == {"macs": (5e5, 1.2e6)}
+    for line in (SEARCH.replace("1MMACs", "1.3MMACs"), "train --space tiny.yaml --smoke --budget 0.6MMACs --budget 3MMACs"):
+        said = refused(f"{line} --run {RUN.name}", finished)
+        assert "--budget" in said and "500 kMACs to 1.20 MMACs" in said and RUN.name in said
+    assert "This search is done" in succeed(f"{SEARCH} --run {RUN.name}", finished)
+    said = succeed("train --space tiny.yaml --smoke --steps 1 --budget 1.3MMACs", finished)
+    other = finished / "runs/tiny-digits-digits-0-smoke-1.3MMACs"
+    assert read_run(other).record.supernet.levels == {"macs": (6.5e5, 1.56e6)} and other.name in said  # type: ignore[union-attr]
+    assert (
+        tree(run_folder).keys() == before.keys()
+        and tree(run_folder)[str(run_folder / "supernet.pt")] == before[str(run_folder / "supernet.pt")]
+    )
+
+
+def test_what_no_budget_rewards_is_said_not_to_be_searched(finished: Path) -> None:
+    """Sharing a mixer costs as many multiply-adds as not to, and fewer parameters."""
+    said = "Not searched, since no budget rewards it: s1.sharing False.\n"
+    for line in ("train --space tiny.yaml --smoke --dry-run --budget", "search --space tiny.yaml --smoke --dry-run --budget"):
+        assert said in succeed(f"{line} 1MMACs", finished) and "Not searched" not in succeed(f"{line} 28kparams", finished)
+
+
+@pytest.mark.parametrize(("largest", "ready"), [(0.31, True), (0.3, False), (0.2, False)])
+def test_a_supernet_whose_largest_network_does_not_lead_is_said_not_to_be_ready(largest: float, ready: bool, finished: Path) -> None:
+    """By the last look at it."""
+    run = Run(RUN.name, finished / "runs")
+    run.log("supernet rung", step=3, smallest=0.3, median=0.3, largest=0.61 - largest)
+    run.log("supernet rung", step=4, smallest=0.3, median=0.3, largest=largest)
+    said = succeed("train --space tiny.yaml --smoke --budget 1MMACs", finished)
+    sentence = f"its largest network ({largest:.1%}) does not lead its smallest (30.0%)"
+    assert ("not ready" not in said) if ready else (sentence in said)
+
+
 # ---- interrupted -------------------------------------------------------------------------------------------------------
 
 KILLED = """

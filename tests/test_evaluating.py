@@ -6,6 +6,8 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,10 +18,14 @@ from torch import Tensor, nn
 from nas.data import Kept
 from nas.networks.architecture import Architecture, Frame
 from nas.networks.mixers import MIXERS
+from nas.runs.folder import Run
 from nas.searching import evaluating
+from nas.searching.candidates import Looks
 from nas.searching.evaluating import Evaluator, evaluator_of, open_evaluator
+from nas.searching.finals import Finals
+from nas.searching.ladder import Finalist
 from nas.searching.ray_cluster import Crew
-from nas.searching.search import Evaluation
+from nas.searching.search import Evaluation, SearchRequest
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.loop import evaluate
@@ -224,6 +230,29 @@ def test_memory_that_runs_out_is_a_failure_and_the_next_network_is_evaluated(err
 
     first, second = evaluations(forward, batches, num=2)[0]
     assert first == Evaluation(failure="out of memory") and second.accuracy is not None
+
+
+def test_a_candidate_that_cannot_be_evaluated_has_no_score_and_the_next_one_is_looked_at(batches: Kept, tmp_path: Path) -> None:
+    """What a ladder chooses by is evaluated as a search does it; what was found out is not found out again."""
+    faults = [MemoryError(), torch.nan]
+
+    def forward(images: Tensor) -> Tensor:
+        fault = faults.pop(0) if faults else 1.0
+        if isinstance(fault, MemoryError):
+            raise fault
+        return images.mean((2, 3)) * fault
+
+    fake, networks = FakeSupernet(forward), list({each.key: each for each in random_networks(8)}.values())[:3]
+    looks = Looks(Run("found", tmp_path), "study", (), lambda architecture: {}, lambda: False)
+    opened: Any = SimpleNamespace(setting=SimpleNamespace(autocast=partial(Recipe().autocast, CPU), frame=SPACE.frame))
+    finals = Finals(opened, "study", SearchRequest((), 0, 2), 3, Crew(), looks)
+    finals.__dict__["_tuned"] = SimpleNamespace(held_out=batches)
+    candidates = [Finalist("model", each) for each in networks]
+    for _ in range(2):
+        found = finals._look(fake, candidates, 3, scored=True)  # type: ignore[arg-type]
+        assert [each.architecture for each in found] == networks
+        assert [each.supernet is None for each in found] == [True, True, False]
+    assert len(fake.passes) == 1 + 3 + 3
 
 
 def test_memory_really_runs_out(batches: Kept) -> None:

@@ -33,7 +33,7 @@ from nas.networks.network import Network
 from nas.reporting.rankings import as_table, draw
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
-from nas.searching import fidelity
+from nas.searching import fidelity, inherited
 from nas.searching.fidelity import SCORES
 from nas.searching.trained_alone import MEMORY, Alone
 from nas.searching.zero_cost import PROXIES
@@ -123,14 +123,26 @@ def test_a_network_without_a_truth_does_not_count() -> None:
         figures_of({"networks": [*entries["networks"][:9], lost]})
 
 
-def test_the_ceiling_is_one_seed_against_another_where_both_are_known() -> None:
+def test_the_agreement_of_seeds_is_that_of_the_first_two_where_both_are_known() -> None:
     entries = made(seeds=2)
     for each in entries["networks"][10:]:
         each["retrained"] = each["retrained"][:1]
     first, second = zip(*(each["retrained"] for each in entries["networks"][:10]), strict=True)
-    assert figures_of(entries)["ceiling"]["tau"][0] == pytest.approx(kendalltau(first, second).statistic)
+    assert figures_of(entries)["agreement"]["tau"][0] == pytest.approx(kendalltau(first, second).statistic)
     entries["networks"][9]["retrained"] = [0.5]
-    assert figures_of(entries)["ceiling"] is None, "nine are too few"
+    assert figures_of(entries)["agreement"] is None, "nine are too few"
+
+
+def test_a_score_without_noise_ranks_better_than_two_noisy_seeds_agree() -> None:
+    """So their agreement is no bound on a ranking, and is not called one."""
+    draw, entries = random.Random(1), made(60, seeds=2)
+    for each in entries["networks"]:
+        worth = draw.gauss(0.7, 0.012)
+        each |= {"supernet": worth, "retrained": [draw.gauss(worth, 0.006) for _ in range(2)]}
+    found = figures_of(entries)
+    assert found["figures"]["supernet"]["tau"][0] > found["agreement"]["tau"][0] + 0.1
+    table = "\n".join(as_table({**entries, **found, "seconds": {}}))
+    assert "agreement of two seeds" in table and "ceiling" not in table
 
 
 def test_what_cannot_be_told_is_none_and_no_number() -> None:
@@ -158,7 +170,7 @@ frame: {resolution: 32, channels: 3, classes: 10}
 patch: 4
 stages:
   - {width: [16, 24, 32, 48], depth: [1, 2], mixer: [conv, s2_shift], mlp_ratio: [1, 2, 3]}
-  - {width: [32, 48, 64], depth: 2, mixer: [conv, attention], mlp_ratio: [1, 2, 3], head_width: 16}
+  - {width: [32, 48, 64], depth: 2, mixer: [conv, attention], mlp_ratio: [1, 2, 3], head_width: 16, sharing: [false, true]}
 """
 RECIPE = """
 format: recipe 1
@@ -194,6 +206,23 @@ def in_process(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nas.searching.tune, "train_beside", one_after_the_other)
 
 
+class Clock:
+    """On which fine-tuning a network takes ten seconds, and nothing else of a scoring any."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._now, self._fine_tune = 0.0, inherited.fine_tune
+        patch.setattr(inherited, "fine_tune", self._tuned)
+        for module in (fidelity, inherited):
+            patch.setattr(module, "time", self)
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def _tuned(self, *given: Any) -> Network:
+        self._now += 10
+        return self._fine_tune(*given)
+
+
 @dataclass
 class Told:
     """A command's doings: `proxied` are network weights, images and class numbers that the scores without training were given."""
@@ -215,6 +244,7 @@ def told_once(tmp_path_factory: pytest.TempPathFactory) -> Told:
     with pytest.MonkeyPatch.context() as patch, recording() as seen:
         patch.setattr(nas.searching.tune, "train_beside", one_after_the_other)
         patch.setattr(fidelity, "figures_of", partial(fidelity.figures_of, resamples=QUICK))
+        Clock(patch)
         for name, real in list(PROXIES.items()):
 
             def watched(network: Network, images: Any, targets: Any, real: Any = real) -> float:
@@ -323,7 +353,8 @@ def test_the_table_says_what_the_file_says_and_the_file_how_it_was_made(told_onc
         assert float(line.split()[1]) == pytest.approx(
             kendalltau([each["fine_tuned"] for each in found["networks"]], truth).statistic, abs=0.005
         )
-    assert "ceiling: another seed" in told_once.out and found["ceiling"] is not None
+    assert "Not searched, since no budget rewards it: s1.sharing False." in told_once.out
+    assert "agreement of two seeds" in told_once.out and found["agreement"] is not None
     assert {key: found[key] for key in figures_of(found)} == figures_of(found)
     expected = {"budgets": ["1MMACs"], "space": "tiny", "recipe": "plain.yaml", "data": "images", "networks": 10, "seeds": 2}
     expected |= {"epochs": 1, "steps": STEPS, "fine_tune": 3, "seed": 3, "held_out_images": len(HELD_OUT)}
@@ -336,6 +367,7 @@ def test_the_table_says_what_the_file_says_and_the_file_how_it_was_made(told_onc
 def test_what_is_known_is_neither_tuned_nor_trained_again_and_more_seeds_count(told: Told, in_process: None) -> None:
     with recording() as seen, pytest.MonkeyPatch.context() as patch:
         patch.setattr("nas.searching.fidelity.PROXIES", {name: lambda *_: 1.0 for name in PROXIES})
+        Clock(patch)
         succeed(f"{COMMAND} --networks 12", told.folder)
     found = json.loads((told.folder / FILE).read_text())
     assert sorted(Counter(id(step.module) for step in seen.steps).values()) == [3] * 2 + [STEPS] * 2
@@ -344,7 +376,8 @@ def test_what_is_known_is_neither_tuned_nor_trained_again_and_more_seeds_count(t
         [each[key] for key in same] for each in told.found["networks"]
     ]
     assert [len(each["retrained"]) for each in found["networks"]] == [2] * 10 + [1] * 2
-    assert found["seconds"]["scores"] > 0 < found["seconds"]["trainings"]
+    assert (told.found["seconds"]["scores"], found["seconds"]["scores"]) == (100, 120), "each network's fine-tuning counts once"
+    assert found["seconds"]["trainings"] > 0
 
 
 def alone_of(folder: Path) -> Alone:

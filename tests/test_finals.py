@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,13 +28,17 @@ from nas import load_network
 from nas.cost import cost
 from nas.networks.architecture import Architecture, read_architecture
 from nas.networks.network import Network
+from nas.quantities import parse_budgets
+from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import Run
 from nas.runs.records import read_run
+from nas.searching.candidates import Looks, candidates
 from nas.searching.comparison import read_found
+from nas.searching.evaluating import Evaluator
 from nas.searching.finals import LEADERS
 from nas.searching.inherited import FineTuned
 from nas.searching.ladder import Finalist, Ladder, Look
-from nas.searching.search import Evaluation
+from nas.searching.search import Evaluation, SearchRequest, Trial
 from nas.searching.search_run import SearchRun
 from nas.searching.trained_alone import Alone
 from nas.spaces.decisions import SearchSpace
@@ -172,8 +178,29 @@ def test_finalists_learn_from_fit_images_and_are_judged_on_the_held_out_ones(who
     assert trained <= numbers("train") and len(trained) > 40
     assert set(seen.evaluated_splits) == {"held_out"} and {split for split, *_ in seen.batches} == {"fit"}
     assert {number for one in seen.evaluations for number in one.numbers} == numbers("val")
-    assert {type(one.module) for one in seen.evaluations} == {Network, Supernet}, "the supernet scores who is near the leaders"
+    assert {type(one.module) for one in seen.evaluations} == {Network}, "on a CPU copied out of the supernet"
     assert all(isinstance(step.module, Network) for step in seen.steps)
+
+
+def test_each_network_is_a_candidate_once(inputs: Path, tmp_path: Path) -> None:
+    """Who is drawn for variety is no favourite of the supernet too, where the search has evaluated all networks of the band."""
+    space, rng, budgets = SearchSpace.read(inputs / "tiny.yaml"), random.Random(0), parse_budgets(["200kMACs"])
+    request, values = SearchRequest(budgets, 0, 2), [space.random(rng) for _ in range(3000)]
+    networks = {space.decode(each).key: (each, space.decode(each)) for each in values}
+    found = [(each, network, cost(network)) for each, network in networks.values()]
+    trials = [
+        Trial(number, each, network, costs, {"macs": costs.macs / 2e5 - 1}, evaluation=Evaluation(0.5))
+        for number, (each, network, costs) in enumerate(found)
+        if costs.macs <= 2e5
+    ]
+    opened: Any = SimpleNamespace(space=space, setting=SimpleNamespace(frame=space.frame))
+    looks = Looks(Run("found", tmp_path), "study", budgets, lambda architecture: {}, lambda: False)
+    evaluator = Evaluator(lambda asked: iter([Evaluation(0.5) for _ in asked]))
+    who = candidates(opened, request, 30, trials, evaluator, looks)
+    keys = [each.key for each in (*who.by_hand, *who.varied, *who.pool)]
+    assert len(who.varied) == 5 and len(set(keys)) == len(keys)
+    in_band = {trial.architecture.key for trial in trials if trial.usage >= request.floor}
+    assert {each.key for each in who.varied} & in_band and in_band <= set(keys)
 
 
 def test_finalists_have_their_supernets_accuracy_as_a_head_start(whole: Whole) -> None:
@@ -184,12 +211,6 @@ def test_finalists_have_their_supernets_accuracy_as_a_head_start(whole: Whole) -
 
 def test_the_model_may_choose_what_is_near_the_leaders_by_its_accuracy_with_the_supernets_weights(whole: Whole) -> None:
     """Beside what the search evaluated: new networks within the budget, a decision or two from a leader, or with sizes moved after that."""
-    found: dict[str, list[bool]] = {}
-    labels = load_digits(n_class=CLASSES).target
-    for one in whole.seen.evaluations:
-        if isinstance(one.module, Supernet):
-            right = [logits.argmax().item() == labels[number] for logits, number in zip(one.logits, one.numbers, strict=True)]
-            found.setdefault(one.architecture.key, []).extend(right)
     near = [each for each in whole.pools[-1] if each.origin == "model"]
     space = SearchSpace.read(whole.folder / "tiny.yaml")
     assert len(near) > 10 and all(len({each.key for each in pool}) == len(pool) for pool in whole.pools)
@@ -199,9 +220,17 @@ def test_the_model_may_choose_what_is_near_the_leaders_by_its_accuracy_with_the_
         values = space.encode(each.architecture)
         mixers = [sum(values[name] != other[name] for name in space.mixer_decisions) for other in others]
         assert min(mixers) <= 2
-    scored = [each for each in whole.looked if each.key in {one.key for one in near}]
-    assert scored and all(len(found[each.key]) == 40 and each.supernet == pytest.approx(np.mean(found[each.key])) for each in scored)
-    assert {each.key for each in near} - {each.key for each in whole.leaders}
+    supernet, labels = Supernet(space.fixing({"s1.sharing": False})), load_digits(n_class=CLASSES).target
+    supernet.load_state_dict(load_checkpoint(whole.folder / "runs/found/supernet.pt")["model"])  # type: ignore[index]
+    scored = {each.key: each for each in whole.looked if each.key in {one.key for one in near}}
+    for each in scored.values():
+        first, *others = (one for one in whole.seen.evaluations if one.architecture.key == each.key)  # before it was trained alone
+        with torch.no_grad():
+            torch.testing.assert_close(first.logits, supernet.eval()(first.images, each.architecture))
+        passes = [first, *(one for one in others if one.module is first.module)]
+        right = [at.argmax().item() == labels[number] for one in passes for at, number in zip(one.logits, one.numbers, strict=True)]
+        assert len(right) == 40 and each.supernet == pytest.approx(np.mean(right))
+    assert scored and {each.key for each in near} - {each.key for each in whole.leaders}
 
 
 def test_the_table_the_study_and_the_winner_agree(whole: Whole, ended: Path) -> None:
@@ -296,7 +325,7 @@ def once(folder: Path, kind: str) -> dict[str, list[dict[str, Any]]]:
 
 def test_ctrl_c_in_each_part_of_the_end_loses_and_repeats_nothing(folder: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fine-tuning, the look at candidates, trainings alone."""
-    real = {"tuned": FineTuned._found_out, "looked": finals.evaluate, "trained": Alone.train}
+    real = {"tuned": FineTuned._found_out, "looked": finals.evaluate_subnet, "trained": Alone.train}
     calls, at = dict.fromkeys(real, 0), dict.fromkeys(real, 0)
 
     def pressed(part: str) -> Callable[..., Any]:
@@ -309,7 +338,7 @@ def test_ctrl_c_in_each_part_of_the_end_loses_and_repeats_nothing(folder: Path, 
         return call
 
     monkeypatch.setattr(FineTuned, "_found_out", pressed("tuned"))
-    monkeypatch.setattr(finals, "evaluate", pressed("looked"))
+    monkeypatch.setattr(finals, "evaluate_subnet", pressed("looked"))
     monkeypatch.setattr(Alone, "train", pressed("trained"))
     for part, when, said in (
         ("tuned", 2, "Fine-tuning stopped after 2 of"), ("trained", 9, "stopped at step"), ("looked", 1, "stopped at step 0"),

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import nas.training.paths as training
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.networks.mixers import NO_MIXER
 from nas.quantities import parse_budget, parse_budgets
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import Levels, unrewarded
+from nas.spaces.schema import Values
 from nas.training.paths import STRATA, path_of_step
 
 HERE = Path(__file__).parent
@@ -33,8 +35,20 @@ def read(path: Path) -> tuple[SearchSpace, Levels]:
 
 
 @cache
+def drawn(path: Path) -> list[tuple[Values, Architecture]]:
+    """The paths of the first steps, each with all that was chosen for it: what a path's depth leaves out too."""
+    space, levels = read(path)
+    found, decode = [], space.decode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(space, "decode", lambda values: asked.append(values) or decode(values))
+        for step in range(STEPS):
+            asked: list[Values] = []
+            found.append((asked, path_of_step(space, levels, 0, step)))
+    return [(asked[-1], architecture) for asked, architecture in found]
+
+
 def paths(path: Path) -> list[Architecture]:
-    return [path_of_step(*read(path), 0, step) for step in range(STEPS)]
+    return [architecture for _, architecture in drawn(path)]
 
 
 by_space = pytest.mark.parametrize("path", SPACE_FILES, ids=lambda path: path.stem)
@@ -42,24 +56,25 @@ by_space = pytest.mark.parametrize("path", SPACE_FILES, ids=lambda path: path.st
 
 def test_a_path_is_a_function_of_seed_and_step() -> None:
     space, levels = read(SPACE_FILES[0])
-    drawn = [path_of_step(space, levels, seed, step).key for seed in range(4) for step in range(25)]
-    assert drawn == [path_of_step(space, levels, seed, step).key for seed in range(4) for step in range(25)]
-    assert len(set(drawn)) > 90  # other seeds and other steps have other paths
+    found = [path_of_step(space, levels, seed, step).key for seed in range(4) for step in range(25)]
+    assert found == [path_of_step(space, levels, seed, step).key for seed in range(4) for step in range(25)]
+    assert len(set(found)) > 90  # other seeds and other steps have other paths
 
 
 @by_space
 def test_fairness_is_strict_over_every_cycle_of_updates(path: Path) -> None:
-    """Of m mixers each runs once in m updates in a row, whatever it costs; blocks that a path's depth leaves out take their turn too, so the
-    law is looked at in the first block of each stage, which every path has."""
+    """Of m mixers each is chosen once in m updates in a row, whatever it costs, and runs there in every path that is so deep."""
     space, _ = read(path)
     for name, options in space.mixer_decisions.items():
         stage, _, block = name.partition(".")
-        if block not in ("b0.mixer", "mixer"):
-            continue
-        ran = [each.stages[int(stage[1:])].mixers[0] for each in paths(path)]
+        number = int(block[1:].partition(".")[0]) if block != "mixer" else 0
         assert STEPS % len(options) == 0
+        for values, architecture in drawn(path):
+            mixers = architecture.stages[int(stage[1:])].mixers
+            assert mixers[number : number + 1] == (str(values[name]),)[: len(mixers) - number], (name, values)
+        chosen = [values[name] for values, _ in drawn(path)]
         for cycle in range(0, STEPS, len(options)):
-            assert Counter(ran[cycle : cycle + len(options)]) == Counter(map(str, options)), (name, cycle)
+            assert Counter(chosen[cycle : cycle + len(options)]) == Counter(options), (name, cycle)
 
 
 @by_space
@@ -74,6 +89,24 @@ def test_the_order_within_a_cycle_is_drawn_anew_and_apart_for_each_place(path: P
             cycles = {tuple(ran[k : k + len(options)]) for k in range(0, STEPS, len(options))}
             assert len(cycles) > 10, name
     assert len(set(found.values())) == len(found)
+
+
+@pytest.mark.parametrize("steps", [60, 150, 399])
+def test_what_was_drawn_is_counted_path_by_path_of_at_most_so_many(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = SPACE_FILES[0]
+    monkeypatch.setattr(training, "COUNTED", 100)
+    space, levels = read(path)
+    found = training.drawn(space, levels, 0, steps)
+    counted = paths(path)[: steps : found["every"]]
+    assert 50 < len(counted) <= 100
+    for i, stage in enumerate(space.largest(lambda architecture: cost(architecture).macs).stages):
+        for block in range(stage.depth):
+            ran = Counter((*each.stages[i].mixers, *["none"] * stage.depth)[block] for each in counted)
+            assert found["mixers"].pop(f"stage {i} block {block}") == ran
+    assert not found["mixers"]
+    tenths = [levels.low ** (1 - k / 10) for k in range(1, 10)]
+    reached = [sum(tenth <= levels.of(cost(each)) for tenth in tenths) for each in counted]
+    assert found["costs"] == [reached.count(k) for k in range(10)] and sum(count > 0 for count in found["costs"]) > 5
 
 
 @pytest.mark.parametrize("path", SPACE_FILES[:-1], ids=lambda path: path.stem)  # the last has too few sizes to be even in anything

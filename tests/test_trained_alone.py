@@ -21,7 +21,7 @@ from nas.progress import Progress
 from nas.runs.interrupt import Stopped
 from nas.searching import trained_alone
 from nas.searching.search import Evaluation
-from nas.searching.trained_alone import MEMORY, NOT_FINITE, SHARES, Alone
+from nas.searching.trained_alone import DIED, MEMORY, NOT_FINITE, SHARES, Alone
 from nas.training import loop
 from nas.training.given import Given
 from nas.training.loop import IN_A_ROW
@@ -139,6 +139,11 @@ def test_rungs_are_whole_epochs_or_ninths_and_a_ladder_has_those_nearest_to_its_
     for mark, share in zip(alone.ladder, (1 / 9, 1 / 3, 1), strict=True):
         assert mark in marks and all(abs(mark - share * steps) <= abs(other - share * steps) for other in marks)
     assert alone.ladder == sorted(alone.ladder) and alone.ladder[-1] == steps and SHARES == (1 / 9, 1 / 3, 1)
+    last = alone.phase.rungs[-1]
+    rates = [alone.phase.learning_rate(step, steps) for step in range(round(0.5 * alone.phase.rungs[0]), steps)]
+    assert set(rates[: -(steps - last)]) == {RATE} and rates[-(steps - last) :] == pytest.approx(
+        [RATE * (steps - step) / (steps - last) for step in range(last, steps)]
+    ), "constant up to the last rung, then in a line towards 0"
 
 
 def test_a_figure_at_a_rung_does_not_depend_on_the_length_of_the_schedule(setting: Setting, tmp_path: Path) -> None:
@@ -321,6 +326,19 @@ def test_without_memory_it_is_tried_once_more_with_twice_the_steps_of_half_the_i
     assert left(alone) == {"result.json", "metrics.jsonl"}
 
 
+def test_who_ended_its_worker_is_tried_once_more_as_without_memory(alone: Alone) -> None:
+    """A system that is out of memory ends whoever uses it."""
+    alone.train(NETWORK, SEED, until=alone.ladder[0])
+    alone.fail(NETWORK, SEED, DIED)
+    assert alone.known(NETWORK, SEED).ended is None and alone.accuracy(NETWORK, SEED, alone.ladder[0]) is None
+    with recording() as seen:
+        alone.train(NETWORK, SEED, until=alone.ladder[0])
+    assert [len(step.numbers) for step in seen.steps] == [BATCH // 2] * 2 * alone.ladder[0]
+    assert alone.steps_done(NETWORK, SEED) == alone.ladder[0]
+    alone.fail(NETWORK, SEED, DIED)
+    assert_failed(alone, DIED)
+
+
 def test_without_memory_twice_is_a_failure_and_halves_can_be_mixed_in_pairs(setting: Setting, tmp_path: Path) -> None:
     mixed = altered(setting, batch_size=6, augmentation=setting.recipe.retrain.augmentation.model_copy(update={"mixup": 0.5}))
     alone, sizes = Alone.on_held_out(mixed, tmp_path, 1), list[int]()
@@ -338,11 +356,11 @@ def test_without_memory_twice_is_a_failure_and_halves_can_be_mixed_in_pairs(sett
 
 def test_a_training_that_cannot_be_had_is_recorded_with_its_reason_but_never_over_a_result(alone: Alone) -> None:
     alone.train(NETWORK, SEED, until=alone.ladder[0])
-    alone.fail(NETWORK, SEED, reason="ended its worker twice")
+    alone.fail(NETWORK, SEED, reason="struck by lightning")
     assert alone.accuracy(NETWORK, SEED, alone.ladder[0]) is not None
-    assert_failed(alone, "ended its worker twice")
+    assert_failed(alone, "struck by lightning")
     ended = alone.train(NETWORK, SEED + 1).ended
-    alone.fail(NETWORK, SEED + 1, reason="ended its worker twice")
+    alone.fail(NETWORK, SEED + 1, reason="struck by lightning")
     assert alone.known(NETWORK, SEED + 1).ended == ended and ended and ended.accuracy is not None
 
 

@@ -25,10 +25,11 @@ import nas.searching.tune as tune
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Frame, Stage
 from nas.runs.interrupt import Interrupt, Stopped
+from nas.searching.jobs import TRIES, Climb, Job, Jobs
 from nas.searching.ray_cluster import Crew, RaySession, Share, Sight, sight
 from nas.searching.search import Evaluation
-from nas.searching.trained_alone import Alone, Trained
-from nas.searching.tune import Climb, Job, _Asked, _Training, train_beside
+from nas.searching.trained_alone import DIED, MEMORY, Alone, Trained
+from nas.searching.tune import _Asked, _Training, _Watched, train_beside
 from nas.training.given import Given
 from nas.training.recipe import Phase
 from nas.training.setting import open_setting
@@ -36,7 +37,7 @@ from tests.processes import REPOSITORY
 from tests.recording import SIDE, write_images
 
 NUM = min(2, cores())
-DEADLY, BROKEN = 24, 40  # widths
+DEADLY, HUNGRY, BROKEN = 24, 20, 40  # widths
 
 
 def network(width: int) -> Architecture:
@@ -44,12 +45,15 @@ def network(width: int) -> Architecture:
 
 
 class Spoilt(Alone):
-    """Some widths end their worker at the second rung, or raise an error there."""
+    """Some widths end their worker at the second rung, with the remedy too or without it alone, or raise an error there."""
 
     def train(self, architecture: Architecture, seed: int, until: int | None = None, stop: Callable[[], bool] = lambda: False) -> Trained:
-        if until != self.ladder[0] and architecture.stages[0].width == DEADLY:
+        width = architecture.stages[0].width
+        if until != self.ladder[0] and (width == DEADLY or (width == HUNGRY and not self.known(architecture, seed).remedied)):
+            with (self.folder / f"deaths of {width}").open("a") as file:
+                file.write("x")
             os.kill(os.getpid(), signal.SIGKILL)
-        if until != self.ladder[0] and architecture.stages[0].width == BROKEN:
+        if until != self.ladder[0] and width == BROKEN:
             raise OSError("a broken image")
         return super().train(architecture, seed, until, stop)
 
@@ -141,12 +145,12 @@ def surroundings() -> tuple[dict[str, str], list[object]]:
 # ---- the ladder ----------------------------------------------------------------------------------------------------
 
 CLIMBERS = [Job(network(width), seed) for seed in (1, 2) for width in (4, 16, 8, 32)]
-DEATH = Job(network(DEADLY), 0)
+DEATH, LARGE = Job(network(DEADLY), 0), Job(network(HUNGRY), 0)
 
 
 def head_start(job: Job) -> float:
     """Enough to turn the order of some, and for who dies later to come so far."""
-    return {4: 0.3, 8: 0.1, DEADLY: 1.0}.get(job.architecture.stages[0].width, 0.0)
+    return {4: 0.3, 8: 0.1, DEADLY: 1.0, HUNGRY: 1.0}.get(job.architecture.stages[0].width, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +185,8 @@ def in_one_ray(interrupted: Run) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def climbed(in_one_ray: None, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A ladder of eight networks and one that ends its worker."""
-    run = Run(opened(images, tmp_path_factory.mktemp("climbed")), [*CLIMBERS[:2], DEATH, *CLIMBERS[2:]])
+    """A ladder of eight networks and two that end their workers."""
+    run = Run(opened(images, tmp_path_factory.mktemp("climbed")), [*CLIMBERS[:2], DEATH, *CLIMBERS[2:4], LARGE, *CLIMBERS[4:]])
     given = iter(run.jobs)
     return run(lambda: next(given, None), climb="the best", head_start=head_start)
 
@@ -251,11 +255,16 @@ def test_the_networks_that_are_left_behind_are_those_below_the_best_third_when_t
 
 
 @pytest.mark.slow
-def test_who_ends_a_worker_twice_has_failed_and_the_others_go_on(climbed: Run) -> None:
-    known = climbed.alone.known(*DEATH)
-    assert known.ended == Evaluation(failure="ended its worker twice")
-    assert climbed.alone.accuracy(*DEATH, climbed.alone.ladder[0]) is not None
-    assert all(climbed.alone.accuracy(*job, climbed.alone.ladder[0]) is not None for job in CLIMBERS)
+def test_who_ends_a_worker_twice_is_tried_with_the_remedy_and_the_others_go_on(climbed: Run) -> None:
+    """Which is half of the images in twice as many steps; after two more deaths it has failed."""
+    alone, (first, second, _) = climbed.alone, climbed.alone.ladder
+    assert alone.known(*DEATH).ended == Evaluation(failure=DIED)
+    assert alone.accuracy(*DEATH, first) is not None
+    assert all(alone.accuracy(*job, first) is not None for job in CLIMBERS)
+    known, steps = alone.known(*LARGE), [line["step"] for line in alone.place(*LARGE, remedied=True).metrics("alone")]
+    assert known.remedied and known.ended is None and alone.accuracy(*LARGE, second) is not None
+    assert steps == list(range(1, 2 * second + 1)), "up to where it was to come"
+    assert [len((alone.folder / f"deaths of {width}").read_text()) for width in (DEADLY, HUNGRY)] == [4, 2]
 
 
 # ---- interrupted ---------------------------------------------------------------------------------------------------
@@ -296,17 +305,15 @@ def test_who_fails_lowers_no_bar(tmp_path: Path) -> None:
 
 def worker_here(alone: Alone, job: Job, climb: Climb, seen: Sight) -> _Training:
     """What trains a job in a worker, in this process."""
-    asked, worker = _Asked(iter([job, None]).__next__, lambda job: None, alone, lambda job: 0.0), object.__new__(_Training)
-    worker.setup(asked.suggest("one"), alone, torch.get_num_threads(), seen, climb)
+    jobs, worker = Jobs(iter([job]).__next__, alone, climb, Crew()), object.__new__(_Training)
+    worker.setup(_Asked(jobs, lambda job: None, alone, lambda job: 0.0).suggest("one"), alone, torch.get_num_threads(), seen)
     return worker
 
 
 def climb_here(alone: Alone, jobs: Sequence[Job], climb: Climb, seen: Sight) -> list[int]:
     """What a worker does with each of the jobs, in this process, and how many rungs of the ladder each has reached then."""
-    asked, worker = _Asked(lambda: next(given, None), lambda job: None, alone, lambda job: 0.0), object.__new__(_Training)
-    given = iter(jobs)
-    while isinstance(config := asked.suggest("one"), dict):
-        worker.setup(config, alone, torch.get_num_threads(), seen, climb)
+    for job in jobs:
+        worker = worker_here(alone, job, climb, seen)
         while not worker.step()["done"]:
             pass
     return [sum(alone.accuracy(*job, steps) is not None for steps in alone.ladder) for job in jobs]
@@ -370,37 +377,100 @@ class NoRay:
         return Share(1, 0.0)
 
 
-@pytest.mark.parametrize("times", [0, 1, 2, 3])
-def test_where_workers_are_ended_for_want_of_memory_tune_begins_anew_with_what_it_was_given(
-    times: int, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Tune takes it for an error of its own, which would end a search of days; a machine that stays short of memory ends it with a reason."""
-    lots = list[list[object]]()
+@dataclass(frozen=True)
+class Noted(Alone):
+    """Trains nothing: whom a test says to be trained has an accuracy, and who fails has a reason."""
+
+    accuracies: dict[Job, float] = field(default_factory=dict)
+    failures: dict[Job, list[str]] = field(default_factory=dict)
+
+    def known(self, architecture: Architecture, seed: int) -> Trained:
+        job, failures = Job(architecture, seed), self.failures.get(Job(architecture, seed), [])
+        ended = Evaluation(self.accuracies[job]) if job in self.accuracies else None
+        return Trained(Evaluation(failure=failures[1]) if len(failures) > 1 else ended, remedied=bool(failures))
+
+    def fail(self, architecture: Architecture, seed: int, reason: str) -> None:
+        self.failures.setdefault(Job(architecture, seed), []).append(reason)
+
+
+@pytest.mark.parametrize("workers", sorted({1, NUM}))
+@pytest.mark.parametrize(
+    ("fits", "failures", "lots"),
+    [
+        (lambda lot, jobs, remedied: lot > 2, {}, 3),  # others ran beside it for a while
+        (lambda lot, jobs, remedied: len(jobs) == 1, {}, None),  # not two of them
+        (lambda lot, jobs, remedied: CLIMBERS[2] not in jobs or CLIMBERS[2] in remedied, {CLIMBERS[2]: [MEMORY]}, None),
+        (lambda lot, jobs, remedied: CLIMBERS[2] not in jobs, {CLIMBERS[2]: [MEMORY, MEMORY]}, None),
+        (lambda lot, jobs, remedied: False, None, 2 * TRIES),  # others take the memory
+    ],
+    ids=["for a while", "not together", "too large", "far too large", "never"],
+)
+def test_where_ray_ends_workers_for_want_of_memory_who_is_too_large_fails_and_the_others_are_trained(
+    fits: Callable[[int, Sequence[Job], Sequence[Job]], bool], failures: dict[Job, list[str]] | None, lots: int | None, workers: int, images: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Tune takes such an end for an error of its own, which would end a search of days; a machine that stays short of memory ends it with a reason."""
+    alone, begun = Noted(opened(images, tmp_path).setting, tmp_path), list[list[Job]]()
 
     class Tuner:
+        """Tune with so many workers, of whom the one that began first is done first."""
+
         def __init__(self, trainable: object, tune_config: Any, run_config: object) -> None:
-            self._asked = tune_config.search_alg
+            self._asked, self._num = tune_config.search_alg, tune_config.max_concurrent_trials
 
         def fit(self) -> None:
-            lots.append([])
-            while isinstance(config := self._asked.suggest(str(len(lots[-1]))), dict):
-                lots[-1].append(config["architecture"])
-                if len(lots) <= times and len(lots[-1]) == 2 * len(lots):
+            begun.append([])
+            training, more = dict[str, Job](), True
+            while training or more:
+                while more and len(training) < self._num:
+                    trial = str(len(begun[-1]))
+                    if more := isinstance(config := self._asked.suggest(trial), dict):
+                        assert config["goal"] == alone.steps
+                        training[trial] = Job(Architecture.from_dict(config["architecture"], ""), config["seed"])
+                        begun[-1].append(training[trial])
+                news = [job for job in training.values() if alone.known(*job).ended is None]
+                if news and not fits(len(begun), news, [*alone.failures]):
                     raise RuntimeError("Caught unexpected exception: 1 worker(s) were killed due to the node running low on memory.")
+                for trial in [*training][:1]:
+                    alone.accuracies.setdefault(training.pop(trial), 0.5)
+                    self._asked.on_trial_complete(trial, {})
 
     monkeypatch.setattr(tune.tune, "Tuner", Tuner)
-    given, wanted = iter(CLIMBERS), [job.architecture.to_dict() for job in CLIMBERS]
-    expected = refused("--workers", "memory", "goes on") if times == 3 else nullcontext()
-    with expected:
-        train_beside(
-            opened(images, tmp_path),
-            lambda: next(given, None),
-            lambda job: None,
-            crew=Crew(1),
-            climb="the best",
-            ray=NoRay(),  # type: ignore[arg-type]
-        )
-    assert lots == [wanted[: 2 * lot] for lot in range(1, times + 1)] + [wanted] * (times < 3)
+    given = iter(CLIMBERS)
+    with nullcontext() if failures is not None else refused("--workers", "memory", "goes on"):
+        train_beside(alone, lambda: next(given, None), lambda job: None, crew=Crew(workers), climb="all to the end", ray=NoRay())  # type: ignore[arg-type]
+    if failures is None:
+        assert max(len(each) for each in alone.failures.values()) == 1, "one network alone has the remedy before its time"
+    else:
+        assert alone.failures == failures and all(alone.known(*job).ended for job in CLIMBERS)
+        assert begun[-1] == sorted(CLIMBERS, key=lambda job: job in failures), "all of them, and who has failed behind the others"
+    assert lots is None or len(begun) == lots
+
+
+def test_who_is_given_again_is_to_come_no_further() -> None:
+    figures = dict[int, float]()
+    toy: Any = SimpleNamespace(ladder=[6, 18, 54], accuracy=lambda *job, steps: figures.get(steps))
+    jobs = Jobs(iter(CLIMBERS[:1]).__next__, toy, "all a rung", Crew())
+    assert jobs() == (CLIMBERS[0], 6)
+    figures[6] = 0.5
+    jobs.begin_again(CLIMBERS[:1])
+    assert jobs() == (CLIMBERS[0], 6)
+
+
+@pytest.mark.parametrize("before", [[], [MEMORY]], ids=["new", "remedied before"])
+def test_who_ends_a_worker_twice_has_the_remedy_from_then_on(before: list[str], images: Path, tmp_path: Path) -> None:
+    """Tune tells of each death but the last, and of machines that are taken away, which count for none."""
+    job = CLIMBERS[0]
+    alone = Noted(opened(images, tmp_path).setting, tmp_path, failures={job: before})
+    asked = _Asked(Jobs(iter([job]).__next__, alone, "the best", Crew()), lambda job: None, alone, lambda job: 0.0)
+    asked.suggest("one")
+    found = list[list[str]]()
+    for deaths in (1, 2, 2, 3):
+        _Watched(asked, Crew()).on_trial_recover(0, [], SimpleNamespace(trial_id="one", num_failures=deaths))
+        found.append([*before])
+    assert found == ([[], [DIED], [DIED], [DIED]] if before == [DIED] else [[MEMORY]] * 4)
+    asked.on_trial_complete("one", error=True)
+    assert alone.known(*job).ended == Evaluation(failure=DIED) and not asked.errors
 
 
 # ---- killed --------------------------------------------------------------------------------------------------------
@@ -409,7 +479,7 @@ CLIMB = """
 import os, signal, sys
 from pathlib import Path
 import tests.conftest
-from tests.test_tune import CLIMBERS, NUM, opened, train_beside
+from tests.test_tune import CLIMBERS, Crew, opened, train_beside
 images, folder, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 given, calls = iter(CLIMBERS[:5]), [0]
 def told(job):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import COUNT, dry_run_option, option, ray_address_option, show_plan, space_option, training_options
+from nas.commands.options import COUNT, dry_run_option, option, ray_address_option, show_fixed, show_plan, space_option, training_options
 
 if TYPE_CHECKING:
     from nas.runs.folder import Run
@@ -56,6 +56,7 @@ def fidelity(
     crew = Crew(workers, options["ray_address"])
     crew.check()
     opened = open_supernet_run(Given.of(options), options["space"], options["run"], (options["epochs"], options["steps"]), budgets, LOWEST)
+    show_fixed(opened)
     drawn = networks_around(opened, networks or (LEAST if options["smoke"] else 30))
     setting, run = opened.setting, opened.run
     alone = Alone.on_held_out(setting, run.folder / TRAINED_ALONE, alone_epochs or setting.recipe.search.finalist_epochs)

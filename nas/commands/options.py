@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from nas.searching.supernet_run import SupernetRun
 
 Command = Callable[..., Any]
 COUNT = click.IntRange(1)
@@ -83,6 +86,12 @@ target_option = option(
     "TARGET",
     "Where latencies are taken: DEVICE:RUNTIME, with eager, compile or onnxruntime, then ,batch=N,threads=N,dtype=NAME (default: --device:eager).",
 )
+
+
+def show_fixed(opened: SupernetRun) -> None:
+    """Prints which decisions of its space a run does not make."""
+    if opened.fixed:
+        click.echo(f"Not searched, since no budget rewards it: {', '.join(f'{name} {value}' for name, value in opened.fixed.items())}.")
 
 
 def show_plan(lines: list[str], dry_run: bool) -> None:

@@ -13,6 +13,7 @@ from nas.commands.options import (
     dry_run_option,
     option,
     ray_address_option,
+    show_fixed,
     show_plan,
     space_option,
     storage_option,
@@ -121,8 +122,7 @@ def searches_of(wanted: list[Sequence[Budget]], floor: float, options: Mapping[s
     )
     if not every:
         wanted = [(middle(opened.space),)]
-    if opened.fixed:
-        print(f"Not searched, since no budget rewards it: {', '.join(f'{name} {value}' for name, value in opened.fixed.items())}.")
+    show_fixed(opened)
     there = open_target(options["target"], opened.setting.device, every, opened.space, opened.space_name)
     if there.note:
         print(there.note)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import dry_run_option, option, show_plan, space_option, training_options
+from nas.commands.options import dry_run_option, option, show_fixed, show_plan, space_option, training_options
 
 if TYPE_CHECKING:
     from nas.training.ranks import Ranks
@@ -40,6 +40,7 @@ def _train(budget: tuple[str, ...], dry_run: bool, options: dict[str, Any], rank
     opened = open_supernet_run(
         Given.of(options, ranks=ranks), options["space"], options["run"], (options["epochs"], options["steps"]), budgets
     )
+    show_fixed(opened)
     opened.check_begun()
     opened.setting.agree()
     if dry_run or opened.recorded().supernet is None:

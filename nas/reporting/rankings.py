@@ -40,10 +40,10 @@ def as_table(found: Entries) -> Iterator[str]:
     yield _row("score", [*(head for head, _, _ in COLUMNS.values()), "mean"], 22)
     for name in names:
         yield _row(title(name), [*_cells(figures[name]), f"{found['means'][name]:.2%}" if name in found["means"] else ""], 22)
-    if found["ceiling"]:
-        yield _row("ceiling: another seed", _cells(found["ceiling"]), 22)
+    if found["agreement"]:
+        yield _row("agreement of two seeds", _cells(found["agreement"]), 22)
     else:
-        yield f"No ceiling is known (how one seed's accuracies rank another's): --seeds 2 gives it, of {LEAST} networks or more."
+        yield f"Not known is how well two seeds agree: --seeds 2 tells it, of {LEAST} networks or more."
     yield ""
     yield _row("tau above that of", [title(one) for one in RANKED], 34)
     for other in names:

@@ -78,8 +78,10 @@ class Looks:
             self.run.log("looked", study=self.study, key=architecture.key, **told, where=self.where)
         return self.obeying[architecture.key]
 
-    def first(self, finalists: Sequence[Finalist], num: int, evaluate: Callable[[Architecture], float] | None = None) -> list[Finalist]:
-        """Of these, in their order, the first so many that obey what is measured; with `evaluate` each with a score.
+    def first(
+        self, finalists: Sequence[Finalist], num: int, evaluate: Callable[[Architecture], float | None] | None = None
+    ) -> list[Finalist]:
+        """Of these, in their order, the first so many that obey what is measured; with `evaluate` each with a score, or None where it has none.
 
         Raises:
             Stopped: `stop` became true; what was found out is kept.
@@ -161,8 +163,8 @@ def candidates(
     by_hand = {each.architecture.key: (each.name, each.architecture) for each in reversed(named)}  # two patterns may be one network
     varied = [space.decode(values) for values in stratified(band, favourites_and_varied(num, evaluator is not None)[1], request.seed)]
     varied = [each for each in varied if each.key not in by_hand]
-    low = request.floor if request.budgets else 0.0
-    pool = [each for each in evaluated.values() if each.feasible and each.usage >= low and each.architecture.key not in by_hand]
+    low, taken = request.floor if request.budgets else 0.0, {*by_hand, *(each.key for each in varied)}  # each is trained once
+    pool = [each for each in evaluated.values() if each.feasible and each.usage >= low and each.architecture.key not in taken]
     pool.sort(key=lambda each: (-each.objectives[0], each.number))
     drawn = [space.decode(each.values) for each in draw(band, 0 if evaluator else DRAWN, set(by_hand), rng)]
 

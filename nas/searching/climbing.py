@@ -10,17 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
 from nas.runs.folder import Run
+from nas.searching.jobs import Climb, Job
 from nas.searching.ladder import BY_MODEL, REDUCTION, Finalist, Ladder, Standing, told_apart
 from nas.searching.ray_cluster import Crew, RaySession
 from nas.searching.trained_alone import SHARES, Alone, Shown
-
-if TYPE_CHECKING:  # Ray, only where there is something to train
-    from nas.searching.tune import Climb, Job
 
 BEFORE_THE_END = len(SHARES) - 2  # the rung that who was chosen comes to at once
 APART = 0.07  # the best and the worst network drawn by hand at a rung, in accuracy: CIFAR-10, 5 MMACs
@@ -151,7 +149,7 @@ class Sitting:
         self._train(partial(next, iter(lot), None), climb)
 
     def _train(self, ask: Callable[[], Finalist | None], climb: Climb, **more: Any) -> None:
-        from nas.searching.tune import Job, train_beside
+        from nas.searching.tune import train_beside  # Ray, only where there is something to train
 
         how, ladder, progress, standings = self.how, self.ladder, self.progress, self.ladder.standing
         seed = how.alone.setting.seed

@@ -25,12 +25,13 @@ from nas.quantities import Budget, parse_budgets
 from nas.runs.folder import TRAINED_ALONE, Run
 from nas.runs.interrupt import Stopped
 from nas.runs.records import SearchRecord, read_record, read_search
+from nas.searching.jobs import Job
 from nas.searching.known_networks import baselines
 from nas.searching.proposals import Band, draw
 from nas.searching.ray_cluster import Crew
 from nas.searching.search import check_budgets
 from nas.searching.trained_alone import MEMORY, Alone, Shown
-from nas.searching.tune import Job, train_beside
+from nas.searching.tune import train_beside
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import unrewarded
 from nas.spaces.schema import Values

@@ -28,6 +28,7 @@ from nas.runs.folder import provenance
 from nas.runs.interrupt import Stopped
 from nas.searching.evaluating import open_evaluator
 from nas.searching.inherited import FineTuned
+from nas.searching.jobs import Job
 from nas.searching.proposals import around, stratified
 from nas.searching.ray_cluster import Crew
 from nas.searching.search import Evaluation
@@ -103,7 +104,7 @@ class Fidelity:
             Stopped: `stop` became true; what was trained is kept.
         """
         supernet = self.supernet.trained(stop)
-        begun = time.monotonic()
+        begun, earlier = time.monotonic(), dict(self.fine_tuned.known)
         scored = self._scored(supernet, stop)
         scoring = time.monotonic() - begun
         self._train(stop)
@@ -113,7 +114,7 @@ class Fidelity:
             got = f"{len(networks) - failed.total()} of {len(networks)} ({', '.join(f'{count} {reason}' for reason, count in failed.items())})"
             raise ValueError(f"fidelity: too few networks could be ranked: got {got}; accepted: {LEAST} or more. Ask for more --networks.")
         trainings = (self.alone.known(architecture, seed).seconds for architecture in self.networks for seed in self._seeds)
-        kept = sum(self.fine_tuned.known[each.key][1] for each in self.networks)
+        kept = sum(earlier[each.key][1] for each in self.networks if each.key in earlier)  # what earlier sittings spent on fine-tuning
         seconds = {"supernet": self._supernet_seconds(), "scores": round(scoring + kept, 1), "trainings": round(sum(trainings), 1)}
         return {"settings": self._settings(), "networks": networks, "seconds": seconds, **figures_of({"networks": networks})}
 
@@ -172,7 +173,7 @@ class Fidelity:
         return [(architecture, seed) for seed in self._seeds for architecture in self.networks]
 
     def _train(self, stop: Callable[[], bool]) -> None:
-        from nas.searching.tune import Job, train_beside  # Ray, only where there is something to train
+        from nas.searching.tune import train_beside  # Ray, only where there is something to train
 
         jobs = [Job(*job) for job in self.jobs]
         left = [job for job in jobs if self.alone.known(*job).ended is None]
@@ -265,7 +266,9 @@ def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, A
 
     Returns:
         figures: by score ("A - B": their difference) and figure of `nas.pareto.FIGURES` [value, low, high], of what `rank_figures` gives.
-        ceiling: the same figures of one seed's accuracies against another's, over the networks that have both; None with fewer than ten.
+        agreement: the same figures of one seed's accuracies against another's, over the networks that have both; None with fewer than ten. It
+            tells how much noise a training has, and both sides have it: a score without noise may come nearer to either seed, and nearer still
+            to the mean of the seeds that scores are held against.
         bias: by ranked score and mixer, and third of the networks by number of blocks, how far the networks are overrated, as
             `mean_rank_residuals` says.
         truth: mean, standard deviation, minimum and maximum of the accuracies alone.
@@ -282,10 +285,10 @@ def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, A
     made_of = [{**mixer_shares(each["architecture"]), **depth} for each, depth in zip(networks, depths, strict=True)]
     both = [each["retrained"] for each in networks if len(each["retrained"]) > 1]
     again = {"again": [each[1] for each in both]}
-    ceiling = rank_figures(again, [each[0] for each in both], resamples)["again"] if len(both) >= LEAST else None
+    agreement = rank_figures(again, [each[0] for each in both], resamples)["again"] if len(both) >= LEAST else None
     return {
         "figures": {name: _plain(found) for name, found in rank_figures(scores, truth, resamples, RANKED).items()},
-        "ceiling": _plain(ceiling) if ceiling else None,
+        "agreement": _plain(agreement) if agreement else None,
         "bias": {name: mean_rank_residuals(scores[name], truth, made_of) for name in RANKED},
         "truth": {"mean": statistics.fmean(truth), "std": statistics.stdev(truth), "min": min(truth), "max": max(truth)},
         "means": {name: statistics.fmean(scores[name]) for name in ACCURACIES if name in scores},

@@ -17,6 +17,7 @@ from nas.runs.folder import TRAINED_ALONE
 from nas.runs.interrupt import Stopped
 from nas.searching.candidates import Candidates, Looks, favourites_and_varied, in_space, obeying
 from nas.searching.climbing import Climbing, Logged, Sitting
+from nas.searching.evaluating import evaluate_subnet
 from nas.searching.evolution import History, children
 from nas.searching.inherited import FineTuned
 from nas.searching.ladder import BY_MODEL, Finalist, Ladder
@@ -27,7 +28,6 @@ from nas.searching.supernet_run import SupernetRun
 from nas.searching.trained_alone import Alone
 from nas.spaces.supernet import Supernet
 from nas.training.fine_tune import fine_tune
-from nas.training.loop import evaluate
 
 WIDER = 2  # so many times the favourites are fine-tuned before these are chosen
 LEADERS, CHILDREN = 5, 60  # near so many finalists the model may choose, of so many networks each
@@ -142,12 +142,11 @@ class Finals:
         return [Finalist(BY_MODEL, each) for each in found.values()]
 
     def _look(self, supernet: Supernet | None, finalists: Sequence[Finalist], num: int, scored: bool) -> list[Finalist]:
-        """The first so many that obey what is measured; if wanted, with their accuracies by the supernet."""
-        setting = self.opened.setting
+        """The first so many that obey what is measured; if wanted, with their accuracies by the supernet, None where the evaluation fails."""
 
-        def score(architecture: Architecture) -> float:
+        def score(architecture: Architecture) -> float | None:
             assert supernet is not None
-            return evaluate(supernet, self._tuned.held_out, setting.autocast, (architecture.at(setting.frame),))
+            return evaluate_subnet(supernet, self._tuned.held_out, self.opened.setting.autocast, architecture).accuracy
 
         return self.looks.first(finalists, num, score if scored and supernet is not None else None)
 

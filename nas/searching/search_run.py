@@ -81,9 +81,8 @@ class SearchRun:
         here = {"floor": self.request.floor, "start": sorted(self._keys()[name] for name in self.asked), "search": settings}
         usual |= {"target": str(Target(str(self.supernet.setting.device)))}
         if self.finalists:
-            known = {
-                key: value for key, value in begun.get("retrain", {}).items() if key in Phase.model_fields
-            }  # a version may have had others
+            # An earlier version may have had other entries.
+            known = {key: value for key, value in begun.get("retrain", {}).items() if key in Phase.model_fields}
             here["retrain"], usual["retrain"] = _schedule(recipe.retrain), _schedule(validate(Phase, known, "run.yaml: recipe.retrain"))
         unusual = {key: value for key, value in {**here, **self._measured()}.items() if value != usual.get(key)}
         name = "-".join([*(each.text for each in self.budgets), self.request.sampler if self.request.trials else ALONE])

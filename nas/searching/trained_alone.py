@@ -73,7 +73,9 @@ class Alone:
 
     @staticmethod
     def on_held_out(setting: Setting, folder: Path, epochs: float) -> Alone:
-        """Trained with the recipe's retraining, only shorter and without the held-out images, which judge it after each epoch, below 9 epochs each ninth."""
+        """Trained with the recipe's retraining, but shorter, without the held-out images, and with rungs at which these judge it: after each epoch, below 9
+        epochs each ninth. So the rate does not fall by a cosine: it is constant up to the last rung, the last whole epoch (or ninth) before the end, and
+        falls after it alone; and averaged weights are judged."""
         phase = setting.recipe.retrain
         per_epoch = setting.images.steps_per_epoch("fit", phase.batch_size)
         steps = phase.with_length(epochs, None).num_steps(per_epoch)
@@ -175,7 +177,7 @@ class Alone:
         return known
 
     def fail(self, architecture: Architecture, seed: int, reason: str) -> None:
-        """Records that a training cannot be had, so that it is not tried for ever."""
+        """Records that a training cannot be had, so that it is not tried for ever; where there is a remedy it is tried once more with that."""
         known = self.known(architecture, seed)
         if known.ended is None:
             self._end(architecture, seed, Evaluation(failure=reason), known.remedied)
@@ -190,13 +192,14 @@ class Alone:
 
 
 MEMORY, NOT_FINITE = "out of memory", "the loss is not finite"
-REMEDIES = {MEMORY: 2, NOT_FINITE: 1}  # what is tried a second time, and how many steps then stand for one
+DIED = "ended its worker twice"  # which a system does where its memory is all used
+REMEDIES = {MEMORY: 2, NOT_FINITE: 1, DIED: 2}  # what is tried a second time, and how many steps then stand for one
 
 
 def remedy(phase: Phase, steps: int, failure: str) -> Phase:
     """Half of the rate, and against want of memory twice the steps of half of the images (an even number); `steps` is the length of the phase."""
     half = phase.model_copy(update={"lr": phase.lr / 2})
-    if failure != MEMORY:
+    if REMEDIES[failure] == 1:
         return half
     length = {"epochs": None, "steps": 2 * steps, "rungs": tuple(2 * rung for rung in phase.rungs)}
     return half.model_copy(update={"batch_size": max(2, phase.batch_size // 4 * 2), **length})  # even: images are mixed in pairs

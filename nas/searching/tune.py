@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from ray import tune
@@ -27,44 +27,34 @@ from ray.tune.search import Searcher
 
 from nas.networks.architecture import Architecture
 from nas.runs.interrupt import Stopped
+from nas.searching.jobs import Ask, Climb, Job, Jobs
 from nas.searching.ladder import REDUCTION
 from nas.searching.ray_cluster import START_SECONDS, Crew, RaySession, Sight, sight, surroundings_kept
-from nas.searching.trained_alone import SHARES, Alone
+from nas.searching.trained_alone import DIED, SHARES, Alone
 
 SECONDS_TO_STOP = 20  # for a training that is asked to: it writes a checkpoint
 
 
-class Job(NamedTuple):
-    """A network to be trained alone, and the seed of everything random in it."""
-
-    architecture: Architecture
-    seed: int = 0
-
-
 ERROR = "error"  # in a report: what a training raised
-TRIES = 3  # of all, where workers are ended for want of memory
+DEATHS = 2  # of a worker, after which its training has failed
 LOW = "running low on memory"  # in what Ray says then
 HALT = "halt"  # a file that tells trainings to stop
-Ask = Callable[[], Job | None]
 Told = Callable[[Job], None]
-# How far networks come: to the end of the schedule, each to the next rung that it has not reached, to the rung before the end, or the best third of
-# them to that rung.
-Climb = Literal["all to the end", "all a rung", "all but the end", "the best"]
 
 
 class _Training(tune.Trainable):
     """What runs in a worker's process: one network after the other, a rung at a time."""
 
-    def setup(self, config: dict[str, Any], alone: Alone, threads: int, seen: Sight, climb: Climb) -> None:  # type: ignore[override] # tune.with_parameters gives the others
+    def setup(self, config: dict[str, Any], alone: Alone, threads: int, seen: Sight) -> None:  # type: ignore[override] # tune.with_parameters gives the others
         torch.set_num_threads(threads)
-        self._alone, self._climb, self._halt = alone, climb, seen.file.with_name(HALT)
+        self._alone, self._halt = alone, seen.file.with_name(HALT)
         if not (missing := seen.missing()):
             os.chdir(seen.folders[0])  # images may have a path from there
         self._blind = missing and f"--ray-address: node {platform.node()}, which joined meanwhile, is not as the others: got {missing}"
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._job, self._head_start = _job_of(new_config), new_config["head_start"]
+        self._job, self._head_start, self._goal = _job_of(new_config), new_config["head_start"], new_config["goal"]
         self._rung = 0
         return True  # the process and its images serve the next network too
 
@@ -76,7 +66,6 @@ class _Training(tune.Trainable):
                 **nothing,
                 ERROR: ValueError(f"{self._blind}; accepted: nodes that see the run. Take it away, or let it see what is missing."),
             }
-        new = self._alone.accuracy(*self._job, steps=steps) is None
         try:
             self._alone.train(*self._job, until=steps, stop=self._halt.exists)
         except Stopped:
@@ -86,9 +75,7 @@ class _Training(tune.Trainable):
         self._rung += 1
         accuracy = self._alone.accuracy(*self._job, steps=steps)
         # What is known already climbs rung by rung too: whoever comes next is compared with it at each.
-        last = self._alone.ladder[-2 if self._climb in ("all but the end", "the best") else -1]
-        done = steps >= last or (self._climb == "all a rung" and new)
-        return nothing if accuracy is None else {"worth": accuracy + self._head_start, "rung": rung, "done": done}
+        return nothing if accuracy is None else {"worth": accuracy + self._head_start, "rung": rung, "done": steps >= self._goal}
 
 
 class _Unwritten:
@@ -99,26 +86,33 @@ class _Unwritten:
 
 
 class _Asked(_Unwritten, Searcher):
-    """Gives Tune what `ask` wants trained, and tells of every rung."""
+    """Gives Tune what `ask` wants trained, each with the steps to which it is to come, and tells of every rung."""
 
-    def __init__(self, ask: Ask, told: Told, alone: Alone, head_start: Callable[[Job], float]) -> None:
+    def __init__(self, ask: Jobs, told: Told, alone: Alone, head_start: Callable[[Job], float]) -> None:
         super().__init__(metric="worth", mode="max")
         self._ask, self._told, self._alone, self._head_start = ask, told, alone, head_start
-        self._jobs: dict[str, Job] = {}  # in training
+        self.jobs: dict[str, Job] = {}  # in training
         self.errors: list[Exception] = []  # the first ends everything
 
     def suggest(self, trial_id: str) -> Any:
-        job = None if self.errors else self._ask()
-        if job is None:
+        asked = None if self.errors else self._ask()
+        if asked is None:
             return Searcher.FINISHED
-        self._jobs[trial_id] = job
-        return {"architecture": job.architecture.to_dict(), "seed": job.seed, "head_start": self._head_start(job)}
+        job, goal = asked
+        self.jobs[trial_id] = job
+        return {"architecture": job.architecture.to_dict(), "seed": job.seed, "head_start": self._head_start(job), "goal": goal}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._tell(self._jobs[trial_id])
+        self._tell(self.jobs[trial_id])
+
+    def on_trial_recover(self, trial_id: str, deaths: int) -> None:
+        """Before it is tried again since it ended its worker; after two deaths it is with the remedy."""
+        job = self.jobs[trial_id]
+        if deaths == DEATHS and not self._alone.known(*job).remedied:
+            self._tell(job, died=True)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        job = self._jobs.pop(trial_id)
+        job = self.jobs.pop(trial_id)
         if result and ERROR in result:
             self.errors.append(result[ERROR])
         else:
@@ -127,7 +121,7 @@ class _Asked(_Unwritten, Searcher):
     def _tell(self, job: Job, died: bool = False) -> None:
         try:
             if died:
-                self._alone.fail(*job, reason="ended its worker twice")
+                self._alone.fail(*job, reason=DIED)
             self._told(job)
         except Exception as error:  # Tune would log it and go on
             self.errors.append(error)
@@ -155,25 +149,30 @@ class _Halt(_Unwritten, tune.Stopper):
         return self._since is not None and time.monotonic() - self._since > SECONDS_TO_STOP
 
 
-class _Alive(_Unwritten, tune.Callback):
-    """Ends everything where for too long no training has been at work: Tune would wait for ever for what there is no room for. And hears SIGUSR1, which
-    Tune takes for itself: it would end at once, as if all were trained."""
+class _Watched(_Unwritten, tune.Callback):
+    """Ends everything where for too long no training has been at work: Tune would wait for ever for what there is no room for. Tells `asked`
+    whose worker died, which Tune tells no searcher. And hears SIGUSR1, which Tune takes for itself: it would end at once, as if all were trained."""
 
-    def __init__(self, errors: list[Exception], crew: Crew) -> None:
-        self._errors, self._crew, self._since = errors, crew, time.monotonic()
+    def __init__(self, asked: _Asked, crew: Crew) -> None:
+        self._asked, self._crew, self._since = asked, crew, time.monotonic()
         self._warned = signal.getsignal(signal.SIGUSR1)
 
     def setup(self, *about: Any, **info: Any) -> None:
         if threading.current_thread() is threading.main_thread():  # else neither of us has one
             signal.signal(signal.SIGUSR1, self._warned)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._asked.on_trial_recover(trial.trial_id, trial.num_failures)
+
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called ten times a second."""
         if any(trial.status == "RUNNING" for trial in trials) or not any(trial.status == "PENDING" for trial in trials):
             self._since = time.monotonic()
-        elif time.monotonic() - self._since > START_SECONDS and not self._errors:
+        elif time.monotonic() - self._since > START_SECONDS and not self._asked.errors:
             got = f"got {max(1, self._crew.num)} workers; accepted: what cores, GPUs, memory allow"
-            self._errors.append(ValueError(f"--workers: none at work for {START_SECONDS:g} s: {got}. Take fewer, or mend the cluster."))
+            self._asked.errors.append(
+                ValueError(f"--workers: none at work for {START_SECONDS:g} s: {got}. Take fewer, or mend the cluster.")
+            )
 
 
 # Nine parameters, seven of them by name: what a caller is asked, told and shown on the way. An object for them would only be unpacked again here.
@@ -205,7 +204,7 @@ def train_beside(
     Raises:
         Stopped: `stop` became true; every finished rung and a checkpoint of each training are there.
         ValueError: more workers than the machine has cores, no such cluster, or no worker starts in time.
-        Exception: what a training, `ask` or `told` raised. A training that ends its worker twice has failed instead, and the others go on.
+        Exception: what a training, `ask` or `told` raised. A training that ends its worker again and again has failed instead, and the others go on.
     """
     crew.check()
     kind = alone.setting.device.type
@@ -218,14 +217,14 @@ def train_beside(
         running = ray or held.enter_context(RaySession(crew))
         running.start()
         share = running.share(kind == "cuda")
-        given = {"alone": its, "threads": share.cpus, "seen": seen, "climb": climb}
+        given = {"alone": its, "threads": share.cpus, "seen": seen}
         trainable = tune.with_resources(tune.with_parameters(_Training, **given), {"cpu": share.cpus, "gpu": share.gpus})
-        each_once = _Again(lambda: None if stop() else ask())
-        for left in range(TRIES - 1, -1, -1):
-            asked = _Asked(each_once, told, alone, head_start)
-            if _came_to_its_end(_tuner(trainable, asked, crew, climb, _Halt(asked.errors, stop, scratch / HALT, show)), left, crew):
-                break
-            each_once.begin_again()
+        jobs, ended = Jobs(lambda: None if stop() else ask(), alone, climb, crew), False
+        while not ended:
+            asked = _Asked(jobs, told, alone, head_start)
+            ended = _came_to_its_end(_tuner(trainable, asked, jobs.crew, climb, _Halt(asked.errors, stop, scratch / HALT, show)))
+            if not ended:
+                jobs.begin_again([*asked.jobs.values()])
     if asked.errors:
         raise asked.errors[0]
     if stop():
@@ -243,48 +242,21 @@ def _tuner(trainable: Any, asked: _Asked, crew: Crew, climb: Climb, halt: _Halt)
         storage_path=str(halt.file.parent),
         verbose=0,
         stop=halt,
-        callbacks=[_Alive(asked.errors, crew)],
-        failure_config=tune.FailureConfig(max_failures=1),
+        callbacks=[_Watched(asked, crew)],
+        failure_config=tune.FailureConfig(max_failures=2 * DEATHS - 1),  # as often again with the remedy
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
     )
     return tune.Tuner(trainable, tune_config=settings, run_config=about)
 
 
-class _Again:
-    """Asks for networks, and gives those that were given already once more where Tune has to begin anew."""
-
-    def __init__(self, ask: Ask) -> None:
-        self._ask, self._given, self._left = ask, list[Job](), list[Job]()
-
-    def __call__(self) -> Job | None:
-        if self._left:
-            return self._left.pop(0)
-        job = self._ask()
-        if job is not None:
-            self._given.append(job)
-        return job
-
-    def begin_again(self) -> None:
-        self._left = list(self._given)
-
-
-def _came_to_its_end(tuner: tune.Tuner, left: int, crew: Crew) -> bool:
-    """Runs Tune. False where Ray has ended a worker since the machine was short of memory: of other deaths Tune goes on, that one is an error to it.
-
-    Raises:
-        ValueError: that, and no try is left.
-    """
+def _came_to_its_end(tuner: tune.Tuner) -> bool:
+    """Runs Tune. False where Ray has ended a worker since the machine was short of memory: of other deaths Tune goes on, that one is an error to it."""
     try:
         tuner.fit()
         return True
     except RuntimeError as error:
         if LOW not in str(error):
             raise
-        if not left:
-            raise ValueError(
-                f"--workers: Ray ended workers for want of memory, {TRIES} times: got {max(1, crew.num)} workers; accepted: what memory allows beside what else "
-                "runs. Take fewer, or make room: the same command goes on."
-            ) from None
         print("A worker was ended for want of memory. What was trained is kept; the rest goes on.", flush=True)
         return False
 

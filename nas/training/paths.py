@@ -48,7 +48,7 @@ def path_of_step(space: SearchSpace, levels: Levels, seed: int, step: int) -> Ar
 def drawn(space: SearchSpace, levels: Levels, seed: int, steps: int) -> dict[str, Any]:
     """What a training drew, from at most 2,000 of its updates: by stage and block how often each mixer was trained there ("none" where the
     network ended before), and how many paths lay in each tenth of the range of costs, evenly in the logarithm."""
-    every = max(1, steps // COUNTED)
+    every = math.ceil(steps / COUNTED)
     places: dict[str, Counter[str]] = {}
     costs: Counter[int] = Counter()
     deepest = [stage.depth for stage in space.largest(lambda architecture: cost(architecture).macs).stages]

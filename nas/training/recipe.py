@@ -22,9 +22,9 @@ class Phase(BaseModel):
     """How one training goes: AdamW with a linear warm-up and a cosine to `min_lr`. Give `epochs` or `steps`.
 
     With `rungs` (steps, ascending) the network is also evaluated on the way. The figure of a rung must not depend on how long the training is
-    to be: the rate then stays at `lr` after the warm-up, which is a share of the first rung, and falls to `min_lr` over the last fifth of the
-    steps alone; give `ema` with it, since averaged weights do at a constant rate what a falling rate does (Haegele et al.,
-    https://arxiv.org/abs/2405.18392).
+    to be: the rate then stays at `lr` after the warm-up, which is a share of the first rung, up to the last rung, and to four fifths of the steps
+    at least; from there it falls to `min_lr` in a line. Give `ema` with it, since averaged weights do at a constant rate what a falling rate does
+    (Haegele et al., https://arxiv.org/abs/2405.18392).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
