@@ -157,12 +157,12 @@ def head_start(job: Job) -> float:
 def interrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Three trainings to the end, in a Ray of their own, stopped by a cluster's warning when one has reached a rung."""
     run = Run(opened(images, tmp_path_factory.mktemp("interrupted")), CLIMBERS[:3])
-    given = iter(run.jobs)
+    given, once = iter(run.jobs), iter([signal.SIGUSR1])
     with Interrupt(quiet=True) as warned:
 
         def stop() -> bool:
-            if run.reports and not warned.requested:
-                os.kill(os.getpid(), signal.SIGUSR1)
+            for number in once if run.reports else ():
+                os.kill(os.getpid(), number)
             return warned.requested
 
         before = surroundings()
