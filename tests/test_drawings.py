@@ -71,6 +71,14 @@ LONG = "runs/cifar_small-cifar10-cifar_cpu-0/baselines/5MMACs-evolution/conv-the
 DEEP = Architecture(
     Frame(32, 3, 10), 2, tuple(Stage(96 * 2**i, ("token_mlp",) * depth, 1.5, cpe=True) for i, depth in enumerate((3, 1, 1, 13)))
 )
+MANY = Architecture(
+    Frame(32, 3, 10),
+    4,
+    (
+        Stage(32, ("conv", "token_mlp", "token_linear", "s2_shift", "s2_shift_v2"), 1.0, cpe=True, kernel=3),
+        Stage(32, ("s2_shift",), 1.0, sharing=True),
+    ),
+)
 SMALL = Architecture(Frame(224, 3, 1000), 2, tuple(Stage(1024, ("s2_shift_v2",), 3.5, sharing=True) for _ in range(3)))
 
 
@@ -78,10 +86,11 @@ SMALL = Architecture(Frame(224, 3, 1000), 2, tuple(Stage(1024, ("s2_shift_v2",),
     "networks",
     [
         {LONG: MIXED},
+        {"": MANY},
         {"small": SMALL, LONG: DEEP},
         {LONG: SMALL, "deep": DEEP, "mixed": MIXED, "attention": read_preset("vip_small_7").architecture},
     ],
-    ids=["a long name", "one over the other", "many mixers"],
+    ids=["a long name", "a long legend", "one over the other", "many mixers"],
 )
 @pytest.mark.parametrize("columns", [1, 2])
 def test_no_word_is_cut_or_lies_on_another(networks: dict[str, Architecture], columns: int) -> None:

@@ -89,9 +89,11 @@ def _limits(axes: Axes, search: Search, quantity: str) -> None:
                 f"budget {budget.text}", (budget.limit, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
                 fontsize=8, color=INK, ha="center",
             )  # fmt: skip
-            shown = [each.architecture for each in search.in_band] + [each.architecture for each in search.ladder]
-            shown += [search.winner.architecture] if search.winner else []
-            near = [known.value for each in shown if (known := search.known(each, quantity))]
+            shown = [each.known(quantity) for each in search.in_band] + [
+                search.known(each.architecture, quantity) for each in search.ladder
+            ]
+            shown += [search.known(search.winner.architecture, quantity)] if search.winner else []
+            near = [known.value for known in shown if known]
             axes.set_xlim(left=max(axes.get_xlim()[0], NEAR * min([search.floor * budget.limit, *near])), right=right)
 
 
