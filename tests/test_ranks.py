@@ -344,10 +344,22 @@ def test_a_signal_to_any_process_stops_all_at_one_step(
     assert found and all(torch.equal(found["model"][name], value) for name, value in whole.items())
 
 
+def ended_once(path: str) -> str:
+    """Code by which SIGTERM comes to process 1, which waits for the first one, once a file is there."""
+    return f"""
+import threading
+def when_it_is_there():
+    while not os.path.exists({path!r}):
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+if number == 1:
+    threading.Thread(target=when_it_is_there, daemon=True).start()
+"""
+
+
 def test_a_signal_while_the_first_works_alone_stops_all(processes: Processes, folder: Path) -> None:
     """To one of those who wait, while the first one tests the network."""
     slow = """
-import threading
 from nas.data import Data
 real = Data.evaluation_batches
 def slowly(self, *given):
@@ -355,14 +367,8 @@ def slowly(self, *given):
         time.sleep(1.2)
         yield batch
 Data.evaluation_batches = slowly
-def when_it_waits():
-    while not os.path.exists("runs/r/checkpoint.pt"):
-        time.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGTERM)
-if number == 1:
-    threading.Thread(target=when_it_waits, daemon=True).start()
 """
-    ended = processes(command(RETRAIN, slow), folder)
+    ended = processes(command(RETRAIN, slow + ended_once("runs/r/checkpoint.pt")), folder)
     assert ended.statuses == [130, 143] and "Test stopped after" in ended.out[0], ended
     assert processes(command(RETRAIN), folder).statuses == [0, 0]
     assert lines(folder, "retrain") == list(range(1, 9)), "nothing is trained again"
@@ -371,7 +377,7 @@ if number == 1:
 def test_a_signal_while_the_first_judges_the_model_stops_all_with_a_checkpoint(processes: Processes, folder: Path) -> None:
     """Nine batches that take a second each: as of an hour on a CPU nobody waits for the last."""
     slow = """
-import threading, nas.training.ranks
+import nas.training.ranks
 from nas.data import Kept
 nas.training.ranks.LAST = 5.0
 real = Kept.__iter__
@@ -381,14 +387,8 @@ def slowly(self):
         time.sleep(1)
         yield batch
 Kept.__iter__ = slowly
-def when_it_judges():
-    while not os.path.exists("judging"):
-        time.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGTERM)
-if number == 1:
-    threading.Thread(target=when_it_judges, daemon=True).start()
 """
-    ended = processes(command(TRAIN, slow), folder)
+    ended = processes(command(TRAIN, slow + ended_once("judging")), folder)
     assert ended.statuses == [130, 143] and "at step 1 of 8; the same command continues" in ended.out[0], ended
     assert processes(command(TRAIN), folder).statuses == [0, 0]
     assert lines(folder, "supernet") == lines(folder, "supernet rung") == list(range(1, 9)), "each judged once, and no step done again"

@@ -61,6 +61,7 @@ def fidelity(
     setting, run = opened.setting, opened.run
     alone = Alone.on_held_out(setting, run.folder / TRAINED_ALONE, alone_epochs or setting.recipe.search.finalist_epochs)
     compared = Fidelity(opened, budgets, drawn, alone, seeds, crew)
+    opened.check_begun()
     if dry_run or not any(alone.steps_done(*job) for job in compared.jobs):
         look_at_images(setting, run, setting.recipe.supernet.augmentation, remember=False)
         show_plan(trainings_plan(alone, compared.jobs, max(1, workers), opened), dry_run)

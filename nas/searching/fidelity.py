@@ -168,14 +168,14 @@ class Fidelity:
         return range(self.alone.setting.seed, self.alone.setting.seed + self.seeds)
 
     @property
-    def jobs(self) -> list[tuple[Architecture, int]]:
-        """All trainings, each a network and a seed; those with the first seed first."""
-        return [(architecture, seed) for seed in self._seeds for architecture in self.networks]
+    def jobs(self) -> list[Job]:
+        """All trainings, those with the first seed first."""
+        return [Job(architecture, seed) for seed in self._seeds for architecture in self.networks]
 
     def _train(self, stop: Callable[[], bool]) -> None:
         from nas.searching.tune import train_beside  # Ray, only where there is something to train
 
-        jobs = [Job(*job) for job in self.jobs]
+        jobs = self.jobs
         left = [job for job in jobs if self.alone.known(*job).ended is None]
         if not left:
             return

@@ -22,6 +22,7 @@ from nas.runs.folder import TRAINED_ALONE
 from nas.searching.candidates import favourites_and_varied
 from nas.searching.climbing import ladder_steps
 from nas.searching.finals import WIDER
+from nas.searching.jobs import Job
 from nas.searching.known_networks import baselines
 from nas.searching.proposals import value_of
 from nas.searching.search_run import SearchRun
@@ -142,28 +143,25 @@ class Ladder:
         return Ladder(by_hand, chosen, tuned, ladder_steps(alone, len(by_hand), favourites + varied, chosen), alone.steps, done)
 
 
-def trainings_plan(alone: Alone, jobs: Sequence[tuple[Architecture, int]], workers: int, opened: SupernetRun | None = None) -> list[str]:
+def trainings_plan(alone: Alone, jobs: Sequence[Job], workers: int, opened: SupernetRun | None = None) -> list[str]:
     """Of `compare` and `fidelity`.
 
     Args:
         alone: how networks are trained.
-        jobs: all trainings, each a network and a seed.
+        jobs: all trainings.
         workers: so many are trained beside each other.
         opened: the supernet that is trained before; None: there is none.
     """
     setting, phase, seconds = alone.setting, alone.phase, dict[str, float]()
     left = [job for job in jobs if alone.known(*job).ended is None]
-    steps, per_epoch = (
-        sum(alone.steps - alone.steps_done(*job) for job in left),
-        setting.images.steps_per_epoch(alone.fit, phase.batch_size),
-    )
+    steps = sum(alone.steps - alone.steps_done(*job) for job in left)
+    per_epoch = setting.images.steps_per_epoch(alone.fit, phase.batch_size)
     if opened:
         lines = _lines(opened)
         seconds["supernet"] = _supernet_seconds(opened) or 0.0
     else:
-        lines = {
-            "images": data_line(setting, jobs[0][0].stride, {split: SPLITS[split] for split in (alone.fit, alone.judged_on)}, jobs[0][0].at)
-        }
+        first, splits = jobs[0].architecture, {split: SPLITS[split] for split in (alone.fit, alone.judged_on)}
+        lines = {"images": data_line(setting, first.stride, splits, first.at)}
     lines["alone"] = f"{len(left)} of {len(jobs)} trainings left, each {phase_line(phase, alone.steps, per_epoch)}"
     if left and alone.steps >= WORTH_TIMING:
         networks = list({architecture.key: architecture for architecture, _ in left}.values())
@@ -191,7 +189,7 @@ def _part(search: SearchRun, several: bool, devices: int) -> tuple[str, dict[str
         step, image = _network_seconds(setting, by_hand)
         workers = max(devices, search.crew.num)
         beside = step / devices
-        if ladder.steps and workers > 1 and devices == 1:
+        if ladder.steps and workers > 1 and devices == 1 and setting.device.type == "cpu":
             beside = _seconds_beside(setting, by_hand, workers)
         together = _network_seconds(setting, by_hand, devices)[0] if devices > 1 else step
         starts = (LOTS + math.ceil(ladder.chosen / workers)) * bool(ladder.steps)
