@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from recording import CLASSES, Recording, numbers, recording, write_images
 from sklearn.datasets import load_digits
 from studies import stored
 
+import nas.searching.evolution as evolution
 import nas.searching.finals as finals
 import nas.searching.search_run as search_run
 import nas.searching.tune as tune
@@ -31,6 +32,7 @@ from nas.networks.network import Network
 from nas.quantities import parse_budgets
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import Run
+from nas.runs.interrupt import Stopped
 from nas.runs.records import read_run
 from nas.searching.candidates import Looks, candidates
 from nas.searching.comparison import read_found
@@ -40,7 +42,7 @@ from nas.searching.inherited import FineTuned
 from nas.searching.ladder import Finalist, Ladder, Look
 from nas.searching.search import Evaluation, SearchRequest, Trial
 from nas.searching.search_run import SearchRun
-from nas.searching.trained_alone import Alone
+from nas.searching.trained_alone import Alone, Trained
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.yaml_files import read_yaml
@@ -95,6 +97,15 @@ def in_this_process(
                     break
 
     return train_beside
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_children() -> Iterator[None]:
+    """A third of those that finalists are chosen from, and a tenth of a search's: seconds of arithmetic for each search."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finals, "CHILDREN", finals.CHILDREN // 3)
+        patch.setattr(evolution, "POOL", evolution.POOL // 10)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -376,10 +387,17 @@ def test_ctrl_c_in_each_part_of_the_end_loses_and_repeats_nothing(folder: Path, 
     ],
 )
 def test_another_schedule_is_another_study(changed: dict[str, str], ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "train_beside", in_this_process())
+    """Of which nothing is known: its first finalist is to be trained from the beginning on."""
+    asked: list[Trained] = []
+
+    def train_beside(alone: Alone, ask: Any, *_: Any, **__: Any) -> None:
+        asked.append(alone.known(*ask()))
+        raise Stopped("stopped by the test")
+
+    monkeypatch.setattr(tune, "train_beside", train_beside)
     change_recipe(ended, changed)
-    said = succeed(SEARCH, ended)
-    assert f"study {STUDY}-" in said and read_yaml(ended / "runs/best.yaml")["study"] != STUDY
+    found = run(SEARCH, ended)
+    assert found.status == 130 and f"study {STUDY}-" in found.out and asked == [Trained()]
 
 
 def test_what_changes_no_finalist_is_the_same_study(ended: Path) -> None:

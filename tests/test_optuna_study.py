@@ -22,6 +22,7 @@ from processes import another_process
 from studies import stored
 from toy_space import MEASURE, MEASURED_BUDGETS, Recorder, ToySpace, accuracy_of, cost_of, reason_of
 
+import nas.searching.evolution as evolution
 from nas.networks.architecture import Architecture
 from nas.quantities import parse_budgets
 from nas.searching.evolution import PROPOSERS
@@ -32,6 +33,14 @@ from nas.searching.study_storage import Place
 SMALL = ToySpace(stages=1)  # writing a trial takes time by the number of its parameters
 POPULATION, TRIALS = 6, 14  # some generations, the last of them cut short
 FACTS = {"space": "toy", "fingerprint": ToySpace.fingerprint}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_children() -> Iterator[None]:
+    """A tenth of those that the model chooses from: what becomes of proposals is looked at here, not how good they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evolution, "POOL", evolution.POOL // 10)
+        yield
 
 
 def run(

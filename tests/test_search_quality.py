@@ -51,3 +51,10 @@ def test_the_figures_of_a_search_are_of_the_networks_that_it_evaluated_in_the_ba
     assert found["winner_on_others"] == elsewhere[str(ordered[0].architecture)]
     assert found["finalists_on_others"] == pytest.approx(statistics.fmean(elsewhere[str(each.architecture)] for each in ordered[:5]))
     assert found["ms"] == pytest.approx(3000 / len(evaluated))
+
+
+def test_a_search_that_met_no_network_of_the_band_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    quality, result = importlib.import_module("search_quality"), searched(random.Random(0))
+    with pytest.raises(SystemExit, match="--evaluations: nothing to compare in the band"):
+        quality.figures_of(result, SearchRequest((), NUM, POPULATION, floor=1.2), None)
