@@ -145,7 +145,9 @@ def figures_of(result: Result, request: SearchRequest, table: Table) -> dict[str
     inside = [trial for trial, is_in in zip(evaluated, in_band, strict=True) if is_in]
     if not inside:
         got = f"none of {len(evaluated)} evaluated networks"
-        raise SystemExit(f"--evaluations: nothing to compare in the band: got {got}; accepted: one or more. Ask for more, or lower --floor.")
+        raise SystemExit(
+            f"--evaluations: nothing to compare in the band: got {got}; accepted: one or more. Ask for more, or lower --floor."
+        )
     finalists = sorted(inside, key=lambda trial: -trial.objectives[0])[:FINALISTS]
     later_accuracies = [table.accuracy(trial.architecture, others=True) for trial in finalists]
     later = in_band[request.population :]

@@ -156,6 +156,7 @@ def test_the_same_command_elsewhere_evaluates_for_the_first_and_the_end_is_that_
     assert PASSWORD not in helped.out + helped.err + said
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_who_helps_waits_for_the_next_winner_and_leaves_the_finals_to_who_leads(
     folder: Path, url: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
@@ -176,6 +177,7 @@ def test_who_helps_waits_for_the_next_winner_and_leaves_the_finals_to_who_leads(
         assert counts and counts[-1] > 0, (study, helped.err)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_who_comes_when_all_is_evaluated_is_told_so(folder: Path, url: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     copy = tmp_path_factory.mktemp("copy")

@@ -36,7 +36,7 @@ EVERY_MIXER = (
     Stage(32, ("conv", "s2_shift", "as_shift"), 1.0, cpe=True, kernel=3),
     Stage(64, ("attention", "token_mlp", "permute"), 1.0, cpe=True, head_width=16),
 )
-STEPS = 20
+STEPS = 12
 PLAIN = Phase(steps=STEPS, batch_size=10, lr=1e-3, clip_norm=1.0, augmentation=Augmentation(crop="pad", flip=True))
 MIXED = Augmentation(crop="pad", flip=True, randaugment=(2, 5), erasing=0.25, mixup=0.8, cutmix=1.0)
 EVERYTHING = PLAIN.model_copy(update={"batch_size": 14, "label_smoothing": 0.1, "drop_path": 0.3, "ema": True, "augmentation": MIXED})
