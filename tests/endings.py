@@ -12,6 +12,7 @@ import torch
 from studies import stored
 
 from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import Run
 from nas.yaml_files import read_yaml
 
 SPACE = """
@@ -65,8 +66,9 @@ def studies(path: Path) -> dict[str, Any]:
 
 
 def log(path: Path) -> list[str]:
-    """The lines without times, each once: steps that are done again log the same again."""
-    lines = (json.loads(line) for line in path.read_text().splitlines())
+    """The lines that a run reads, without times, each once: steps that are done again log the same again. One that was being written when a disk was
+    full, or a process killed, may be torn, and is nobody's."""
+    lines = Run(path.parent.name, path.parent.parent).metrics()
     return sorted({json.dumps(timeless(line), sort_keys=True) for line in lines if line["kind"] != "sitting"})
 
 
