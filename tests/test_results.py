@@ -49,6 +49,25 @@ def test_the_ladder_of_the_search_is_printed_as_it_was_recorded() -> None:
     assert f"leads plain convolution by {100 * (max(best.values()) - conv):.2f} points" in TEXT
 
 
+def test_the_comparison_is_printed_as_it_was_measured() -> None:
+    raw = json.loads((DOCS / "results/comparison-cifar10-5MMACs.json").read_text())
+    networks = {each["name"]: each for each in raw["networks"]}
+    printed = rows("network, tested | MACs | seed 0 | seed 1 | seed 2 | mean of two")
+    both = {name: np.array(each["accuracies"][:2]) for name, each in networks.items()}
+    assert list(printed) == sorted(networks, key=lambda name: -both[name].mean())
+    for name, each in networks.items():
+        architecture = Architecture.from_dict(each["architecture"], "raw")
+        assert (architecture.key, *cost(architecture)[:2]) == (each["key"], each["macs"], each["params"])
+        seeds = [*map(percent, each["accuracies"]), "", ""][:3]
+        assert printed[name] == [f"{each['macs'] / 1e6:.2f} MMACs", *seeds, percent(float(both[name].mean()))]
+    (found,) = re.findall(r"space, (\S+) points above plain convolution and (\S+) above convolution and then attention", TEXT)
+    assert found == tuple(f"{100 * (both['winner'] - both[name]).mean():.2f}" for name in ("conv", "conv-then-attention"))
+    agreement = kendalltau(*np.array(list(both.values())).T).statistic
+    assert f"a Kendall's tau of {agreement:.2f} between them" in TEXT
+    searched = json.loads((DOCS / "results/search-cifar10-5MMACs.json").read_text())
+    assert networks["winner"]["key"] == searched["settings"]["chosen"]
+
+
 def test_the_winner_that_readme_shows_is_that_of_the_search() -> None:
     raw = json.loads((DOCS / "results/search-cifar10-5MMACs.json").read_text())
     svg = (DOCS / "pictures/winner.svg").read_text()
