@@ -400,6 +400,14 @@ def test_another_schedule_is_another_study(changed: dict[str, str], ended: Path,
     assert found.status == 130 and f"study {STUDY}-" in found.out and asked == [Trained()]
 
 
+@pytest.mark.slow
+def test_the_winner_of_another_schedule_names_its_study(ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "train_beside", in_this_process())
+    change_recipe(ended, {"finalist_epochs: 2": "finalist_epochs: 1"})
+    said = succeed(SEARCH, ended)
+    assert f"study {STUDY}-" in said and read_yaml(ended / "runs/best.yaml")["study"] != STUDY
+
+
 def test_what_changes_no_finalist_is_the_same_study(ended: Path) -> None:
     """How long winners are retrained, and in how many parts a batch is done; without finalists anything of a retraining."""
     change_recipe(ended, {"retrain: {epochs: 1": "retrain: {accumulate: 2, epochs: 7"})
