@@ -38,7 +38,8 @@ from PIL import Image
 from recording import write_images
 
 from nas.data import Augmentation, Data, open_data
-from nas.data.images import seems_whole
+from nas.data.folder import list_images
+from nas.data.images import picture, seems_whole
 from nas.data.parts import Part
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
@@ -107,6 +108,18 @@ def of_16_bits() -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.full((12, 12), 4000, np.uint16)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def png_of_16_bits_of_colour(pixels: np.ndarray) -> bytes:
+    """Pillow does not write such files."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -247,7 +260,16 @@ WHOLE = {
     "one pixel": (lambda b: (random_image(0, (1, 1)).save(b, "PNG"), b.getvalue())[1])(io.BytesIO()),
     "an animation": encoded("GIF", save_all=True, append_images=[random_image(seed, (24, 20)) for seed in (1, 2)]),
     "damaged EXIF": encoded("JPEG", exif=DAMAGED_EXIF),
+    "CMYK": (lambda b: (random_image(0).convert("CMYK").save(b, "JPEG"), b.getvalue())[1])(io.BytesIO()),
+    "16 bits of colour": png_of_16_bits_of_colour(np.random.default_rng(0).integers(0, 65536, (20, 24, 3))),
 }
+
+
+def test_of_16_bits_of_colour_the_upper_8_are_read(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 24, 3))
+    (tmp_path / "a.png").write_bytes(png_of_16_bits_of_colour(pixels))
+    image, _ = picture(list_images([str(tmp_path / "a.png")])[0], 0, 3)
+    assert np.array_equal(np.asarray(image), pixels >> 8)
 
 
 @BOTH

@@ -61,7 +61,7 @@ def assert_no_harm(here: Path, fault: str, outcome: str) -> None:
 def write_rows(
     folder: Path, names: list[str], change: Callable[[pa.Table], pa.Table] = lambda table: table, path: str | None = None
 ) -> None:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for split, count in (("train", 48), ("test", 12)):
         images = []
         for seed in range(count):
@@ -114,11 +114,22 @@ def test_what_a_parquet_file_says_of_its_columns_is_not_executed(kind: str, here
     assert_no_harm(here, f"columns of a Parquet file: {kind}", "refused" if outcome.status else "not heeded")
 
 
-def test_a_row_that_names_a_file_elsewhere_is_refused_or_reads_an_image_and_no_more(here: Path) -> None:
-    write_rows(here / "rows", ["a", "b"], path="/etc/passwd")
+@pytest.mark.parametrize("where", ["absolute", "relative", "by a link"])
+def test_a_row_reads_an_image_below_the_folder_of_its_set_and_none_elsewhere(where: str, here: Path) -> None:
+    private = here / "private.png"
+    random_image(0, (16, 16)).save(private)
+    path = {"absolute": str(private), "relative": "../private.png", "by a link": "link.png"}[where]
+    write_rows(here / "rows", ["a", "b"], path=path)
+    (here / "rows/link.png").symlink_to(private)
     outcome = run(f"train {WITH} --data rows --run found", here)
-    assert outcome.status == 2 and len(outcome.err.splitlines()) == 1 and "root:" not in outcome.err, outcome
+    assert outcome.status == 2 and len(outcome.err.splitlines()) == 1 and "not below the folder of the set" in outcome.err, outcome
     assert_no_harm(here, "rows of a Parquet file that name other files", "refused")
+    if where == "relative":
+        private.rename(here / "rows/own.png")
+        write_rows(here / "others", ["a", "b"], path="../rows/own.png")
+        write_rows(here / "rows", ["a", "b"], path="own.png")
+        assert run(f"train {WITH} --data others --run other", here).status == 2
+        succeed(f"train {WITH} --data rows --run own", here)
 
 
 def test_names_in_a_tar_file_lead_nowhere(here: Path) -> None:

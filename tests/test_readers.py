@@ -482,6 +482,22 @@ def test_a_class_without_images_is_named(tmp_path: Path) -> None:
     assert "classes cat" in message and message.startswith(str(folder))
 
 
+def test_a_class_that_a_split_has_no_image_of_is_refused_in_train_and_told_elsewhere(tmp_path: Path) -> None:
+    """Where the names stand beside the images: images of it in val do not help, since they are held out."""
+    names, each = ["ant", "bee", "cat"], [0, 1, 2] * 4
+    write_parquet(tmp_path / "train.parquet", [0, 1] * 6, names)
+    for split in ("val", "test"):
+        write_parquet(tmp_path / f"{split}.parquet", each, names)
+    assert "got none of class 'cat' in train" in line(open_data, str(tmp_path))
+    write_parquet(tmp_path / "train.parquet", each, names)
+    assert open_data(str(tmp_path)).note == ""
+    write_parquet(tmp_path / "val.parquet", [0, 1], names)
+    write_parquet(tmp_path / "test.parquet", [2], names)
+    assert open_data(str(tmp_path)).note == (
+        "No image of 'ant' and 1 other class in test: no accuracy there tells of it. No image of 'cat' in val: no accuracy there tells of it."
+    )
+
+
 def test_classes_that_differ_between_splits_are_named(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     write_image(folder / "val" / "cat" / "0.png", 0)

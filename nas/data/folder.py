@@ -76,7 +76,7 @@ def _open_classes(folder: Path) -> Found:
         f"{found.name} is not split into train and test: {len(test.labels):,} of its {len(images.labels):,} images, a fifth of each class and always the "
         "same ones, are kept for the test. For a split of your own put the class folders into train/ and, with other images, into test/."
     )
-    return replace(found, note=note)
+    return replace(found, note=f"{note} {found.note}".rstrip())
 
 
 def _holds_images(folder: str) -> bool:

@@ -34,6 +34,7 @@ class LibraryImages(Images):
     column: str
     labels: Labels
     name: str  # for messages
+    folder: Path | None  # what a row names lies below it; None: a set of the hub, whose files are in the library's cache
 
     def open(self, index: int) -> Image.Image:
         entry = self.rows[int(index)][self.column] or {}
@@ -41,18 +42,25 @@ class LibraryImages(Images):
             return Image.open(io.BytesIO(entry["bytes"]))
         if entry.get("path") is None:
             raise ValueError("no bytes in the row")
-        return open_file(entry["path"])  # a file of the hub, in the cache
+        path = Path(entry["path"])
+        if self.folder is not None:  # a set from elsewhere must not read what else there is on this machine
+            path = (self.folder / path).resolve()
+            if not path.is_relative_to(self.folder):
+                raise ValueError(f"no bytes in the row, and {entry['path']!r} is not below the folder of the set")
+        return open_file(str(path))
 
     def place(self, index: int) -> str:
         return f"{self.name}: row {index}"
 
     def content(self) -> Iterator[bytes | memoryview]:
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         for chunk in self.rows.data.column(self.column).chunks:
-            lengths = pc.binary_length(pc.struct_field(chunk, "bytes"))
+            encoded = pc.struct_field(chunk, "bytes")
+            lengths = pc.binary_length(encoded.cast(pa.binary()) if pa.types.is_null(encoded.type) else encoded)  # null: none anywhere
             yield pc.fill_null(lengths, -1).to_numpy().astype(np.int64).tobytes()
-            if lengths.null_count:  # files of the hub, which are known by their names
+            if lengths.null_count:  # files, which are known by their names
                 yield "\n".join(os.path.basename(str(path)) for path in pc.struct_field(chunk, "path").to_pylist()).encode()
 
 
@@ -99,8 +107,8 @@ def open_parquet(folder: Path, files: list[Path], cache: Path | None) -> Found:
             name = next(name for name in {**first, **these} if first.get(name) != these.get(name))
             got, accepted = (str(each.get(name, "none"))[:200] for each in (these, first))
             raise ValueError(f"{path}: column {name!r} differs: got {got}; accepted: {accepted}, as in {files[0].name}. Write both again.")
-    place = str(folder.resolve())
-    return _opened(place, lambda: load_dataset("parquet", data_files=by_split, cache_dir=cache and str(cache)))
+    folder = folder.resolve()
+    return _opened(str(folder), lambda: load_dataset("parquet", data_files=by_split, cache_dir=cache and str(cache)), folder)
 
 
 def open_hub(data: str, cache: Path | None) -> Found:
@@ -115,7 +123,7 @@ def open_hub(data: str, cache: Path | None) -> Found:
     return _opened(data, lambda: load_dataset(f"{owner}/{name}", *filter(None, configuration), cache_dir=cache and str(cache)))
 
 
-def _opened(place: str, load: Callable[[], Mapping[str, Any]]) -> Found:
+def _opened(place: str, load: Callable[[], Mapping[str, Any]], folder: Path | None = None) -> Found:
     import datasets
 
     datasets.utils.logging.set_verbosity(logging.CRITICAL)  # its errors are raised too
@@ -132,14 +140,14 @@ def _opened(place: str, load: Callable[[], Mapping[str, Any]]) -> Found:
             f"{place}: cannot be had: got {why}; accepted: whole Parquet files, or hfds/OWNER/NAME of a set on the hub. "
             "Copy the files again, or correct the name or the connection."
         ) from error
-    splits = [(split, *_columns(f"{place}: {name}", rows)) for name, rows in sets.items() if (split := split_of(name))]
+    splits = [(split, *_columns(f"{place}: {name}", rows, folder)) for name, rows in sets.items() if (split := split_of(name))]
     # A test without labels is none: so the hub has those whose labels are secret.
     those = [(split, images) for split, images, _ in splits if split != "test" or not (images.labels == -1).all()]
     counted = range(1 + max((int(images.labels.max(initial=-1)) for _, images in those), default=0))
     return assemble(place, next((names for _, _, names in splits if names), tuple(map(str, counted))), those)
 
 
-def _columns(place: str, rows: Any) -> tuple[LibraryImages, tuple[str, ...]]:
+def _columns(place: str, rows: Any, folder: Path | None) -> tuple[LibraryImages, tuple[str, ...]]:
     """Returns the images of a split, and the names of its classes where it has any."""
     import datasets
     import pyarrow as pa
@@ -159,4 +167,6 @@ def _columns(place: str, rows: Any) -> tuple[LibraryImages, tuple[str, ...]]:
     images = rows.select_columns(pictures)
     if not isinstance(features[pictures[0]], dict):
         images = images.cast_column(pictures[0], datasets.Image(decode=False))
-    return LibraryImages(images, pictures[0], labels.to_numpy().astype(np.int64), place), tuple(getattr(features[labelled[0]], "names", ()))
+    return LibraryImages(images, pictures[0], labels.to_numpy().astype(np.int64), place, folder), tuple(
+        getattr(features[labelled[0]], "names", ())
+    )

@@ -67,7 +67,7 @@ def assemble(place: str, classes: tuple[str, ...], splits: Sequence[tuple[str, I
     the images to hold out are chosen from `train`.
 
     Raises:
-        ValueError: No `train`, nothing beside it, one of them twice, one class alone, names that are not UTF-8, labels that are no classes, or a class without images.
+        ValueError: No `train`, nothing beside it, one of them twice, one class alone, names that are not UTF-8, labels that are no classes, or a class without an image to train on.
     """
     names, images = sorted(name for name, _ in splits), dict(splits)
     if "train" not in names or len(images) == 1 or len(images) < len(names):
@@ -78,17 +78,29 @@ def assemble(place: str, classes: tuple[str, ...], splits: Sequence[tuple[str, I
     for name, those in splits:
         check_labels(f"{place}: {name}", those.labels, classes)
     train, num_fit = images["train"], None
+    empty = _missing(train.labels, classes)
+    if empty:  # images of it in val would not help: they are held out
+        raise ValueError(
+            f"{place}: class without images: got none of class {empty[0]!r} in train; "
+            "accepted: at least one image of every class. Add images, or remove the class."
+        )
     if len(images) == 3:
         parts = train, images["val"]
         train, num_fit = JoinedImages(parts, np.concatenate([part.labels for part in parts])), len(train.labels)
-    empty = np.flatnonzero(np.bincount(train.labels, minlength=len(classes)) == 0)
-    if len(empty):
-        raise ValueError(
-            f"{place}: class without images: got none of class {empty[0]} ({classes[empty[0]]!r}) in train; "
-            "accepted: at least one image of every class. Add images, or remove the class."
-        )
     name = place.rstrip("/").rpartition("/")[2]
-    return Found(name, classes, train, images.get("test") or images["val"], survey(train), num_fit)
+    note = " ".join(
+        _told(split, empty) for split, those in sorted(splits, key=lambda split: split[0]) if (empty := _missing(those.labels, classes))
+    )
+    return Found(name, classes, train, images.get("test") or images["val"], survey(train), num_fit, note)
+
+
+def _missing(labels: Labels, classes: Sequence[str]) -> list[str]:
+    return [classes[label] for label in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)]
+
+
+def _told(split: str, empty: Sequence[str]) -> str:
+    others = ["", " and 1 other class", f" and {len(empty) - 1:,} other classes"][min(len(empty) - 1, 2)]
+    return f"No image of {empty[0]!r}{others} in {split}: no accuracy there tells of it."
 
 
 def split_indices(found: Found) -> dict[str, NDArray[np.int64]]:
