@@ -22,7 +22,7 @@ from toy_space import FRAME, accuracy_of
 
 from nas.machine import cores
 from nas.networks.architecture import Architecture, Stage
-from nas.searching import ray_workers
+from nas.searching import ray_cluster, ray_workers
 from nas.searching.ray_cluster import Crew, RaySession, Share, gpu_share, room, share_of
 from nas.searching.ray_workers import Workers
 from nas.searching.search import Evaluation
@@ -149,6 +149,17 @@ def test_shares_are_whole_fit_the_nodes_and_are_as_large_as_may_be(nodes: list[t
     assert room(nodes, share) == placed(share.cpus)
     assert placed(share.cpus) >= num or share.cpus == 1, "all have room, if they have any"
     assert placed(share.cpus + 1) < num, "a share is as large as may be"
+
+
+def test_in_a_cluster_workers_take_whole_gpus_and_the_others_wait_for_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who waits for room is what Ray's autoscaler starts nodes for: with parts of the GPUs that are there all would have room on the first node."""
+    monkeypatch.setattr(ray_cluster, "_nodes", lambda: {"driver": (8.0, 0.0), "first": (48.0, 4.0)})
+    assert RaySession(Crew(16, "auto")).share(gpu=True) == Share(12, 1.0)
+    assert "Of 16 workers 4 have room in the cluster now. Others join when it grows." in capsys.readouterr().out
+    assert RaySession(Crew(2, "auto")).share(gpu=True) == Share(24, 1.0)
+    assert RaySession(Crew(16)).share(gpu=True).gpus == gpu_share(16, 4), "this machine does not grow"
 
 
 def test_on_this_machine_each_worker_has_its_part_of_the_cores() -> None:

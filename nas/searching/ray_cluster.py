@@ -105,7 +105,7 @@ class RaySession:
             raise ValueError(
                 f"--ray-address: no GPU in the cluster: got {self.crew.address!r}; accepted: nodes with GPUs, or --device cpu. Add some."
             )
-        share = self._shares[gpu] = share_of(num, nodes, gpu)
+        share = self._shares[gpu] = share_of(num, nodes, gpu, whole=bool(self.crew.address))
         if (fit := room(nodes, share)) < num:
             print(f"Of {num} workers {fit} have room in the cluster now. Others join when it grows.", flush=True)
         return share
@@ -130,9 +130,14 @@ def gpu_share(num: int, gpus: int) -> float:
     return 10_000 // math.ceil(num / gpus) / 10_000
 
 
-def share_of(num: int, nodes: Sequence[Node], gpu: bool) -> Share:
-    """The largest share with which so many workers have room on these nodes; where there is none, one CPU each."""
-    gpus = gpu_share(num, sum(int(gpus) for _, gpus in nodes)) if gpu else 0.0
+def share_of(num: int, nodes: Sequence[Node], gpu: bool, whole: bool = False) -> Share:
+    """The largest share with which so many workers have room on these nodes; where there is none, one CPU each.
+
+    With `whole` each takes a whole GPU, and as many as there are GPUs have to have room: who waits for one is what makes a cluster grow.
+    """
+    gpus, there = 0.0, sum(int(gpus) for _, gpus in nodes)
+    if gpu:
+        gpus, num = (1.0, min(num, there)) if whole else (gpu_share(num, there), num)
     most = max((int(cpus) for cpus, _ in nodes), default=1)
     return next((share for cpus in range(most, 0, -1) if room(nodes, share := Share(cpus, gpus)) >= num), Share(1, gpus))
 
