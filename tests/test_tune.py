@@ -48,8 +48,8 @@ class Spoilt(Alone):
     """Some widths end their worker at the second rung, with the remedy too or without it alone, or raise an error there."""
 
     def train(self, architecture: Architecture, seed: int, until: int | None = None, stop: Callable[[], bool] = lambda: False) -> Trained:
-        width = architecture.stages[0].width
-        if until != self.ladder[0] and (width == DEADLY or (width == HUNGRY and not self.known(architecture, seed).remedied)):
+        width, known = architecture.stages[0].width, self.known(architecture, seed)
+        if until != self.ladder[0] and not known.ended and (width == DEADLY or (width == HUNGRY and not known.remedied)):
             with (self.folder / f"deaths of {width}").open("a") as file:
                 file.write("x")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -457,20 +457,40 @@ def test_who_is_given_again_is_to_come_no_further() -> None:
     assert jobs() == (CLIMBERS[0], 6)
 
 
-@pytest.mark.parametrize("before", [[], [MEMORY]], ids=["new", "remedied before"])
-def test_who_ends_a_worker_twice_has_the_remedy_from_then_on(before: list[str], images: Path, tmp_path: Path) -> None:
-    """Tune tells of each death but the last, and of machines that are taken away, which count for none."""
-    job = CLIMBERS[0]
-    alone = Noted(opened(images, tmp_path).setting, tmp_path, failures={job: before})
+# Deaths of a worker, whether a checkpoint was written before each, and what is on record after each.
+DEATHS = {
+    "at one place": ("....", [[], [DIED], [DIED], [DIED, DIED]]),
+    "on the way": ("cc.c.", [[], [], [DIED], [DIED], [DIED, DIED]]),
+    "of many machines": ("c" * 9, [[]] * 9),
+    "remedied before": ("c.", [[MEMORY], [MEMORY, DIED]]),
+}
+
+
+@pytest.mark.parametrize("name", DEATHS)
+def test_who_ends_a_worker_twice_without_a_checkpoint_between_has_the_remedy_and_then_has_failed(
+    name: str, images: Path, tmp_path: Path
+) -> None:
+    """Tune tells of each death with its count, which goes on from what it is told; of machines that it knows to be taken away it does not count."""
+    (moments, expected), job = DEATHS[name], CLIMBERS[0]
+    alone = Noted(opened(images, tmp_path).setting, tmp_path, failures={job: [*expected[0]]})
     asked = _Asked(Jobs(iter([job]).__next__, alone, "the best", Crew()), lambda job: None, alone, lambda job: 0.0)
     asked.suggest("one")
+    trial: Any = SimpleNamespace(trial_id="one", run_metadata=SimpleNamespace(num_failures=0))
     found = list[list[str]]()
-    for deaths in (1, 2, 2, 3):
-        _Watched(asked, Crew()).on_trial_recover(0, [], SimpleNamespace(trial_id="one", num_failures=deaths))
-        found.append([*before])
-    assert found == ([[], [DIED], [DIED], [DIED]] if before == [DIED] else [[MEMORY]] * 4)
+    for time_ns, moment in enumerate(moments, start=1):
+        if moment == "c":
+            file = alone.place(*job, remedied=alone.known(*job).remedied).folder / "checkpoint.pt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+            os.utime(file, ns=(time_ns, time_ns))
+        for died in (0, 1):  # the first time with its machine
+            trial.num_failures = trial.run_metadata.num_failures + died
+            _Watched(asked, Crew()).on_trial_recover(0, [], trial)
+        assert trial.run_metadata.num_failures <= 2 * tune.DEATHS, "Tune tries it again"
+        found.append([*alone.failures[job]])
+    assert found == expected and not asked.errors
     asked.on_trial_complete("one", error=True)
-    assert alone.known(*job).ended == Evaluation(failure=DIED) and not asked.errors
+    assert alone.known(*job).ended or name == "of many machines"
 
 
 # ---- killed --------------------------------------------------------------------------------------------------------

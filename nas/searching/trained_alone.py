@@ -128,6 +128,11 @@ class Alone:
         at_end = known.ended.accuracy if known.ended else None
         return at_end if steps == self.steps else dict(known.rungs).get(steps)
 
+    def kept_at(self, architecture: Architecture, seed: int) -> int:
+        """When the last checkpoint of its training was written, in nanoseconds; 0 where there is none."""
+        file = self.place(architecture, seed, self.known(architecture, seed).remedied).folder / "checkpoint.pt"
+        return file.stat().st_mtime_ns if file.exists() else 0
+
     def steps_done(self, architecture: Architecture, seed: int) -> int:
         """How far its training is, by the end of its log: quick enough to be asked every second while another process trains it."""
         place, twice = self.place(architecture, seed), 1

@@ -36,7 +36,7 @@ SECONDS_TO_STOP = 20  # for a training that is asked to: it writes a checkpoint
 
 
 ERROR = "error"  # in a report: what a training raised
-DEATHS = 2  # of a worker, after which its training has failed
+DEATHS = 2  # of a worker without a checkpoint in between, after which its training has failed
 LOW = "running low on memory"  # in what Ray says then
 HALT = "halt"  # a file that tells trainings to stop
 Told = Callable[[Job], None]
@@ -93,6 +93,7 @@ class _Asked(_Unwritten, Searcher):
         self._ask, self._told, self._alone, self._head_start = ask, told, alone, head_start
         self.jobs: dict[str, Job] = {}  # in training
         self.errors: list[Exception] = []  # the first ends everything
+        self._deaths = dict[str, tuple[int, int]]()  # that count, and when the last checkpoint was written
 
     def suggest(self, trial_id: str) -> Any:
         asked = None if self.errors else self._ask()
@@ -105,11 +106,26 @@ class _Asked(_Unwritten, Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._tell(self.jobs[trial_id])
 
-    def on_trial_recover(self, trial_id: str, deaths: int) -> None:
-        """Before it is tried again since it ended its worker; after two deaths it is with the remedy."""
+    def on_trial_recover(self, trial_id: str, deaths: int) -> int:
+        """Before it is tried again since its worker died: after two deaths it is with the remedy, and after two more it has failed. Gives how many
+        count: only those since its last checkpoint. Where machines are taken away a training of days loses many workers, and is not to blame.
+
+        Args:
+            deaths: one more than was given last, unless Ray knows that the machine was taken away.
+        """
         job = self.jobs[trial_id]
-        if deaths == DEATHS and not self._alone.known(*job).remedied:
+        counted, kept = self._deaths.get(trial_id, (0, -1))
+        if deaths == counted:
+            return counted
+        before = DEATHS if self._alone.known(*job).remedied else 0  # of the training without it
+        if (now := self._alone.kept_at(*job)) != kept:
+            counted = before
+        counted += 1
+        if counted in (DEATHS, 2 * DEATHS):
             self._tell(job, died=True)
+            now = self._alone.kept_at(*job)
+        self._deaths[trial_id] = counted, now
+        return counted
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         job = self.jobs.pop(trial_id)
@@ -151,7 +167,8 @@ class _Halt(_Unwritten, tune.Stopper):
 
 class _Watched(_Unwritten, tune.Callback):
     """Ends everything where for too long no training has been at work: Tune would wait for ever for what there is no room for. Tells `asked`
-    whose worker died, which Tune tells no searcher. And hears SIGUSR1, which Tune takes for itself: it would end at once, as if all were trained."""
+    whose worker died, which Tune tells no searcher, and Tune how many deaths count. And hears SIGUSR1, which Tune takes for itself: it would end
+    at once, as if all were trained."""
 
     def __init__(self, asked: _Asked, crew: Crew) -> None:
         self._asked, self._crew, self._since = asked, crew, time.monotonic()
@@ -162,7 +179,7 @@ class _Watched(_Unwritten, tune.Callback):
             signal.signal(signal.SIGUSR1, self._warned)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._asked.on_trial_recover(trial.trial_id, trial.num_failures)
+        trial.run_metadata.num_failures = self._asked.on_trial_recover(trial.trial_id, trial.num_failures)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called ten times a second."""
@@ -243,7 +260,7 @@ def _tuner(trainable: Any, asked: _Asked, crew: Crew, climb: Climb, halt: _Halt)
         verbose=0,
         stop=halt,
         callbacks=[_Watched(asked, crew)],
-        failure_config=tune.FailureConfig(max_failures=2 * DEATHS - 1),  # as often again with the remedy
+        failure_config=tune.FailureConfig(max_failures=2 * DEATHS),  # who has failed by then says so when it is tried once more
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
     )
     return tune.Tuner(trainable, tune_config=settings, run_config=about)
