@@ -19,6 +19,7 @@ from nas.data import Kept
 from nas.networks.architecture import Architecture, Frame
 from nas.networks.mixers import MIXERS
 from nas.runs.folder import Run
+from nas.runs.interrupt import Stopped
 from nas.searching import evaluating
 from nas.searching.candidates import Looks
 from nas.searching.evaluating import Evaluator, evaluator_of, open_evaluator
@@ -131,14 +132,25 @@ def test_the_supernet_itself_gives_the_accuracy_of_the_networks_copied_out_of_it
     assert all(torch.equal(value, weights[name]) for name, value in supernet.state_dict().items()) and not supernet._forward_hooks
 
 
+def test_a_wish_to_stop_is_heeded_between_the_batches_of_an_evaluation(supernet: Supernet, batches: Kept) -> None:
+    """Of a large network on many images one takes minutes."""
+    wishes = iter([False] * (len(batches.batches) + 1) + [True])
+    with open_evaluator(supernet, batches, Recipe(), CPU, Crew(), lambda: next(wishes)) as evaluator:  # type: ignore[arg-type]
+        found = evaluator.evaluate(random_networks(3))
+        assert next(found).accuracy is not None
+        with pytest.raises(Stopped):
+            next(found)
+    assert len(batches.batches) > 1 and not [*wishes]
+
+
 def test_a_worker_evaluates_as_this_process_does(supernet: Supernet, batches: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
 
     class Pool:
         """Stands for Ray's workers: keeps what it was made with."""
 
-        def __init__(self, crew: Crew, factory: Any, payload: Any, *, gpu: bool) -> None:
-            given.update(crew=crew, factory=factory, payload=payload, gpu=gpu)
+        def __init__(self, crew: Crew, factory: Any, payload: Any, *, gpu: bool, stop: Any) -> None:
+            given.update(crew=crew, factory=factory, payload=payload, gpu=gpu, stop=stop)
 
         evaluate, settle = "evaluated", "settled"
 
@@ -156,8 +168,8 @@ def test_a_worker_evaluates_as_this_process_does(supernet: Supernet, batches: Ke
         with open_evaluator(supernet, batches, Recipe(), CPU, Crew(workers)) as evaluator:  # type: ignore[arg-type]
             assert evaluator == ("evaluated", "settled") and not given.get("closed")
         assert given.pop("closed") and (given["crew"], given["gpu"]) == (Crew(workers), False)
-    with open_evaluator(supernet, batches, Recipe(), torch.device("cuda"), Crew(3)):  # type: ignore[arg-type]
-        assert given["gpu"]
+    with open_evaluator(supernet, batches, Recipe(), torch.device("cuda"), Crew(3), bool):  # type: ignore[arg-type]
+        assert given["gpu"] and given["stop"] is bool
     assert given["factory"] is evaluator_of
     try:
         evaluate = evaluator_of({**given["payload"], "device": "cpu"}, 3)

@@ -11,6 +11,7 @@ from recording import CLASSES, SIDE, Recording, numbers, recording, write_images
 
 from nas.networks.architecture import Architecture, Frame
 from nas.networks.network import Network
+from nas.runs.interrupt import Stopped
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.fine_tune import RATE, fine_tune
@@ -58,6 +59,13 @@ def architecture(supernet: Supernet) -> Architecture:
 def tuned(supernet: Supernet, setting: Setting, steps: int = STEPS) -> tuple[Network, Recording]:
     with recording() as seen:
         return fine_tune(supernet, architecture(supernet), setting, steps), seen
+
+
+def test_a_wish_to_stop_is_heeded_between_its_steps(supernet: Supernet, setting: Setting) -> None:
+    wishes = iter([False, False, True])
+    with recording() as seen, pytest.raises(Stopped, match="fine-tuning"):
+        fine_tune(supernet, architecture(supernet), setting, STEPS, lambda: next(wishes))
+    assert len(seen.steps) == 2
 
 
 def test_it_begins_with_the_supernets_part_and_leaves_the_supernet_alone(supernet: Supernet, setting: Setting) -> None:

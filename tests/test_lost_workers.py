@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from errors import refused
 from toy_space import FRAME, accuracy_of
 
 from nas.networks.architecture import Architecture, Stage
+from nas.runs.interrupt import Stopped
 from nas.searching import ray_workers
 from nas.searching.ray_cluster import Crew, Share
 from nas.searching.ray_workers import Workers
@@ -87,6 +89,7 @@ class Ray:
     seed: int = 0
     actors: list[Actor] = field(default_factory=list)
     here: str = "the driver"
+    now: float = 0.0  # seconds, which pass while one waits in vain
     exceptions: ClassVar[Any] = SimpleNamespace(
         RayTaskError=TaskError, RayActorError=ActorError, OutOfMemoryError=type("NoMemory", (Exception,), {})
     )
@@ -104,13 +107,16 @@ class Ray:
     def put(self, content: Any) -> Any:
         return content
 
-    def wait(self, tasks: list[Task], num_returns: int, timeout: float | None) -> tuple[list[Task], list[Task]]:
-        if not (able := [task for task in tasks if task.can_run()]):
-            assert timeout is not None, "Ray would wait for ever"
-            return [], tasks
-        first = self.draw.choice(able)
-        first.run()
-        return [first], [task for task in tasks if task is not first]
+    def wait(self, tasks: list[Task], num_returns: int, timeout: float) -> tuple[list[Task], list[Task]]:
+        able = [task for task in tasks if task.can_run()]
+        ready = self.draw.sample(able, min(len(able), num_returns))
+        for task in ready:
+            if not task.done:
+                task.run()
+        if len(ready) < num_returns:
+            self.now += timeout
+            assert self.now < 3 * ray_workers.START_SECONDS, "it waits for ever"
+        return ready, [task for task in tasks if task not in ready]
 
     def get(self, task: Task) -> Any:
         assert task.done
@@ -153,6 +159,7 @@ class Cluster:
     programs: dict[str, str] = field(default_factory=dict)
     tried: list[tuple[str, str]] = field(default_factory=list)  # network, node
     done: list[tuple[str, str]] = field(default_factory=list)
+    stop: Callable[[], bool] = lambda: False
 
     def factory(self, payload: None, threads: int) -> Callable[[Architecture], Evaluation]:
         self.building(self.ray.here)
@@ -166,12 +173,18 @@ class Cluster:
         return evaluate
 
     def evaluated(self, architectures: Iterable[Architecture] = ARCHITECTURES) -> list[Evaluation]:
+        with self.opened() as workers:
+            return list(workers.evaluate(architectures))
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Workers]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "ray", self.ray)
             patch.setattr(ray_workers, "RaySession", Session)
+            patch.setattr(ray_workers, "time", SimpleNamespace(monotonic=lambda: self.ray.now))
             patch.setattr(ray_workers, "program_digest", lambda: self.programs.get(self.ray.here, "ours"))
-            with Workers(Crew(self.num, self.address), self.factory, None) as self.workers:
-                return list(self.workers.evaluate(architectures))
+            with Workers(Crew(self.num, self.address), self.factory, None, stop=self.stop) as workers:
+                yield workers
 
 
 def on(sick: str, what: Exception | Death) -> Meets:
@@ -258,3 +271,39 @@ def test_workers_that_died_before_they_were_ready_are_all_replaced() -> None:
 def test_where_all_die_before_they_are_ready_it_is_said() -> None:
     with refused("--workers", "ended while they were built", "got 4 workers"):
         Cluster(Ray({"a": 4}), building=on("a", Death())).evaluated()
+
+
+# ---- waiting -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num", [1, 4])
+def test_a_wish_to_stop_is_heeded_while_workers_are_built_and_while_they_evaluate(num: int) -> None:
+    full = Ray({})  # where nobody finds room
+    with pytest.raises(Stopped):
+        Cluster(full, num, stop=lambda: full.now >= 3).evaluated()
+    assert full.now < 5, "not only where building has taken too long"
+    cluster = Cluster(Ray({"a": 4}), num)
+    cluster.stop = lambda: len(cluster.done) >= 3
+    with pytest.raises(Stopped):
+        cluster.evaluated()
+    assert len(cluster.done) == 3
+
+
+def test_a_measurement_waits_for_who_is_at_work_and_not_for_ever_for_who_finds_no_room() -> None:
+    """One of two workers dies, and something else takes its core."""
+
+    def dies(node: str) -> None:
+        if len(cluster.tried) == 1:
+            cluster.ray.slots["a"] = 1
+            raise Death
+
+    cluster = Cluster(Ray({"a": 2}), num=2, address="", evaluating=dies)
+    with cluster.opened() as workers:
+        results = workers.evaluate(ARCHITECTURES)
+        assert next(results) == EXPECTED[0]
+        workers.settle()
+        assert cluster.ray.now <= ray_workers.START_SECONDS and len(cluster.done) >= 2 - len(workers._actors)
+        waited = cluster.ray.now
+        workers.settle()
+        assert cluster.ray.now == waited, "nor for it once more"
+        assert list(results) == EXPECTED[1:]

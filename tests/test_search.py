@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import random
 import subprocess
@@ -19,6 +20,7 @@ from toy_space import FRAME, MEASURE, MEASURED_BUDGETS, WEIGHT, Recorder, ToySpa
 
 from nas.networks.architecture import Architecture, Stage
 from nas.quantities import Cost, parse_budgets
+from nas.runs.interrupt import Stopped
 from nas.searching.proposals import Band, Proposal, draw, draw_in_band, first_generation, largest_that_fits, usage
 from nas.searching.search import (
     Evaluation,
@@ -115,6 +117,16 @@ def test_stop_is_polled_before_each_evaluation() -> None:
     asked = iter([False] * 7 + [True])
     result, recorder, _ = run(ToySpace(), "4MMACs", stop=lambda: next(asked))
     assert result.ending == "stopped" and len(recorder.seen) == 7
+
+
+def test_who_is_stopped_in_an_evaluation_leaves_the_trials_before_it() -> None:
+    def stopped(architectures: list[Architecture]) -> Iterator[Evaluation]:
+        yield from itertools.islice(Recorder()(architectures), 7)
+        raise Stopped("evaluating stopped")
+
+    study = RandomStudy(space := ToySpace())
+    result, _, _ = run(space, "4MMACs", study=study, recorder=stopped)
+    assert result.ending == "stopped" and result.num_evaluated == 7 and result.trials == study.finished
 
 
 def test_report_counts_and_names_the_best() -> None:

@@ -80,8 +80,14 @@ COMMANDS = {
     "retrain": ("search", "retrain runs/best.yaml --device cpu --recipe plain.yaml --loaders 2 --run trained", ""),
     "report": ("search", "report found", ""),
     "search --finalists 1": ("search", f"search {WITH} --budget {BUDGET} --finalists 1", ""),
+    "fidelity": ("train", f"fidelity {WITH} --budget {BUDGET} --networks 10 --alone-epochs 0.5", ""),
+    "compare": (
+        "search",
+        "compare runs/best.yaml --device cpu --recipe plain.yaml --loaders 2 --steps 6 --random 1 --seeds 1 --run compared",
+        "",
+    ),
 }
-RAY = ("search --workers 1", "search --finalists 1")
+WARNED_ALONE = ("fidelity", "compare")  # commands that nothing but signals is tried on here
 
 
 class Ended(NamedTuple):
@@ -157,7 +163,7 @@ def test_it_works_or_says_what_it_needs(surroundings: str, runs: Runs, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("surroundings", SURROUNDINGS)
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "train, streamed"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("train, streamed", *WARNED_ALONE)])
 def test_every_command_works_or_says_what_it_needs(name: str, surroundings: str, runs: Runs, tmp_path: Path) -> None:
     assert_works_or_says_why(runs, name, surroundings, tmp_path / ("Parquet" if "Parquet" in name else "here"))
 
@@ -181,17 +187,30 @@ Run.log = log
 """
 
 
-# Once a worker has logged a training: to every process of the command, as a batch system does it.
-ALL_WARNED = """
+# Before the so many-th trial is told.
+TOLD = """
+from nas.searching.optuna_study import OptunaStudy
+real, calls = OptunaStudy.tell, [0]
+def tell(self, trial):
+    calls[0] += 1
+    if calls[0] == {after}:
+        open("warned", "w").close()
+        os.kill(os.getpid(), {number})
+    return real(self, trial)
+OptunaStudy.tell = tell
+"""
+# Once a worker has logged a training.
+BESIDE_WARNED = """
 import glob, threading
-os.setsid()
 def warn():
-    while not glob.glob("runs/found/alone/*/metrics.jsonl"):
+    while not glob.glob("runs/*/alone/*/metrics.jsonl"):
         time.sleep(0.02)
     open("warned", "w").close()
-    os.killpg(0, {number})
+    os.kill(os.getpid(), {number})
 threading.Thread(target=warn, daemon=True).start()
 """
+# The same to every process of the command, as a batch system does it.
+ALL_WARNED = "os.setsid()\n" + BESIDE_WARNED.replace("os.kill(os.getpid(), ", "os.killpg(0, ")
 
 
 def assert_stops_in_time(runs: Runs, name: str, number: signal.Signals, folder: Path, after: int = 7, warned: str = WARNED) -> None:
@@ -217,9 +236,22 @@ def test_a_warned_command_stops_with_a_checkpoint_and_goes_on(number: signal.Sig
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize(("name", "after"), [("retrain", 7), ("search --finalists 1", 3)])
-def test_every_warned_command_stops_and_goes_on(name: str, after: int, number: signal.Signals, runs: Runs, tmp_path: Path) -> None:
-    assert_stops_in_time(runs, name, number, tmp_path / "here", after)
+@pytest.mark.parametrize(
+    ("name", "after", "warned"),
+    [
+        ("retrain", 7, WARNED),
+        ("search", 3, TOLD),
+        ("search --workers 1", 3, TOLD),
+        ("search --finalists 1", 3, WARNED),
+        ("fidelity", 0, BESIDE_WARNED),
+        ("compare", 0, BESIDE_WARNED),
+    ],
+    ids=lambda each: each if isinstance(each, str) and len(each) < 30 else "",
+)
+def test_every_warned_command_stops_and_goes_on(
+    name: str, after: int, warned: str, number: signal.Signals, runs: Runs, tmp_path: Path
+) -> None:
+    assert_stops_in_time(runs, name, number, tmp_path / "here", after, warned)
 
 
 @pytest.mark.slow

@@ -6,8 +6,11 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 SIGNALS = (
     signal.SIGINT,
@@ -24,6 +27,18 @@ class Stopped(Exception):
     def __init__(self, where: str, continues: bool = True) -> None:
         super().__init__(where)
         self.continues = continues
+
+
+def heeded(things: Iterable[T], stop: Callable[[], bool], where: Callable[[], str]) -> Iterator[T]:
+    """The same things, for as long as nobody wants to stop.
+
+    Raises:
+        Stopped: `stop` became true; `where` says what is stopped.
+    """
+    for each in things:
+        if stop():
+            raise Stopped(where())
+        yield each
 
 
 class Interrupt:

@@ -13,6 +13,7 @@ from torch import Tensor
 from nas.cost.latency import memory_errors
 from nas.data import Kept
 from nas.networks.architecture import Architecture
+from nas.runs.interrupt import heeded
 from nas.searching.ray_cluster import Crew
 from nas.searching.ray_workers import Workers
 from nas.searching.search import Evaluation
@@ -42,7 +43,9 @@ class Evaluator(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_evaluator(supernet: Supernet, batches: Kept, recipe: Recipe, device: torch.device, crew: Crew) -> Iterator[Evaluator]:
+def open_evaluator(
+    supernet: Supernet, batches: Kept, recipe: Recipe, device: torch.device, crew: Crew, stop: Callable[[], bool] = lambda: False
+) -> Iterator[Evaluator]:
     """Opens what evaluates sub-networks of the supernet.
 
     Args:
@@ -51,12 +54,14 @@ def open_evaluator(supernet: Supernet, batches: Kept, recipe: Recipe, device: to
         recipe: says whether autocast runs.
         device: of this process, or the kind of device of the workers.
         crew: without workers this process evaluates.
+        stop: asked between batches, and now and then while workers are waited for.
 
     Raises:
         ValueError: there is no room for so many workers.
+        Stopped: `stop` became true; what evaluates raises it too.
     """
     if not crew.num:
-        yield Evaluator(partial(map, partial(evaluate_subnet, supernet, batches, partial(recipe.autocast, device))))
+        yield Evaluator(partial(map, partial(evaluate_subnet, supernet, batches, partial(recipe.autocast, device), stop=stop)))
         return
     payload = {
         "space": supernet.space,
@@ -65,7 +70,7 @@ def open_evaluator(supernet: Supernet, batches: Kept, recipe: Recipe, device: to
         "device": device.type,
         "recipe": recipe,
     }
-    with Workers(crew, evaluator_of, payload, gpu=device.type == "cuda") as pool:
+    with Workers(crew, evaluator_of, payload, gpu=device.type == "cuda", stop=stop) as pool:
         yield Evaluator(pool.evaluate, pool.settle)
 
 
@@ -85,10 +90,15 @@ def _mapped(each: Callable[[Any], Any], batches: Any) -> Kept:
     return Kept(tuple((each(x), each(labels)) for x, labels in batches.batches), each(batches.mean), each(batches.std))
 
 
-def evaluate_subnet(supernet: Supernet, batches: Kept, autocast: Callable[[], Any], architecture: Architecture) -> Evaluation:
+def evaluate_subnet(
+    supernet: Supernet, batches: Kept, autocast: Callable[[], Any], architecture: Architecture, stop: Callable[[], bool] = lambda: False
+) -> Evaluation:
     """Accuracy of one sub-network with inherited weights; a failure where memory runs out or a logit is not finite.
 
     On a GPU the supernet itself runs it, on slices of its weights. See `ITSELF`.
+
+    Raises:
+        Stopped: `stop`, which is asked between batches, became true.
     """
     finite: list[Tensor] = []
     own = architecture.at(supernet.space.frame)
@@ -99,7 +109,7 @@ def evaluate_subnet(supernet: Supernet, batches: Kept, autocast: Callable[[], An
                 model, path = (supernet, (own,)) if itself else (supernet.subnet(own), ())
                 noting = model.register_forward_hook(lambda module, inputs, logits: finite.append(logits.isfinite().all()))
                 until_done.callback(noting.remove)
-                accuracy = evaluate(model, batches, autocast, path)
+                accuracy = evaluate(model, heeded(batches, stop, lambda: "evaluating stopped"), autocast, path)
         except MemoryError:
             return Evaluation(failure="out of memory")
     return Evaluation(accuracy) if torch.stack(finite).all() else Evaluation(failure="logits are not finite")

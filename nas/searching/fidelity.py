@@ -128,7 +128,7 @@ class Fidelity:
         with Progress("scores", len(self.networks), "network") as progress:
             for architecture, accuracy in zip(self.networks, inherited, strict=True):
                 _heed(stop, f"scoring stopped after {progress.done} of {progress.total} networks")
-                tuned = self.fine_tuned.evaluation(supernet, architecture)
+                tuned = self.fine_tuned.evaluation(supernet, architecture, stop)
                 costs = cost(architecture)
                 entry = {"key": architecture.key, "architecture": architecture.to_dict(), "macs": costs.macs, "params": costs.params}
                 entry |= {"supernet": accuracy.accuracy, "fine_tuned": tuned.accuracy, **self._zero_cost(architecture, batch)}
@@ -141,7 +141,7 @@ class Fidelity:
         """Accuracies with the supernet's weights."""
         setting, found = self.supernet.setting, list[Evaluation]()
         with (
-            open_evaluator(supernet, self.fine_tuned.held_out, setting.recipe, setting.device, self.crew) as evaluator,
+            open_evaluator(supernet, self.fine_tuned.held_out, setting.recipe, setting.device, self.crew, stop) as evaluator,
             Progress("supernet's accuracies", len(self.networks), "network") as progress,
         ):
             for evaluation in evaluator.evaluate(self.networks):

@@ -78,7 +78,7 @@ class Finals:
             for each in known:
                 if self.looks.stop():
                     raise Stopped(f"fine-tuning stopped after {progress.done} of {len(known)} networks")
-                accuracies[each.key] = self._tuned.evaluation(supernet, each.architecture).accuracy
+                accuracies[each.key] = self._tuned.evaluation(supernet, each.architecture, self.looks.stop).accuracy
                 progress.advance()
         return [replace(each, fine_tuned=accuracies.get(each.key)) for each in finalists]
 
@@ -174,9 +174,9 @@ class Finals:
         if not in_space(self.opened.space, winner.architecture):
             return None
         setting, architecture = self.opened.setting, winner.architecture.at(self.opened.setting.frame)
-        tuned = self._tuned.evaluation(supernet, winner.architecture).accuracy
+        tuned = self._tuned.evaluation(supernet, winner.architecture, self.looks.stop).accuracy
         if tuned is not None and tuned >= (winner.supernet or 0.0):
-            network, accuracy = fine_tune(supernet, winner.architecture, setting, setting.recipe.search.fine_tune), tuned
+            network, accuracy = fine_tune(supernet, winner.architecture, setting, setting.recipe.search.fine_tune, self.looks.stop), tuned
         elif winner.supernet is not None:
             network, accuracy = supernet.subnet(architecture).eval(), winner.supernet
         else:  # it fails to be fine-tuned, and nobody knows what it is worth before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -10,6 +11,7 @@ from nas.cost.latency import memory_errors
 from nas.data import Kept
 from nas.networks.architecture import Architecture
 from nas.runs.folder import Run
+from nas.runs.interrupt import heeded
 from nas.searching.search import Evaluation
 from nas.searching.trained_alone import MEMORY, NOT_FINITE
 from nas.spaces.supernet import Supernet
@@ -41,19 +43,24 @@ class FineTuned:
         lines, steps = self.run.metrics("fine-tuned"), self.setting.recipe.search.fine_tune
         return {line["key"]: (Evaluation(line["accuracy"], line["failure"]), line["seconds"]) for line in lines if line["steps"] == steps}
 
-    def evaluation(self, supernet: Supernet, architecture: Architecture) -> Evaluation:
-        """Of the held-out images; found out now if it is not known."""
+    def evaluation(self, supernet: Supernet, architecture: Architecture, stop: Callable[[], bool] = lambda: False) -> Evaluation:
+        """Of the held-out images; found out now if it is not known.
+
+        Raises:
+            Stopped: `stop` became true.
+        """
         if architecture.key not in self.known:
             steps, begun = self.setting.recipe.search.fine_tune, time.monotonic()
-            found = self._found_out(supernet, architecture, steps)
+            found = self._found_out(supernet, architecture, steps, stop)
             self.known[architecture.key] = found, (seconds := round(time.monotonic() - begun, 1))
             self.run.log("fine-tuned", key=architecture.key, steps=steps, seconds=seconds, **asdict(found))
         return self.known[architecture.key][0]
 
-    def _found_out(self, supernet: Supernet, architecture: Architecture, steps: int) -> Evaluation:
+    def _found_out(self, supernet: Supernet, architecture: Architecture, steps: int, stop: Callable[[], bool]) -> Evaluation:
         try:
             with memory_errors():
-                return Evaluation(evaluate(fine_tune(supernet, architecture, self.setting, steps), self.held_out, self.setting.autocast))
+                network = fine_tune(supernet, architecture, self.setting, steps, stop)
+                return Evaluation(evaluate(network, heeded(self.held_out, stop, lambda: "fine-tuning stopped"), self.setting.autocast))
         except MemoryError:
             return Evaluation(failure=MEMORY)
         except NotFinite:

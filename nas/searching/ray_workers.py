@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 from nas.machine import program_digest
 from nas.networks.architecture import Architecture
+from nas.runs.interrupt import Stopped
 from nas.searching.ray_cluster import START_SECONDS, Crew, RaySession
 from nas.searching.search import Evaluation
 
 EvaluateOne = Callable[[Architecture], Evaluation]
 Factory = Callable[[Any, int], EvaluateOne]
 Task = tuple[int, Architecture]  # place in the order, architecture
+LOOK = 0.5  # seconds between two questions whether to stop, while workers are waited for
 
 
 class _Worker:
@@ -47,14 +51,16 @@ class Workers:
             of such.
         payload: handed over once to each node, through Ray's object store (weights as bytes or numpy arrays).
         gpu: whether each works on a GPU, or its part of one.
+        stop: asked now and then while workers are waited for.
     """
 
-    def __init__(self, crew: Crew, factory: Factory, payload: Any, *, gpu: bool = False) -> None:
-        self._crew, self._factory, self._payload, self._gpu = crew, factory, payload, gpu
+    def __init__(self, crew: Crew, factory: Factory, payload: Any, *, gpu: bool = False, stop: Callable[[], bool] = lambda: False) -> None:
+        self._crew, self._factory, self._payload, self._gpu, self._stop = crew, factory, payload, gpu, stop
         self._ray = RaySession(crew)
         self._actors: dict[int, Any] = {}  # by number, those that are ready
         self._nodes: dict[int, str] = {}  # by number, where they are or were
         self._building: dict[Any, tuple[int, Any]] = {}  # task -> number and actor
+        self._since: dict[int, float] = {}  # by number, when it was begun
         self._running: dict[Any, tuple[int, Architecture, int]] = {}  # task -> place in the order, architecture, number of the actor
         self._begun = self._in_vain = 0  # actors in all, and those that were lost one after the other before they were ready
         self._worked, self._said = False, set[str]()  # whether any network was evaluated; errors that were told
@@ -64,6 +70,7 @@ class Workers:
 
         Raises:
             ValueError: more workers than the machine has cores, no such cluster, or they do not start.
+            Stopped: `stop` became true.
         """
         self._crew.check(least=1)
         import ray
@@ -92,6 +99,7 @@ class Workers:
 
         Raises:
             ValueError: no worker is left, and none comes.
+            Stopped: `stop` became true; what is at work is not waited for.
             Exception: what the evaluator raised of a network wherever there is a worker; or of all networks from the first one on.
         """
         import ray
@@ -149,17 +157,40 @@ class Workers:
 
     def _one_is_coming(self) -> bool:
         """Whether one of those that are being built will have been in time."""
-        import ray
-
-        return bool(self._building and ray.wait([*self._building], num_returns=1, timeout=START_SECONDS)[0])
+        return bool(self._building and self._done(lambda: [*self._building], 1, START_SECONDS))
 
     def settle(self) -> None:
-        """Waits until no worker is at work, so that a latency can be taken beside none; their results are kept."""
+        """Waits until no worker is at work, so that a latency can be taken beside none; their results are kept.
+
+        Who is not built in time is waited for no longer, as in a cluster who is not ready yet: it waits for room, and disturbs nobody.
+
+        Raises:
+            Stopped: `stop` became true.
+        """
+
+        def busy() -> list[Any]:
+            young = [task for task, (number, _) in self._building.items() if time.monotonic() - self._since[number] < START_SECONDS]
+            return [*self._running, *([] if self._crew.address else young)]
+
+        self._done(busy)
+
+    def _done(self, tasks: Callable[[], list[Any]], num: int | None = None, seconds: float = math.inf) -> list[Any]:
+        """Waits until so many of the tasks (None: all that there are) are done, or for so long; gives those that are.
+
+        Raises:
+            Stopped: `stop` became true.
+        """
         import ray
 
-        # In a cluster who is not ready yet may wait for another machine.
-        busy = [*self._running, *([] if self._crew.address else self._building)]
-        ray.wait(busy, num_returns=len(busy)) if busy else None
+        end = time.monotonic() + seconds
+        while waiting := tasks():
+            if self._stop():
+                raise Stopped("evaluating stopped")
+            wanted = len(waiting) if num is None else num
+            ready, _ = ray.wait(waiting, num_returns=wanted, timeout=max(0.0, min(LOOK, end - time.monotonic())))
+            if len(ready) >= wanted or time.monotonic() >= end:
+                return list(ready)
+        return []
 
     def _fill(self) -> None:
         """Starts as many workers as are missing."""
@@ -174,7 +205,7 @@ class Workers:
         options = {"num_cpus": self._share.cpus, "num_gpus": self._share.gpus, "max_restarts": 0, "max_task_retries": 0}
         actor: Any = ray.remote(_Worker).options(**options).remote()
         building = actor.build.remote(self._factory, self._payload, self._share.cpus, program_digest())
-        self._building[building] = self._begun, actor
+        self._building[building], self._since[self._begun] = (self._begun, actor), time.monotonic()
         self._begun += 1
 
     def _await_one(self) -> Any:
@@ -182,11 +213,12 @@ class Workers:
 
         Raises:
             ValueError: there is no worker, and none is ready in time; or they die one after the other.
+            Stopped: `stop` became true.
             Exception: what all of them raised while they were built.
         """
         import ray
 
-        ready, _ = ray.wait([*self._running, *self._building], num_returns=1, timeout=None if self._running else START_SECONDS)
+        ready = self._done(lambda: [*self._running, *self._building], 1, math.inf if self._running else START_SECONDS)
         if not ready:
             raise ValueError(f"--workers: not ready within {START_SECONDS:g} s: {self._wanted()}")
         if ready[0] in self._running:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from nas.networks.architecture import Architecture
 from nas.pareto import dominates
 from nas.quantities import Budget, Cost, format_quantity
+from nas.runs.interrupt import Stopped
 from nas.searching.evolution import PROPOSERS, History
 from nas.searching.proposals import Band, Proposal, draw, first_generation, largest_that_fits, usage, value_of
 
@@ -159,7 +160,7 @@ def search(
     """Evaluates up to `request.trials` distinct networks within the budgets, a generation at a time.
 
     Args:
-        stop: asked before each evaluation; True ends the search there.
+        stop: asked before each evaluation; True ends the search there, as a `Stopped` of the instruments does.
         report: called after each trial that was not stored before, with the number of networks evaluated and the most accurate feasible trial.
     """
     began, waited = time.perf_counter(), 0.0
@@ -196,8 +197,11 @@ def search(
                 if len(known) >= request.trials or (stored is None and stop()):
                     return result("trials" if len(known) >= request.trials else "stopped")
                 waiting = time.perf_counter()
-                known[key] = trial = _find_out(trial, stored, evaluations, request.budgets, instruments.measure, known.values())
-                waited += time.perf_counter() - waiting
+                try:
+                    trial = _find_out(trial, stored, evaluations, request.budgets, instruments.measure, known.values())
+                except Stopped:
+                    return result("stopped")
+                known[key], waited = trial, waited + time.perf_counter() - waiting
                 if trial.feasible and (best is None or trial.objectives[0] > best.objectives[0]):
                     best = trial
             study.tell(trial)

@@ -201,7 +201,7 @@ class SearchRun:
                 if queue:
                     queue.open()
                 batches = setting.images.kept("held_out", setting.recipe.search.batch_size)
-                with open_evaluator(supernet, batches, setting.recipe, setting.device, self.crew) as evaluator:
+                with open_evaluator(supernet, batches, setting.recipe, setting.device, self.crew, stop) as evaluator:
                     evaluate = queue.beside(evaluator.evaluate) if queue else evaluator.evaluate
                     instruments = Instruments(cost, evaluate, {name: evaluator.alone(measure) for name, measure in latency.items()})
                     result = self._search(study, instruments, stop, held_out)

@@ -81,7 +81,7 @@ def help_with(search: SearchRun, stop: Callable[[], bool]) -> bool | None:
         look_at_images(setting, search.supernet.run, None, stop, remember=False)
         batches = setting.images.kept("held_out", setting.recipe.search.batch_size)
         with (
-            open_evaluator(supernet, batches, setting.recipe, setting.device, search.crew) as evaluator,
+            open_evaluator(supernet, batches, setting.recipe, setting.device, search.crew, stop) as evaluator,
             Progress(f"evaluate for {search.study}", request.trials, "evaluation") as progress,
         ):
             done = queue.help(evaluator.evaluate, request.trials, stop, progress.reach)

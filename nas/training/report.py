@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas.progress import Progress
 from nas.runs.folder import Run
-from nas.runs.interrupt import Stopped
+from nas.runs.interrupt import Stopped, heeded
 from nas.training.events import Events
 from nas.training.watch import Watch
 
@@ -70,10 +70,7 @@ class Report(Watch):
 
     def heeded(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
         """The same batches of a look at a model in training, for as long as nobody wants it to stop."""
-        for each in batches:
-            if self.stop():
-                raise Stopped(f"{self.kind} stopped at step {self._progress.done} of {self._progress.total}")
-            yield each
+        return heeded(batches, self.stop, lambda: f"{self.kind} stopped at step {self._progress.done} of {self._progress.total}")
 
     def evaluated(self, split: str, num_images: int, batches: Batches) -> Batches:
         """The batches of a split, shown as they are done; large networks take minutes for a test."""
