@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -111,6 +113,30 @@ def test_one_driver_leads_and_its_death_frees_the_study(place: Server, alone: li
             assert time.monotonic() < time_out
     run(place)
     assert trials_of(place) == alone
+
+
+def test_both_ends_find_out_within_a_minute_that_the_machine_of_the_other_is_gone(place: Server) -> None:
+    """A machine that vanishes closes no connection; a lock would be held for the two hours that systems wait."""
+
+    def minute(told: dict[str, int]) -> bool:
+        return told["idle"] + told["interval"] * told["count"] <= 60
+
+    with connected(place) as storage, leading(place, STUDY, storage), storage.engine.connect() as other:
+        (lock,) = other.exec_driver_sql("SELECT pid FROM pg_locks WHERE locktype = 'advisory'").scalars()
+        import psycopg2
+
+        ours = [each for each in gc.get_objects() if type(each) is psycopg2.extensions.connection and not each.closed]
+        (held,) = [each for each in ours if each.info.backend_pid == lock]
+        with socket.socket(fileno=os.dup(held.fileno())) as end:
+            options = {"idle": socket.TCP_KEEPIDLE, "interval": socket.TCP_KEEPINTVL, "count": socket.TCP_KEEPCNT}
+            assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert minute({name: end.getsockopt(socket.IPPROTO_TCP, option) for name, option in options.items()}), "this end"
+        with held.cursor() as cursor:
+            told = {}
+            for name in options:
+                cursor.execute(f"SHOW tcp_keepalives_{name}")
+                told[name] = int(cursor.fetchone()[0])
+        assert minute(told), "the server's end"
 
 
 def test_a_driver_whose_connection_is_cut_stops_before_it_writes(place: Server) -> None:
