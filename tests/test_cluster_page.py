@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -137,6 +138,15 @@ def test_the_page_has_a_command_for_everything_that_spreads() -> None:
         ("--storage", "search"),
     ):
         assert any(all(word in line for word in words) for line in lines), words
+
+
+def test_a_batch_systems_warning_leaves_torchrun_more_time_than_it_gives_its_processes() -> None:
+    """And torchrun has the options that the page names."""
+    warned, waits = re.search(r"--signal=TERM@(\d+)", SECTIONS[3]), re.search(r"TORCH_ELASTIC_SHUTDOWN_TIMEOUT=(\d+)", SECTIONS[3])
+    assert warned and waits and int(waits[1]) < int(warned[1])
+    torchrun = Path(importlib.util.find_spec("torch").origin).with_name("distributed")  # type: ignore[union-attr,arg-type]
+    assert "--signals-to-handle" in SECTIONS[2] and '"--signals-to-handle"' in (torchrun / "run.py").read_text()
+    assert waits[0].partition("=")[0] in (torchrun / "launcher/api.py").read_text()
 
 
 def test_the_clouds_file_is_what_ray_takes() -> None:

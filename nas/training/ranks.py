@@ -32,7 +32,8 @@ from nas.runs.interrupt import SIGNALS, Interrupt, Stopped
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)  # for a message of another process: a large checkpoint is written meanwhile
 LOOK, SELDOM = 0.05, 1.0  # seconds between two looks at the store by those who wait, and by the first while it works
-LAST = 20.0  # seconds that who waits and is to stop waits on: torchrun ends by force what takes 30
+FORCE = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "")  # seconds after which torchrun ends by force what it has told to stop; else 30
+LAST = max(5.0, (float(FORCE) if FORCE.isdecimal() else 30.0) - 10)  # seconds that who waits and is to stop waits on
 LEAVING = 5.0  # seconds that the first one waits for the others to see why all end, where it has the store: torchrun has it
 SEEN = 90.0  # seconds until a file that one machine wrote is seen by all: NFS looks once a minute
 BUCKET = 2**23  # numbers that are summed in one message
