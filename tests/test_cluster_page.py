@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -153,7 +154,23 @@ def test_the_clouds_file_is_what_ray_takes() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     (text,) = re.findall(r"```yaml\n(.*?)```", SECTIONS[4], re.S)
-    validate_config(prepare_config(yaml.safe_load(text)))
+    written = yaml.safe_load(text)
+    validate_config(prepare_config(written))
+    assert "~/.ray/auth_token" in written["file_mounts"], "without it whoever reaches the cluster may run anything on it"
+    assert all(written[f"{who}_start_ray_commands"][-1].startswith("RAY_AUTH_MODE=token ray start ") for who in ("head", "worker"))
+
+
+def test_the_clouds_commands_have_rays_options() -> None:
+    from ray.scripts.scripts import cli
+
+    (block,) = re.findall(r"```sh\n(.*?)```", SECTIONS[4], re.S)
+    named = []
+    for line in block.splitlines():
+        _, name, *words = shlex.split(line)
+        cli.commands[name].make_context(name, words)
+        named.append(name)
+        assert "ray" not in line.partition("'")[2] or "RAY_AUTH_MODE=token" in line, line
+    assert named == ["get-auth-token", "up", "exec", "exec", "down"]
 
 
 @pytest.mark.slow
