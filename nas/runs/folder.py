@@ -93,7 +93,7 @@ class Run:
                 said = f"{self.folder}: in use by {holder}. Wait for it, stop it, or give another --run."
                 raise InUse(" ".join(said.splitlines())) from None
             except OSError as error:
-                advice = "Make room" if error.errno == errno.ENOSPC else "Check permissions; keep runs on a local disk"
+                advice = "Make room" if error.errno == errno.ENOSPC else "Check permissions, and that its disk knows locks (NFS 4 does)"
                 raise one_line_error(f"{path}: cannot be locked: {error.strerror}. {advice}.") from None
             yield
 
