@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 import torch
 from command_line import Outcome, run, succeed
-from endings import BUDGET, RECIPE, SPACE, end
+from endings import BUDGET, RECIPE, SPACE, end, studies
 from faults import happened
 from recording import write_images
 from studies import stored
 
 from nas.networks.architecture import Frame, read_architecture
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import Run
 from nas.spaces.supernet import Supernet
 
 WITH = "--device cpu --data {images} --recipe plain.yaml --space tiny.yaml --loaders 1 --run found"
@@ -118,39 +120,75 @@ def read_only(disk: Path) -> Iterator[None]:
 FAULTS = {"disk full": full, "read-only folder": read_only}
 
 
+def content(disk: Path) -> dict[str, Any]:
+    """Of all that is in the runs, by file; of studies what they hold: their files change as they are closed."""
+    files = (path for path in disk.glob("runs/**/*") if path.is_file() and path.name != ".lock" and not path.name.startswith("study.db-"))
+    return {str(path.relative_to(disk)): studies(path) if path.suffix == ".db" else path.read_bytes() for path in files}
+
+
+def assert_kept(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Every file is as it was; what grows, a log or a study, may have grown."""
+    for file, was in before.items():
+        if file.endswith(".db"):
+            assert all(after[file][study][1][: len(trials)] == trials for study, (_, trials) in was.items()), file
+        elif file.endswith(".jsonl") or "/events/" in file:
+            assert after[file].startswith(was), file
+        else:
+            assert after[file] == was, file
+
+
 def without_room(
     line: str, disk: Path, fault: Callable[[Path], contextlib.AbstractContextManager[None]], target: str, call: int
-) -> Outcome:
-    """Runs a command on the disk, which the fault meets before the target is called for the n-th time."""
+) -> tuple[Outcome, dict[str, Any]]:
+    """Runs a command on the disk, which the fault meets before the target is called for the n-th time; and what was there then."""
     module, _, path = target.partition(":")
     owner, _, name = path.rpartition(".")
     place: Any = importlib.import_module(module)
     place = getattr(place, owner) if owner else place
-    real, calls = getattr(place, name), iter(range(1, 10_000))
+    real, calls, before = getattr(place, name), iter(range(1, 10_000)), dict[str, Any]()
     with contextlib.ExitStack() as held, pytest.MonkeyPatch.context() as patch:
 
         def met(*arguments: Any, **named: Any) -> Any:
             if next(calls) == call:
+                before.update(content(disk))
                 held.enter_context(fault(disk))
             return real(*arguments, **named)
 
         patch.setattr(place, name, met)
         outcome = run(line, disk)
         assert next(calls) > call, "the fault did not come"
-    return outcome
+    return outcome, before
+
+
+KIND = {"train": ("supernet", "found/supernet.pt"), "retrain": ("retrain", "trained/checkpoint.pt")}
+
+
+def steps_done(disk: Path, name: str) -> tuple[int, list[int]]:
+    """Of the training that a command is: how many its checkpoint has, and all that its log has."""
+    if name not in KIND:
+        return 0, []
+    kind, file = KIND[name]
+    state = load_checkpoint(disk / "runs" / file)
+    return state["step"] if state else 0, [line["step"] for line in Run(Path(file).parts[0], disk / "runs").metrics(kind)]
 
 
 def goes_on_with_room(written: str, fault: str, disk: Path, whole: dict[str | None, Path], capfd: pytest.CaptureFixture[str]) -> None:
     name, target, call = WRITTEN[written]
     shutil.copytree(whole[AFTER[name]], disk, dirs_exist_ok=True)
-    outcome = without_room(LINES[name], disk, FAULTS[fault], target, call)
+    if name == "search":
+        for file in ("runs/best.yaml", "runs/found/best.yaml"):
+            (disk / file).write_text("the winner of an earlier search")
+    outcome, before = without_room(LINES[name], disk, FAULTS[fault], target, call)
+    assert_kept(before, content(disk))
     said = outcome.err + capfd.readouterr().err
     assert outcome.status == 2 and "Traceback" not in said and "Exception" not in said, said
     (last,) = [line for line in said.splitlines() if line.startswith("launch.py: ")]
     why = ("No space left", "full", "ead-only", "readonly", "Check free space and permissions")  # of a new file SQLite says no more
     assert "runs/" in last and last.endswith(".") and any(words in last for words in why), last
     assert not list(disk.glob("runs/**/.*.tmp")), "what was begun is gone"
+    done, log = steps_done(disk, name)
     succeed(LINES[name], disk)
+    assert steps_done(disk, name)[1][len(log) :] == ([*range(done + 1, 31)] if name in KIND else []), "nothing is done again"
     finished, expected = end(disk), end(whole[name])
     assert finished.keys() == expected.keys()
     for file in expected:
