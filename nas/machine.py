@@ -119,6 +119,11 @@ def again(command: str) -> str:
     return f"{program(word)} {rest}"
 
 
+def deletion(path: Path, others: bool = False) -> str:
+    """What deletes a file, and with `others` all whose names begin with its name, to be pasted into a shell."""
+    return f"rm {shlex.quote(str(path))}{'*' * others}"
+
+
 def pasted(*words: object) -> str:
     """A command line of this program, to be pasted into a shell."""
     return f"{program()} {shlex.join(map(str, words))}"

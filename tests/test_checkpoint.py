@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -122,11 +124,17 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_when_both_are_damaged_the_line_says_what_to_do(tmp_path: Path) -> None:
-    path = saved(tmp_path, 1, 2)
+    """With a command that can be pasted, after which a training begins anew."""
+    folder = tmp_path / "of a run"
+    path, other = saved(folder, 1, 2), folder / "other.ckpt"
+    save_checkpoint(other, state_of(1))
     for file in (path, Path(f"{path}.previous")):
         flip(file, 100)
-    with refused(f"{path}: damaged", f"{path}.previous: damaged", "Delete model.ckpt*"):
+    with refused(f"{path}: damaged", f"{path}.previous: damaged", "Begin anew (rm ") as raised:
         load_checkpoint(path)
+    (command,) = re.findall(r"Begin anew \((.*?)\),", str(raised.value))
+    subprocess.run(["bash", "-c", command], check=True)
+    assert load_checkpoint(path) is None and step_of(other) == 1
 
 
 def test_what_cannot_be_opened_is_not_called_damaged_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +151,7 @@ def test_what_cannot_be_opened_is_not_called_damaged_and_stays(tmp_path: Path, m
         for use in (load_checkpoint, lambda path: save_checkpoint(path, state_of(3))):
             with refused(path, "Permission denied", "permissions") as raised:
                 use(path)
-            assert "Delete" not in str(raised.value)
+            assert "rm " not in str(raised.value)
     assert (step_of(path), step_of(Path(f"{path}.previous"))) == (2, 1)
 
 
@@ -153,7 +161,7 @@ def test_a_checkpoint_with_code_in_it_is_not_opened(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "exploded"),)
 
     save_checkpoint(tmp_path / "bad.ckpt", {"bomb": Bomb()})
-    with refused(tmp_path / "bad.ckpt", "Delete"):
+    with refused(tmp_path / "bad.ckpt", "Begin anew (rm "):
         load_checkpoint(tmp_path / "bad.ckpt")
     assert not (tmp_path / "exploded").exists()
 

@@ -6,10 +6,12 @@ import contextlib
 import dataclasses
 import functools
 import random
+import re
 import shutil
 import signal
 import sqlite3
 import statistics
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -351,10 +353,13 @@ def test_a_damaged_study_is_named_and_left_as_it_is(damage: str, tmp_path: Path)
         "page": content[:4096] + b"\x07" * 8192 + content[12288:],
     }
     path.write_bytes(damaged[damage])
-    with pytest.raises(ValueError, match=r"a\.db: cannot be used: got .*move it away") as error:
+    with pytest.raises(ValueError, match=r"a\.db: cannot be used: got .*begin anew \(") as error:
         run(path)
     one_line(error)
     assert path.read_bytes() == damaged[damage]
+    subprocess.run(["bash", "-c", re.findall(r"begin anew \((.*?)\),", str(error.value))[0]], check=True)
+    run(path)  # with what the damaged one has left beside it
+    assert stored_trials(path) and Path(f"{path}.damaged").read_bytes() == damaged[damage]
 
 
 def flipped_bits_are_named_or_mean_nothing(count: int, folder: Path) -> None:

@@ -387,5 +387,5 @@ def test_a_result_that_was_damaged_is_named_with_what_to_do(content: bytes, alon
     place = alone.place(NETWORK, 0)
     place.folder.mkdir(parents=True)
     (place.folder / "result.json").write_bytes(content)
-    with refused(place.folder / "result.json", "damaged", "Delete it"):
+    with refused(place.folder / "result.json", "damaged", f"(rm {place.folder}/result.json)"):
         alone.known(NETWORK, 0)

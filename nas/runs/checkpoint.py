@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.machine import deletion
 from nas.yaml_files import one_line_error, write_atomically
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
         problems.append(f"{candidate}: {found}")
     if not path.exists() and not _previous(path).exists():
         return None
-    raise one_line_error(f"{'; '.join(problems)}. Delete {path.name}* in {path.parent} to begin anew, or restore one from a copy.")
+    raise one_line_error(f"{'; '.join(problems)}. Begin anew ({deletion(path, others=True)}), or restore one from a copy.")
 
 
 @contextlib.contextmanager
@@ -75,8 +76,8 @@ def as_written(path: Path) -> Iterator[None]:
     except (LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         got = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise one_line_error(
-            f"{path}: not a checkpoint of this training: got {got}; accepted: what it wrote. Delete {path.name}* in {path.parent} to begin anew, or "
-            "restore one from a copy."
+            f"{path}: not a checkpoint of this training: got {got}; accepted: what it wrote. Begin anew "
+            f"({deletion(path, others=True)}), or restore one from a copy."
         ) from None
 
 

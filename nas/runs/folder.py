@@ -113,7 +113,9 @@ class Run:
         path = self.folder / "run.yaml"
         data = read_yaml(path, format=FORMAT) if path.exists() else {}
         if not isinstance(data.get("invocations", []), list):
-            raise one_line_error(f"{path}: invocations: got {data['invocations']!r}; accepted: a list. Delete it: it is only a record.")
+            raise one_line_error(
+                f"{path}: invocations: got {data['invocations']!r}; accepted: a list. Correct it, or delete the entry: it is only a record."
+            )
         return data
 
     def log(self, kind: str, **numbers: Any) -> None:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, StrictBool, StrictInt, StrictStr
 
+from nas.machine import deletion
 from nas.networks.architecture import FORMAT as ARCHITECTURE_FORMAT
 from nas.networks.architecture import MAX_RESOLUTION, Architecture, read_architecture
 from nas.runs.folder import Run, now, provenance
@@ -168,6 +169,11 @@ class TrainingRecord(Begun):
 # ---- reading -----------------------------------------------------------------------------------------------------------
 
 
+def again(path: Path, command: str, source: str) -> str:
+    """What to do about a file that a command makes again of something else."""
+    return f"Without it ({deletion(path)}) the same {command} command writes it again from the {source}."
+
+
 @contextlib.contextmanager
 def _saying(advice: str) -> Iterator[None]:
     """Adds to an error of reading whether the file can be made again."""
@@ -191,13 +197,13 @@ def _entries(path: Path) -> dict[str, Any]:
 
 def read_search(path: Path) -> SearchRecord:
     """The winner of a search, by its file."""
-    with _saying("Delete it: the same search command writes it again from the study."):
+    with _saying(again(path, "search", "study")):
         return validate(SearchRecord, _entries(path), str(path))
 
 
 def read_training(path: Path) -> TrainingRecord:
     """The result of training one network, by its file."""
-    with _saying("Delete it: the same retrain command writes it again from the last checkpoint."):
+    with _saying(again(path, "retrain", "last checkpoint")):
         return validate(TrainingRecord, _entries(path), str(path))
 
 
@@ -208,7 +214,7 @@ def read_winner(run: Run, study: str) -> SearchRecord | None:
         return None
     winner = read_search(path)
     if digest(path) != record.winner:
-        raise ValueError(f"{path}: changed since the search wrote it. Delete it: the same search command writes it again from the study.")
+        raise ValueError(f"{path}: changed since the search wrote it. {again(path, 'search', 'study')}")
     return winner
 
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib.util
 import re
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -247,8 +248,8 @@ def readable_errors(place: Place, *more: type[Exception]) -> Iterator[None]:
         text = masked(lines[0] if lines and not isinstance(cause, LookupError) else f"not what was written ({cause!r:.100})")
         if isinstance(place, Path):
             advice = (
-                "an SQLite study that can be written, by no newer Optuna. Check free space and permissions; where the file is damaged restore a "
-                "copy, or move it away to begin anew."
+                "an SQLite study that can be written, by no newer Optuna. Check free space and permissions; where the file is damaged begin anew "
+                f"({shlex.join(['mv', str(place), f'{place}.damaged'])}), or restore a copy."
             )
         elif isinstance(error, ImportError):
             advice = f"a driver for that database. Install one: pip install {place.driver}."

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from nas.cost.latency import memory_errors
+from nas.machine import deletion
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
 from nas.runs.folder import Run
@@ -254,7 +255,7 @@ def _ended(place: Run) -> Evaluation | None:
         return Evaluation(entries["accuracy"], entries["failure"])
     except (ValueError, LookupError, TypeError, AssertionError):
         raise one_line_error(
-            f"{path}: damaged: got neither an accuracy nor a failure; accepted: what a training wrote. Delete it: the network is trained again."
+            f"{path}: damaged: got neither an accuracy nor a failure; accepted: what a training wrote. Without it ({deletion(path)}) the network is trained again."
         ) from None
 
 
