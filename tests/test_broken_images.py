@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from faults import happened
 from image_files import (
     DAMAGED_EXIF,
     EVERYTHING,
@@ -102,6 +103,7 @@ def test_the_first_broken_image_is_named_and_the_others_are_counted(tmp_path: Pa
     for number in range(1, 3):
         replace_image(tmp_path, layout, "train", number, encoded("PNG"))
     assert line(load(tmp_path, memory_limit).check).startswith(f"{others[1]}: broken image: got no known image format")
+    happened("broken images", layout, "the first is named and the others counted, before anything is trained")
 
 
 def of_16_bits() -> bytes:
@@ -148,6 +150,7 @@ def test_a_file_that_is_no_whole_image_is_named(tmp_path: Path, fault: str, spli
     place = replace_image(tmp_path, "folder", split, 2, content)
     message = line(load(tmp_path, memory_limit).check)
     assert message.startswith(f"{place}: ") and reason in message
+    happened("broken images", f"{fault}, in a folder", "named in one line before anything is trained")
 
 
 def bind_socket(path: Path) -> None:
@@ -285,6 +288,7 @@ def test_whole_images_of_every_kind_pass_without_a_warning(tmp_path: Path, kind:
     for crop in ("none", "resized"):
         take(data, 3, augmentation=Augmentation(crop=crop), batch=4)
     assert sum(len(x) for x, _ in data.evaluation_batches("test", 8)) == 8
+    happened("images of other kinds", kind, "read without a warning")
 
 
 @BOTH
@@ -429,6 +433,7 @@ def test_for_a_broken_image_of_a_streamed_training_the_next_one_stands(
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"{place}: broken image: got ") and said.endswith(" The next image stands for it (1 of at most 1 such).")
     assert equal(take(load(tmp_path / "set", 0, loaders), 11, start=5, augmentation=augmentation, batch=2), expected[5:])
+    happened("an image that breaks while a training streams it", layout, "named and counted; the next one stands for it")
 
 
 def test_processes_that_share_batches_take_the_same_image_for_a_broken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,6 +447,7 @@ def test_processes_that_share_batches_take_the_same_image_for_a_broken_one(tmp_p
         for number, (x, target) in enumerate(parts):
             rows = Part(number, 2).rows(4).places
             assert torch.equal(x, expected[0][rows]) and torch.equal(target, expected[1][rows])
+    happened("an image that breaks while a training streams it", "two processes", "the same image stands for it as in one")
 
 
 def test_more_broken_images_than_a_few_end_a_training_which_goes_on_with_the_files_as_they_were(
@@ -462,6 +468,7 @@ def test_more_broken_images_than_a_few_end_a_training_which_goes_on_with_the_fil
         path.write_bytes(content)
     again = open_data(str(folder))
     assert again.fingerprint == whole.fingerprint and equal(take(again.load(12, CPU, 0, 0), 8, batch=2), expected)
+    happened("too many images that break", "folder", "one line; with the files as they were the training goes on")
 
 
 @pytest.mark.parametrize("loaders", [0, 1])
@@ -502,6 +509,7 @@ def test_who_judges_goes_without_a_broken_image_and_counts_the_others(
         assert spoilt.size(split) == len(labels) - 1
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"{place}: broken image: got ") and said.endswith(" It is left out (1 of at most 1 such).")
+    happened("an image that breaks before it is judged on", split, "named and counted; it is left out")
 
 
 # ---- folders -----------------------------------------------------------------------------------------------------------
@@ -635,3 +643,4 @@ def test_a_set_of_one_class_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
                     shutil.rmtree(tmp_path / split)
         message = line(open_data, str(tmp_path))
     assert "one class alone: got 'ant'" in message
+    happened("a class missing", layout, "refused in one line")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from errors import refused
+from faults import happened
 from processes import another_process
 
 from nas.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -98,6 +99,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
     assert step_of(path) == 3
     damage(path)
     assert step_of(path) == 1
+    happened("a damaged checkpoint", "a checkpoint", "named in one line; the one before is used")
 
 
 def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
@@ -121,6 +123,8 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
         assert list(state) == list(expected) and state["step"] == 3
         assert all(torch.equal(state[name], expected[name]) for name in ("w", "b")), f"bit {bit}"
     assert noticed > len(bits) / 3  # the rest is padding and what nobody reads
+    happened("a flipped bit in a checkpoint", "a checkpoint", "noticed", noticed)
+    happened("a flipped bit in a checkpoint", "a checkpoint", "changes nothing that is read", len(bits) - noticed)
 
 
 def test_when_both_are_damaged_the_line_says_what_to_do(tmp_path: Path) -> None:
@@ -135,6 +139,7 @@ def test_when_both_are_damaged_the_line_says_what_to_do(tmp_path: Path) -> None:
     (command,) = re.findall(r"Begin anew \((.*?)\),", str(raised.value))
     subprocess.run(["bash", "-c", command], check=True)
     assert load_checkpoint(path) is None and step_of(other) == 1
+    happened("both checkpoints damaged", "a checkpoint", "named in one line, with the command that begins anew")
 
 
 def test_what_cannot_be_opened_is_not_called_damaged_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +169,7 @@ def test_a_checkpoint_with_code_in_it_is_not_opened(tmp_path: Path) -> None:
     with refused(tmp_path / "bad.ckpt", "Begin anew (rm "):
         load_checkpoint(tmp_path / "bad.ckpt")
     assert not (tmp_path / "exploded").exists()
+    happened("a checkpoint with code in it", "a checkpoint", "refused; nothing is executed")
 
 
 # Saves once more in a child that is killed right before its n-th write, sync or rename, for every n there is.

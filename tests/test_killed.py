@@ -95,6 +95,11 @@ WITH_RAY = {
 EVERY = COMMANDS | WITH_RAY
 
 
+def told(name: str) -> str:
+    """The command, with where it trains networks alone."""
+    return f"{name}, in this process" if EVERY[name].alone and not EVERY[name].ray else name
+
+
 class Ends:
     """What each command leaves when nothing interrupts it, and how long it takes; each is run once."""
 
@@ -197,7 +202,7 @@ def killed_at_random(ends: Ends, name: str, times: int, tmp_path: Path) -> None:
         if ends.run(name, folder, seconds=rng.uniform(0, seconds)) == -signal.SIGKILL:
             assert_nobody_works(folder)
             assert_as_uninterrupted(ends, name, folder)
-            happened("SIGKILL at a random moment", name, "the same command ends as if uninterrupted, bit for bit")
+            happened("SIGKILL at a random moment", told(name), "the same command ends as if uninterrupted, bit for bit")
             done += 1
         shutil.rmtree(folder)
         if done == times:
@@ -209,7 +214,7 @@ def killed_at(ends: Ends, name: str, place: str, hook: str, folder: Path) -> Non
     ends.begin(name, folder)
     assert ends.run(name, folder, hook) == -signal.SIGKILL
     assert_as_uninterrupted(ends, name, folder)
-    happened(f"SIGKILL {place}", name, "the same command ends as if uninterrupted, bit for bit")
+    happened(f"SIGKILL {place}", told(name), "the same command ends as if uninterrupted, bit for bit")
     shutil.rmtree(folder)
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 from errors import refused
+from faults import happened
 from toy_space import FRAME, accuracy_of
 
 from nas.networks.architecture import Architecture, Stage
@@ -224,6 +225,7 @@ def test_what_one_node_cannot_do_others_do(sick: str, capsys: pytest.CaptureFixt
         assert "b" not in {node for _, node in cluster.done}
         said = capsys.readouterr().out.splitlines()
         assert len(said) == len(set(said)) <= 2 and all("on b is given up" in line or "left out" in line for line in said), said
+    happened("a node on which workers fail (made up)", sick, "its networks are evaluated elsewhere, each once", 80)
 
 
 def test_what_fails_once_is_tried_again_where_there_is_one_node_alone() -> None:
@@ -266,6 +268,7 @@ def test_workers_that_died_before_they_were_ready_are_all_replaced() -> None:
         cluster = Cluster(Ray({"a": 2}, seed), num=2, address="", building=at_first(2, Death()))
         assert cluster.evaluated() == EXPECTED
         assert sum(not each.dead for each in cluster.ray.actors) == 2
+    happened("workers die while they are built (made up)", "evaluations", "others are begun", 10)
 
 
 def test_where_all_die_before_they_are_ready_it_is_said() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import refused
+from faults import happened
 from processes import REPOSITORY, Ended, ranked
 from recording import write_images
 from together import STEPS, Until, fresh, trained
@@ -373,6 +374,7 @@ Data.evaluation_batches = slowly
     assert ended.statuses == [130, 143] and "Test stopped after" in ended.out[0], ended
     assert processes(command(RETRAIN), folder).statuses == [0, 0]
     assert lines(folder, "retrain") == list(range(1, 9)), "nothing is trained again"
+    happened("a signal to one process of several", "retrain, in its test", "all stop; the same command goes on")
 
 
 def test_a_signal_while_the_first_judges_the_model_stops_all_with_a_checkpoint(processes: Processes, folder: Path) -> None:
@@ -395,6 +397,7 @@ Kept.__iter__ = slowly
     assert lines(folder, "supernet") == lines(folder, "supernet rung") == list(range(1, 9)), "each judged once, and no step done again"
     found, whole = load_checkpoint(folder / "runs/r/supernet.pt"), uninterrupted(processes, folder, TRAIN, "supernet.pt")
     assert found and all(torch.equal(found["model"][name], value) for name, value in whole.items())
+    happened("a signal to one process of several", "train, in its look", "all stop with a checkpoint; the same command goes on")
 
 
 @pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.slow)])
@@ -411,6 +414,7 @@ def test_a_process_that_is_killed_ends_all_and_the_same_command_goes_on(killed: 
     assert sorted(set(lines(folder, "supernet"))) == list(range(1, 9)) and len(lines(folder, "supernet")) <= 8 + 4 * (killed == 0)
     found, whole = load_checkpoint(folder / "runs/r/supernet.pt"), uninterrupted(processes, folder, TRAIN, "supernet.pt")
     assert found and all(torch.equal(found["model"][name], value) for name, value in whole.items())
+    happened("a process of several dies", f"train, process {killed}", "all end with one reason; the same command ends as if uninterrupted")
 
 
 def test_out_of_memory_on_one_process_is_what_all_end_with(processes: Processes, folder: Path) -> None:
@@ -427,17 +431,20 @@ Supernet.forward = forward
     ended = processes(command(TRAIN, full), folder)
     assert ended.statuses == [2, 2] and "out of memory in a step of 4 images" in ended.err[1], ended
     assert "--accumulate 2" in ended.err[1] and "gone" not in ended.err[0] + ended.err[1]
+    happened("out of memory on one process of several", "train", "all end with one reason, which says what to do")
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_all(processes: Processes, folder: Path) -> None:
     full = "import nas.training.loop as l\ndef save(path, state):\n    raise ValueError('disk full: got no room; accepted: room. Make some.')\nl.save_checkpoint = save"
     ended = processes(command(TRAIN, full), folder)
     assert ended.statuses == [2, 2] and "disk full" in ended.err[0] and not ended.err[1]
+    happened("disk full on one process of several", "train", "all end with one reason")
 
 
 def test_processes_stop_when_their_launcher_is_gone(processes: Processes, folder: Path) -> None:
     ended = processes(command(TRAIN, at_step(3, "os.getppid = lambda: 1", (0, 1))), folder)
     assert ended.statuses == [130, 130] and re.search("stopped at step [34] of 8", ended.out[0]), ended
+    happened("torchrun is gone", "train", "all stop with a checkpoint")
 
 
 # ---- torchrun itself ---------------------------------------------------------------------------------------------------
@@ -516,3 +523,5 @@ def test_torchrun_signals_deaths_and_the_end(streamed: Path) -> None:
     with torchrun(streamed, line) as started:
         out, err = started.communicate(timeout=300)
     assert started.returncode == 0 and "The supernet is trained" in out, (out, err)
+    for fault, times in (("a signal to torchrun", 3), ("a process of torchrun dies", 2), ("torchrun is killed", 1)):
+        happened(fault, "train on 2 processes", "all end; the same command goes on", times)

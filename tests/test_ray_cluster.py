@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import ray
 from errors import refused
+from faults import happened
 from nodes import cluster, kill, new_node
 from toy_cluster_evaluators import factory
 from toy_space import FRAME, accuracy_of
@@ -103,6 +104,7 @@ def test_a_node_that_dies_loses_its_network_to_another_and_one_that_comes_works(
         while not seen_on(tmp_path) - before:
             assert time.monotonic() < time_out, "who comes later works too"
             assert list(workers.evaluate([network(LONG)] * 3)) == expected([network(LONG)] * 3)
+    happened("a node of Ray dies", "evaluations", "its networks are evaluated elsewhere; a node that comes later works")
 
 
 @pytest.mark.slow
@@ -115,6 +117,9 @@ def test_who_ends_a_node_and_then_a_worker_has_failed_and_the_others_go_on(nodes
         results[1] = Evaluation(failure="ended its worker twice")
         assert list(workers.evaluate(architectures)) == results
     nodes.remove_node(second, allow_graceful=False)
+    happened(
+        "a node and then a worker of Ray die of one network", "evaluations", "the network is recorded as failed; the others are evaluated"
+    )
 
 
 def test_a_study_on_a_cluster_records_who_fails_and_goes_on(nodes: Any, second: Any, tmp_path: Path) -> None:
@@ -129,6 +134,7 @@ def test_a_study_on_a_cluster_records_who_fails_and_goes_on(nodes: Any, second: 
         run(tmp_path / "a.db", trials=6, evaluate=deadly)
     failed = [(state.name, told.get("failure")) for _, state, _, _, _, told, _ in stored_trials(tmp_path / "a.db") if "failure" in told]
     assert failed == [("FAIL", "ended its worker twice")]
+    happened("a worker of Ray dies twice of one network", "search", "Optuna has it as FAIL with its reason; the search goes on")
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import ray
 from errors import refused
+from faults import happened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.actor import ActorHandle
@@ -70,6 +71,8 @@ def test_who_ends_a_worker_is_tried_again_and_fails_the_second_time(workers: Wor
     results = expected(architectures)
     results[4] = Evaluation(failure="ended its worker twice")
     assert list(workers.evaluate(architectures)) == results
+    happened("a Ray worker dies", "evaluations", "its network is evaluated again")
+    happened("a Ray worker dies twice of one network", "evaluations", "the network is recorded as failed; the others are evaluated")
 
 
 def test_an_error_of_the_evaluator_arrives_as_it_was(workers: Workers) -> None:

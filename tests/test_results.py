@@ -150,6 +150,15 @@ def test_faults_are_printed_as_often_as_they_were_made_to_happen() -> None:
     assert {row: int(times.replace(",", "")) for row, (times, _) in printed.items()} == made
 
 
+def test_the_command_that_counts_faults_names_every_test_that_does() -> None:
+    (command,) = re.findall(r"`NAS_FAULTS=FILE pytest (.*?)`", TEXT, re.S)
+    tests = Path(__file__).parent
+    assert set(re.findall(r"tests/(test_\w+\.py)", command)) == {
+        each.name for each in tests.glob("test_*.py") if "\nfrom faults import happened\n" in each.read_text()
+    }
+    assert '-m "not gpu"' in command, "with the slow ones and the quick ones"
+
+
 def test_the_gain_of_two_processes_is_printed_as_it_was_measured() -> None:
     printed = rows("images a step | one process | two processes | of it the sum of gradients | images a second | gained")
     for each in json.loads((DOCS / "results/ranks.json").read_text())["batches"]:

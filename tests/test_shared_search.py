@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from command_line import refused, run, succeed
+from faults import happened
 from finished import RECIPE, SPACE, STUDY, WITH
 from postgres import PASSWORD, Postgres, postgres
 from processes import another_process
@@ -210,6 +211,7 @@ def test_where_the_first_is_killed_the_second_leads_to_the_same_end(folder: Path
             said = succeed(line, folder)
     assert process.returncode == -signal.SIGKILL and "Winner: " in said
     assert (stored_trials(url, f"found/{STUDY}"), winner(folder)) == in_a_file
+    happened("the leader of a study dies", "search, two commands", "the second leads to the same end")
 
 
 def test_without_a_server_or_a_supernet_the_second_is_refused(folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,3 +239,4 @@ def test_a_copy_of_the_run_helps_only_with_the_same_weights(folder: Path, url: s
     succeed(f"train {WITH} --budget 200kMACs --run found --lr 0.01", other)
     told = refused(f"{SEARCH} --lr 0.01 --storage {url}", other)
     assert "begun with another weights_digest" in told and PASSWORD not in told
+    happened("a driver with another supernet", "search, two commands", "refused in one line")

@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 import pytest
 from errors import refused
+from faults import happened
 from postgres import PASSWORD, Postgres, postgres, program
 from processes import forked
 from toy_space import Recorder, accuracy_of
@@ -113,6 +114,8 @@ def test_one_driver_leads_and_its_death_frees_the_study(place: Server, alone: li
             assert time.monotonic() < time_out
     run(place)
     assert trials_of(place) == alone
+    happened("a second driver on one study", "search", "refused in one line")
+    happened("the leader of a study dies", "search", "another one leads to the same study")
 
 
 def test_both_ends_find_out_within_a_minute_that_the_machine_of_the_other_is_gone(place: Server) -> None:
@@ -155,6 +158,7 @@ def test_a_driver_whose_connection_is_cut_stops_before_it_writes(place: Server) 
     with refused("cannot be used", "the same command goes on"):
         run(place, evaluate=evaluate)
     assert sum(state == optuna.trial.TrialState.COMPLETE for _, state, *_ in trials_of(place)) == 3
+    happened("the connection to the server is cut", "search", "the driver stops before it writes")
 
 
 # ---- several drivers ---------------------------------------------------------------------------------------------------
@@ -257,6 +261,7 @@ def test_what_a_dead_driver_had_taken_is_evaluated_by_the_leader(place: Server, 
         lead(place, killing)
     by = who_evaluated(tmp_path)
     assert trials_of(place) == alone and len(by) == TRIALS and set(itertools.chain(*by.values())) == {os.getpid()}
+    happened("a driver that helps dies", "search", "the leader evaluates what it had taken")
 
 
 @pytest.mark.usefixtures("quick")
@@ -283,6 +288,7 @@ def test_where_the_leader_dies_the_helper_is_told_and_leads_on(place: Server, al
     again = [key for key, processes in by.items() if len(processes) > 1]
     assert len(by) == TRIALS and len(again) <= 1, "at most what the leader was at when it died"
     assert time.monotonic() - begun < 20, "what it had taken waits again"
+    happened("the leader of a study dies", "search", "another one leads to the same study")
 
 
 @pytest.mark.slow
@@ -354,6 +360,7 @@ def test_a_server_that_is_gone_is_one_line_and_the_same_call_goes_on_afterwards(
     assert len(trials_of(place)) == 4
     run(place, evaluate=seen)
     assert trials_of(place) == alone and len(seen.seen) == TRIALS + 1, "but for the one in the middle nothing is evaluated again"
+    happened("the server of the study goes away", "search", "one line; the same call goes on, and nothing is evaluated again")
 
 
 # ---- addresses ---------------------------------------------------------------------------------------------------------

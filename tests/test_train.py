@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from errors import refused
+from faults import happened
 from pydantic import ValidationError
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
@@ -260,6 +261,7 @@ def test_a_step_that_is_not_finite_changes_nothing(model: Callable[[], nn.Module
     assert done == 8 and told == [2] and all(tensor.isfinite().all() for tensor in trained.state_dict().values())
     train_model(model(), broken_at({2, 3}, how), Course(PLAIN, 8, 0, checkpoint=tmp_path / "b.pt"), Skips(told))
     assert told == [2, 2], "an earlier sitting's count too"
+    happened("NaN or infinite loss or gradient in two steps", "a training", "the steps are skipped and counted, and the training goes on")
 
 
 class Skips(Watch):
@@ -285,6 +287,11 @@ def test_a_training_stops_after_too_many_such_steps_and_keeps_the_last_good_chec
     seen.clear()
     train_model(Scaled(), broken_at(range(100, 109)), Course(PLAIN, steps, 0), Counts())
     assert seen[-1] == steps
+    happened(
+        "NaN or infinite loss or gradient in too many steps",
+        "a training",
+        "it stops in one line that says where, and keeps its last good checkpoint",
+    )
 
 
 def test_advice_after_a_rate_that_was_too_high_is_advice_that_works() -> None:

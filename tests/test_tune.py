@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from errors import refused
+from faults import happened
 
 import nas.searching.tune as tune
 from nas.machine import cores
@@ -265,6 +266,12 @@ def test_who_ends_a_worker_twice_is_tried_with_the_remedy_and_the_others_go_on(c
     assert known.remedied and known.ended is None and alone.accuracy(*LARGE, second) is not None
     assert steps == list(range(1, 2 * second + 1)), "up to where it was to come"
     assert [len((alone.folder / f"deaths of {width}").read_text()) for width in (DEADLY, HUNGRY)] == [4, 2]
+    happened(
+        "a worker of Ray dies twice of one network",
+        "networks trained alone",
+        "it is tried with half of the images, and fails after two more",
+        2,
+    )
 
 
 # ---- interrupted ---------------------------------------------------------------------------------------------------
@@ -536,6 +543,7 @@ def test_a_ladder_killed_at_each_rung_and_between_ends_as_if_it_had_not_been(ima
         here, there = killed.known(*job), whole.known(*job)
         assert (here.ended, here.rungs) == (there.ended, there.rungs) and here.rungs
     assert len({len(whole.known(*job).rungs) for job in CLIMBERS[:5]}) > 1, "some were left behind"
+    happened("SIGKILL at a rung of the ladder or between", "networks trained alone, with Ray", "the same call ends as if uninterrupted", 4)
 
 
 # ---- one Ray -------------------------------------------------------------------------------------------------------

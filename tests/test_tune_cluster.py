@@ -15,6 +15,7 @@ import pytest
 import ray
 from command_line import run, succeed
 from errors import refused
+from faults import happened
 from nodes import MEGABYTES, cluster, kill, new_node
 from processes import REPOSITORY
 from recording import write_images
@@ -80,6 +81,7 @@ def test_trainings_of_a_node_that_dies_go_on_elsewhere_from_their_checkpoints(
         here, there = expected.train(*job), alone.known(*job)
         assert (here.ended, here.rungs) == (there.ended, there.rungs) and here.ended
     assert not list(alone.folder.glob(".tune-*")), "nothing of Tune's is left in the run"
+    happened("a node of Ray dies", "networks trained alone", "they go on elsewhere from their checkpoints")
 
 
 def test_where_no_training_has_room_it_is_said_in_time(nodes: Any, second: Any, images: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -144,6 +146,7 @@ def test_a_node_that_does_not_see_the_run_is_refused_and_one_that_joins_later_do
     finally:
         os.killpg(blind.pid, 15)
         blind.wait(30)
+    happened("a node that does not see the run", "networks trained alone", "refused at the start, and does nothing where it joins later")
 
 
 def test_a_whole_search_over_a_cluster_ends_as_one_here(nodes: Any, second: Any, tmp_path: Path) -> None:
