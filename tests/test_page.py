@@ -752,3 +752,5 @@ def test_a_winner_for_another_budget_is_the_best_that_was_looked_at(folder: Path
     assert "none of the" in refused("pick found --device cpu --budget 1us", folder)
     told = refused("pick found --budget 1kMACs", folder)
     assert "none of the" in told and "search --run found --budget 1kMACs" in told
+    with read_story(folder / "runs/found").run.lock():  # by who searches there
+        assert "in use by process" in refused("pick found --budget 200kMACs", folder)

@@ -263,13 +263,14 @@ def test_a_warning_to_all_processes_of_a_command_stops_it_in_order_too(number: s
 
 # ---- two of one run ------------------------------------------------------------------------------------------------------
 
-# Before the fifth line of its log a command is begun a second time, in a process of its own.
+# Before the so many-th call of what it does while it holds the run, a command is begun a second time, in a process of its own.
 TWICE = """
-from nas.runs.folder import Run
-real, calls = Run.log, [0]
-def log(self, kind, **more):
+import importlib
+place = getattr(importlib.import_module({module!r}), {owner!r})
+real, calls = getattr(place, {name!r}), [0]
+def second(self, *given, **more):
     calls[0] += 1
-    if calls[0] == 5:
+    if calls[0] == {call}:
         if (other := os.fork()) == 0:
             os.dup2(os.open("second", os.O_WRONLY | os.O_CREAT), 2)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -282,16 +283,26 @@ def log(self, kind, **more):
                 sys.stderr.flush()
                 os._exit(status)
         open("status", "w").write(str(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1])))
-    return real(self, kind, **more)
-Run.log = log
+    return real(self, *given, **more)
+setattr(place, {name!r}, second)
 """
+HOLDS = {
+    "train": ("nas.runs.folder:Run.log", 5),
+    "search": ("nas.searching.optuna_study:OptunaStudy.tell", 3),
+    "retrain": ("nas.runs.folder:Run.log", 5),
+    "fidelity": ("nas.searching.inherited:FineTuned.evaluation", 3),
+    "compare": ("nas.searching.comparison:Comparison.latencies", 1),
+}
 
 
-def test_a_second_process_on_a_run_is_refused_and_the_first_one_ends_as_alone(runs: Runs, tmp_path: Path) -> None:
-    folder = tmp_path / "here"
-    assert runs("train", folder, TWICE).status == 0
+@pytest.mark.parametrize("name", ["train", *(pytest.param(each, marks=pytest.mark.slow) for each in HOLDS if each != "train")])
+def test_a_second_process_on_a_run_is_refused_and_the_first_one_ends_as_alone(name: str, runs: Runs, tmp_path: Path) -> None:
+    folder, (place, call) = tmp_path / "here", HOLDS[name]
+    module, _, path = place.partition(":")
+    owner, _, method = path.partition(".")
+    assert runs(name, folder, TWICE.format(module=module, owner=owner, name=method, call=call)).status == 0
     assert (folder / "status").read_text() == "2"
     said = (folder / "second").read_text().splitlines()[-1]
     assert said.startswith("launch.py: ") and "in use by process" in said and "give another --run" in said
-    assert end(folder) == end(runs("train").folder)
-    happened("two processes on one run", "train", "the second is refused in one line; the first ends as alone")
+    assert end(folder) == end(runs(name).folder)
+    happened("two processes on one run", name, "the second is refused in one line; the first ends as alone")

@@ -62,7 +62,8 @@ def pick(run: str, budget: tuple[str, ...], floor: float, target: str | None, de
     told = begun.model_dump(mode="json", exclude_none=True, include=set(Begun.model_fields)) if begun else {}
     picked = {"accuracy": round(found.accuracy, 4), "by": how, "origin": found.origin}
     entries = {"costs": counted, "budgets": [each.text for each in budgets], "picked": picked, **told, "run": story.run.name}
-    write_architecture(path, found.architecture, entries, f"Picked for another budget. Retrain it: {pasted('retrain', path)}")
+    with story.run.lock():
+        write_architecture(path, found.architecture, entries, f"Picked for another budget. Retrain it: {pasted('retrain', path)}")
     print(
         f"Under {texts}: {found.accuracy:.2%} {how}, the best of {found.among} networks that use it; {found.usage:.0%} of the tightest budget"
     )
