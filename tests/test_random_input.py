@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import itertools
 import json
 import os
 import random
@@ -32,10 +33,13 @@ from hypothesis import strategies as st
 
 from nas.commands import COMMANDS
 from nas.runs.interrupt import Stopped
+from nas.training.loop import train_model
+from nas.training.plan import TIMED
 
 REPOSITORY = Path(__file__).parents[1]
 CPU_SECONDS = 60.0  # of one case, after which it hangs
 FEW, MANY = 60, 5_000
+WORKED = 300  # accepted cases of which some steps are done
 cases = st.integers(0, 2**32 - 1)
 
 
@@ -306,6 +310,55 @@ def line_case(number: int, finished: Path, folder: Path) -> None:
     line, here = random_line(random.Random(number)), own_copy(finished, folder)
     command = next((word for word in shlex.split(line) if word in {each.name for each in COMMANDS}), "no command")
     happened("random command line", command, assert_ends_well(line, here))
+
+
+@contextmanager
+def a_step_of_work() -> Iterator[list[int]]:
+    """Trainings do a step, and the plan those that it times, before they are stopped; gives how many steps there were, by training."""
+    did = list[int]()
+
+    def works(model: Any, batches: Any, course: Any, watch: Any, *path: Any) -> Any:
+        asked, did_before = iter([False]), watch.stop
+        did.append(0)
+        if course.steps > TIMED["cpu"]:
+            watch.stop = lambda: next(asked, True) or did_before()
+        real_step = watch.step
+
+        def step(done: int, *told: float) -> None:
+            did[-1] += 1
+            real_step(done, *told)
+
+        watch.step = step
+        return train_model(model, batches, course, watch, *path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("training.train_supernet", "training.train_network", "training.plan"):
+            patch.setattr(importlib.import_module(f"nas.{name}"), "train_model", works)
+        yield did
+
+
+@pytest.mark.slow
+def test_what_is_accepted_of_random_files_and_lines_trains_or_says_why_not(
+    finished: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The first cases that stop where work would begin: once more, with work. One that is at work for a minute is no hang here."""
+    folder, worked, numbers = tmp_path_factory.getbasetemp() / "worked", 0, itertools.count()
+    while worked < WORKED:
+        rng, here = random.Random(number := next(numbers)), own_copy(finished, folder)
+        line = spoilt_file(here, rng) if number % 2 else random_line(rng)
+        if assert_ends_well(line, here) != "stopped where work begins":
+            continue
+        again = own_copy(finished, folder)
+        line = spoilt_file(again, random.Random(number)) if number % 2 else line
+        with a_step_of_work() as did:
+            try:
+                ending = assert_ends_well(line, again)
+            except Hangs:
+                assert any(did), line
+                ending = "at work for a minute"
+        if did:
+            worked += 1
+            happened("random input that is accepted", line.split()[0], f"{ending}, after {'a step' if any(did) else 'no step'}")
 
 
 @given(cases)

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,9 +98,9 @@ def weights(folder: Path, number: int = 0) -> dict[str, Tensor]:
     return dict(torch.load(folder / f"weights{number}.pt"))
 
 
-def assert_as_close_as_rounding(one: dict[str, Tensor], other: dict[str, Tensor], kind: str, within: float = 1e-3) -> None:
+def assert_as_close_as_rounding(one: dict[str, Tensor], other: dict[str, Tensor], start: dict[str, Tensor], within: float = 1e-3) -> None:
     """Sums in another order: the weights differ by less than a thousandth of the way that they went."""
-    start, apart, way = fresh(kind), 0.0, 0.0
+    apart, way = 0.0, 0.0
     assert one.keys() == other.keys()
     for name, value in one.items():
         if value.is_floating_point():
@@ -123,7 +124,45 @@ def test_several_processes_give_what_one_gives(kind: str, count: int, processes:
     assert ended.statuses == [0] * count, ended.err
     first, *others = (weights(tmp_path, number) for number in range(count))
     assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())
-    assert_as_close_as_rounding(first, trained(kind, steps=steps), kind)
+    assert_as_close_as_rounding(first, trained(kind, steps=steps), fresh(kind))
+
+
+@pytest.mark.slow
+def test_in_bfloat16_several_processes_give_what_one_gives_to_its_rounding(processes: Processes, tmp_path: Path) -> None:
+    """Gradients of weights have eight bits before they are summed."""
+    ended = processes(training("network", "bf16=True"), tmp_path, 2)
+    assert ended.statuses == [0, 0], ended.err
+    one, other = weights(tmp_path, 0), weights(tmp_path, 1)
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    alone = trained("network", bf16=True)
+    assert not all(torch.equal(value, trained("network")[name]) for name, value in alone.items()), "it is another training"
+    assert_as_close_as_rounding(one, alone, fresh("network"), within=0.1)
+
+
+# Leaves the weights that a training begins with.
+STARTS = """
+import torch
+from nas.training.loop import _State
+real = _State.restore
+def restore(self):
+    torch.save(self.model.state_dict(), "start.pt")
+    return real(self)
+_State.restore = restore
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "file"), [("train", "supernet.pt"), ("retrain", "checkpoint.pt")])
+def test_a_command_on_two_processes_gives_what_it_gives_on_one(name: str, file: str, processes: Processes, folder: Path) -> None:
+    found = []
+    for count in (1, 2):
+        here = shutil.copytree(folder, folder / str(count), ignore=lambda *_: ["1", "2"])
+        ended = processes(command({"train": TRAIN, "retrain": RETRAIN}[name], STARTS), here, count)
+        assert ended.statuses == [0] * count, ended
+        state = load_checkpoint(here / "runs/r" / file)
+        assert state and state["step"] == 8
+        found.append(state["model"])
+    assert_as_close_as_rounding(*found, torch.load(folder / "1/start.pt"))
 
 
 @pytest.mark.gpu
@@ -135,7 +174,7 @@ def test_two_gpus_give_what_one_gives(kind: str, processes: Processes, tmp_path:
     assert ended.statuses == [0, 0], ended.err
     one, other = weights(tmp_path, 0), weights(tmp_path, 1)
     assert all(torch.equal(value, other[name]) for name, value in one.items())
-    assert_as_close_as_rounding(one, trained(kind, steps=10, device="cuda:0"), kind, within=1e-2)
+    assert_as_close_as_rounding(one, trained(kind, steps=10, device="cuda:0"), fresh(kind), within=1e-2)
 
 
 @pytest.mark.slow
@@ -143,7 +182,7 @@ def test_parts_of_parts_and_recomputing_change_nothing(processes: Processes, tmp
     """Three processes do four or six images of fourteen each, in three goes."""
     ended = processes(training("network", "accumulate=3, recompute=True"), tmp_path, 3)
     assert ended.statuses == [0] * 3, ended.err
-    assert_as_close_as_rounding(weights(tmp_path), trained("network"), "network")
+    assert_as_close_as_rounding(weights(tmp_path), trained("network"), fresh("network"))
     assert processes(training("batch norm", "accumulate=3", "parts"), tmp_path, 3).statuses == [0] * 3, "as many goes everywhere"
 
 
@@ -154,7 +193,7 @@ def test_a_training_goes_on_with_another_number_of_processes(processes: Processe
     found = load_checkpoint(tmp_path / "c.pt")
     assert found and found["step"] == 8
     assert processes(training("supernet", more.format(STEPS)), tmp_path, 3).statuses == [0] * 3
-    assert_as_close_as_rounding(weights(tmp_path), trained("supernet"), "supernet")
+    assert_as_close_as_rounding(weights(tmp_path), trained("supernet"), fresh("supernet"))
 
 
 def test_a_step_that_is_not_finite_on_one_process_is_skipped_by_all(processes: Processes, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,13 @@ MADE: dict[str, tuple[Callable[[], tuple[nn.Module, Callable[[int], tuple[Any, .
 
 
 def trained(
-    kind: str, ranks: Ranks = ALONE, checkpoint: Path | None = None, watch: Watch | None = None, device: str = "cpu", **how: Any
+    kind: str,
+    ranks: Ranks = ALONE,
+    checkpoint: Path | None = None,
+    watch: Watch | None = None,
+    device: str = "cpu",
+    bf16: bool = False,
+    **how: Any,
 ) -> dict[str, Tensor]:
     """The weights that are evaluated, and those behind them; `how` changes the phase."""
     make, phase = MADE[kind]
@@ -71,7 +79,8 @@ def trained(
     images = open_data("digits").load(FRAME.resolution, torch.device(device), 0, part=ranks.part)
     batches = images.batches("fit", phase.batch_size, 0, phase.augmentation)
     assert phase.steps is not None
-    course = Course(phase, phase.steps, 0, checkpoint=checkpoint, identity=kind, ranks=ranks)
+    autocast = partial(torch.autocast, device, torch.bfloat16) if bf16 else nullcontext
+    course = Course(phase, phase.steps, 0, autocast, checkpoint=checkpoint, identity=kind, ranks=ranks)
     evaluated, _ = train_model(model, batches, course, watch or Watch(), path)
     found = {**model.state_dict(), **{f"evaluated.{name}": value for name, value in evaluated.state_dict().items()}}
     return {name: value.cpu() for name, value in found.items()}
