@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -124,6 +125,25 @@ def rank_figures(
         low, high = np.percentile(known, [2.5, 97.5]) if known else (math.nan, math.nan)
         estimates.setdefault(name, {})[figure] = Estimate(value, float(low), float(high))
     return estimates
+
+
+def tau_ceiling(trained: Sequence[Scores]) -> float:
+    """Kendall's tau that a score without any error would have against accuracies that have the noise of their trainings.
+
+    The variance of the noise is that between two seeds, over the networks that have both; the rest of the variance of all networks' means is that of
+    their worth. For normal worth and normal noise of correlation r, tau is 2/pi asin(r) (Greiner's relation; Kruskal,
+    https://doi.org/10.1080/01621459.1958.10501481).
+
+    Args:
+        trained: of each network its accuracies with one seed or more, two or more networks with two.
+
+    Returns:
+        From 0, where all that they differ by is noise, to 1.
+    """
+    pairs = [each[0] - each[1] for each in trained if len(each) > 1]
+    noise = statistics.variance(pairs) / 2 * statistics.fmean(1 / len(each) for each in trained)
+    spread = statistics.variance(statistics.fmean(each) for each in trained)
+    return 2 / math.pi * math.asin(math.sqrt(max(0.0, 1 - noise / spread))) if spread else 0.0
 
 
 def mean_rank_residuals(scores: Scores, truth: Scores, groups: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -250,6 +250,7 @@ def test_the_table_the_study_and_the_winner_agree(whole: Whole, ended: Path) -> 
     assert best is rows[0] and [row.get("winner") for row in rows] == [True, *[None] * (len(rows) - 1)], (
         "found at once: the first, and marked"
     )
+    assert all(row["rung"] == len(row["rungs"]) + (row["state"] == "COMPLETE") for row in rows), "how far each came"
     behind = [row for row in rows if row["state"] == "PRUNED"]
     assert behind and all(row["rungs"] for row in behind), "what they had shown until then"
     architecture, entries = read_architecture(ended / "runs/best.yaml")
@@ -278,6 +279,12 @@ def test_the_table_the_study_and_the_winner_agree(whole: Whole, ended: Path) -> 
     assert read_found(ended / "runs/best.yaml").architecture == architecture, "what `compare` takes"
     story = read_run(ended / "runs/found")
     assert story.searches[STUDY].found.origin == best["origin"] and story.searches[STUDY].found.trial is None
+
+
+def test_who_cannot_be_fine_tuned_goes_by_the_supernets_accuracy(whole: Whole) -> None:
+    scores = {"a": (0.5, 0.6), "b": (0.7, None), "c": (0.9, 0.65), "d": (None, None)}  # supernet, fine-tuned
+    those = [Finalist(name, whole.leaders[0].architecture, supernet=one, fine_tuned=two) for name, (one, two) in scores.items()]
+    assert [each.origin for each in sorted(those, key=finals._by_fine_tuned)] == ["b", "c", "a", "d"]
 
 
 @pytest.mark.parametrize("tuned", [None, 0.0, 1.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,16 @@ from recording import CLASSES, SIDE, Recording, numbers, recording, write_images
 
 from nas.networks.architecture import Architecture, Frame
 from nas.networks.network import Network
+from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
+from nas.searching import inherited
+from nas.searching.inherited import FineTuned
+from nas.searching.trained_alone import NOT_FINITE
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.fine_tune import RATE, fine_tune
 from nas.training.given import Given
+from nas.training.loop import NotFinite, evaluate
 from nas.training.recipe import Phase
 from nas.training.setting import Setting, open_setting
 
@@ -120,3 +126,31 @@ def test_nothing_is_written(supernet: Supernet, setting: Setting, tmp_path: Path
     monkeypatch.chdir(tmp_path)
     tuned(supernet, setting, steps=2)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("failure", ["memory", "not finite", "twice"])
+def test_what_fails_is_fine_tuned_once_more_by_the_remedy(
+    failure: str, supernet: Supernet, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the network that is kept in the end is that one, whoever asks for it, in a later sitting too."""
+    asked: list[tuple[float, int, int]] = []
+
+    def struck(supernet: Supernet, architecture: Architecture, setting: Setting, steps: int, stop: Any) -> Network:
+        phase = setting.recipe.supernet
+        asked.append((phase.lr, phase.batch_size, steps))
+        if phase.lr == RATE_OF_SUPERNET or failure == "twice":
+            raise MemoryError if failure == "memory" else NotFinite("a loss")
+        return fine_tune(supernet, architecture, setting, steps)
+
+    monkeypatch.setattr(inherited, "fine_tune", struck)
+    found = FineTuned(setting, Run("r", tmp_path)).evaluation(supernet, architecture(supernet))
+    batch, steps = (4, 80) if failure == "memory" else (8, 40)
+    assert asked == [(RATE_OF_SUPERNET, 8, 40), (RATE_OF_SUPERNET / 2, batch, steps)]
+    if failure == "twice":
+        assert found.accuracy is None and found.failure == NOT_FINITE
+        assert FineTuned(setting, Run("r", tmp_path)).evaluation(supernet, architecture(supernet)) == found and len(asked) == 2
+        return
+    later = FineTuned(setting, Run("r", tmp_path))
+    assert later.evaluation(supernet, architecture(supernet)) == found and len(asked) == 2
+    network = later.network(supernet, architecture(supernet))
+    assert asked[2] == asked[1] and evaluate(network, later.held_out, setting.autocast) == found.accuracy

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import statistics
 
 import pytest
+import scipy.stats
 
 from nas.pareto import (
     dominates,
@@ -15,6 +17,7 @@ from nas.pareto import (
     rank_figures,
     sparse_tau,
     spearman,
+    tau_ceiling,
     top_precision,
     top_regret,
 )
@@ -98,6 +101,30 @@ def test_intervals_hold_what_they_should() -> None:
     assert tau.low < tau.value < tau.high and (tau.high - tau.low) / (2 * 1.96) == pytest.approx(expected, rel=0.35)
     between = found["perfect - chance"]["tau"]
     assert between.value == pytest.approx(1 - tau.value) and between.low == pytest.approx(1 - tau.high) and between.low > 0
+
+
+def test_intervals_are_those_of_scipys_bootstrap() -> None:
+    scores, truth = accuracies(3)
+    found = rank_figures({"score": scores}, truth, resamples=1000)["score"]["tau"]
+    theirs = scipy.stats.bootstrap(
+        (scores, truth), kendall_tau, paired=True, vectorized=False, n_resamples=1000, method="percentile", random_state=1
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.025)
+
+
+@pytest.mark.parametrize("noise", [0.2, 1.0])
+@pytest.mark.parametrize("both", [1.0, 0.4])
+def test_the_ceiling_of_tau_is_what_a_score_without_error_has(noise: float, both: float) -> None:
+    """Of 3,000 networks of normal worth; of a part of them there are two trainings, whose mean is less noisy."""
+    draw = random.Random(0)
+    worth = [draw.gauss(0.7, 0.01) for _ in range(3000)]
+    trained = [[draw.gauss(each, 0.01 * noise) for _ in range(2 if draw.random() < both else 1)] for each in worth]
+    assert tau_ceiling(trained) == pytest.approx(kendall_tau(worth, [statistics.fmean(each) for each in trained]), abs=0.03)
+
+
+def test_the_ceiling_of_tau_at_its_ends() -> None:
+    assert tau_ceiling([[0.1, 0.1], [0.2, 0.2], [0.4]]) == pytest.approx(1)
+    assert tau_ceiling([[0.1, 0.3], [0.3, 0.1], [0.2, 0.2]]) == 0 and tau_ceiling([[0.2, 0.2], [0.2, 0.2]]) == 0
 
 
 def test_a_correlation_wants_ten_networks() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import COUNT, dry_run_option, option, ray_address_option, show_plan, training_options
+from nas.commands.options import COUNT, SHARE, dry_run_option, option, ray_address_option, show_plan, training_options
 
 if TYPE_CHECKING:
     from nas.searching.comparison import Comparison
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @option("--workers", "N", "Trainings beside each other (default: 1).", type=COUNT, default=1)
 @ray_address_option
 @option("--floor", "SHARE", "Published and random networks use at least this share of the tightest budget (default: the search's).",
-        type=click.FloatRange(0, 1, max_open=True))  # fmt: skip
+        type=SHARE)  # fmt: skip
 @option("--also", "NETWORK", "An architecture file or a published network to be compared too; may be repeated.", multiple=True)
 @option("--space", "SPACE", "Where the winner's search space is now (default: where it was).")
 @dry_run_option

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.commands.options import COUNT, dry_run_option, option, ray_address_option, show_fixed, show_plan, space_option, training_options
+from nas.commands.options import (
+    COUNT,
+    Number,
+    dry_run_option,
+    option,
+    ray_address_option,
+    show_fixed,
+    show_plan,
+    space_option,
+    training_options,
+)
 
 if TYPE_CHECKING:
     from nas.runs.folder import Run
@@ -18,7 +28,7 @@ if TYPE_CHECKING:
 @option("--seeds", "N", "With how many each network is trained alone; from two on the noise is known (default: 1).", type=COUNT, default=1)
 @option(
     "--alone-epochs", "N", "For how long each network is trained alone, instead of the recipe's finalist_epochs.",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, 1e6, min_open=True, max_open=True),
 )  # fmt: skip
 @option(
     "--workers",
@@ -70,18 +80,19 @@ def fidelity(
     with run.lock(), Interrupt() as interrupt:
         opened.check_begun()
         check_nodes(crew, run.folder, *setting.folders)
-        _show(compared.entries(lambda: interrupt.requested), run)
+        _show(compared.entries(lambda: interrupt.requested), run, setting.recipe.search.finalist_epochs)
     return 0
 
 
-def _show(found: dict[str, Any], run: Run) -> None:
-    """Writes the file and its picture, and prints what they say."""
+def _show(found: dict[str, Any], run: Run, usual: float) -> None:
+    """Writes the file and its picture, and prints what they say. Trainings of another length than the `usual` epochs have a file of their own."""
     import json
 
     from nas.reporting.rankings import as_table, draw
     from nas.yaml_files import write_atomically
 
-    path = run.folder / f"fidelity-{'-'.join(found['settings']['budgets'])}.json"
+    budgets, epochs = "-".join(found["settings"]["budgets"]), found["settings"]["epochs"]
+    path = run.folder / f"fidelity-{budgets}{'' if epochs == usual else f'-{epochs:g}-epochs'}.json"
     picture = path.with_suffix(".png")
     write_atomically(path, json.dumps(found, indent=1).encode())
     write_atomically(picture, draw(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,19 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 COUNT = click.IntRange(1)
+
+
+class Number(click.FloatRange):
+    """A range of numbers that NaN is not in: it passes click's comparisons."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return found
+
+
+SHARE = Number(0, 1, max_open=True)
 
 
 def option(name: str, metavar: str, help: str, **more: Any) -> Callable[[Command], Command]:
@@ -48,7 +62,7 @@ def training_options(length_of: str) -> Callable[[Command], Command]:
         click.option(
             "--recompute/--no-recompute", default=None, help="Run blocks twice instead of keeping what they computed: less memory."
         ),
-        option("--lr", "RATE", "Its learning rate, for the batch as it is.", type=click.FloatRange(0, min_open=True)),
+        option("--lr", "RATE", "Its learning rate, for the batch as it is.", type=Number(0, min_open=True)),
         option("--epochs", "N", f"Length of {length_of}, instead of the recipe's.", type=float),
         option("--steps", "N", "The same in steps.", type=COUNT),
         click.option("--smoke", is_flag=True, help="A few steps and trials: seconds, for tests."),

@@ -6,7 +6,7 @@ from functools import partial
 
 import click
 
-from nas.commands.options import BUDGETS, device_option, option, storage_option, target_option
+from nas.commands.options import BUDGETS, SHARE, device_option, option, storage_option, target_option
 
 
 @click.command(short_help="Take a winner for another budget out of a run's searches.")
@@ -16,7 +16,7 @@ from nas.commands.options import BUDGETS, device_option, option, storage_option,
     "--floor",
     "SHARE",
     "It uses at least this share of its tightest budget (default: 0.8).",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=SHARE,
     default=0.8,
 )
 @target_option

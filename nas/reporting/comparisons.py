@@ -10,6 +10,7 @@ from nas.quantities import format_quantity
 from nas.reporting.drawings import INK, save
 from nas.reporting.figures import plain
 from nas.searching.comparison import ASKED, PATTERN, PRESET, RANDOM, WINNER, Lead, Standing, standings
+from nas.searching.trained_alone import AGAIN
 
 COLORS = {
     WINNER: "#d55e00",
@@ -55,11 +56,7 @@ def _notes(row: Standing, seeds: Sequence[int]) -> list[str]:
     """What went wrong with a network."""
     tried = list(zip(seeds, row.entry["failures"], row.entry["second_tries"], strict=True))
     failed = [f"{row.label}, seed {seed}: no accuracy: {failure}." for seed, failure, _ in tried if failure]
-    again = [
-        f"{row.label}, seed {seed}: trained with half the learning rate, since its first try failed."
-        for seed, no, twice in tried
-        if twice and not no
-    ]
+    again = [f"{row.label}, seed {seed}: {AGAIN}." for seed, no, twice in tried if twice and not no]
     unfit = [f"{row.label}: latency: {row.entry['latency_failure']}."] if row.entry["latency_failure"] else []
     return [*failed, *again, *unfit]
 
@@ -70,8 +67,8 @@ def sentence(networks: Sequence[Mapping[str, Any]]) -> str:
     winner = next(row for row in rows if row.is_a(WINNER))
     if winner.mean is None:
         return "The winner has no accuracy: whether it is above the networks drawn by hand is not known."
-    by_hand = [row for row in rows if row.is_a(PATTERN) and row is not winner]
-    itself = f"The winner is a network drawn by hand itself ({winner.label}). " if winner.is_a(PATTERN) else ""
+    by_hand = [row for row in rows if _by_hand(row) and row is not winner]
+    itself = f"The winner is a network drawn by hand itself ({winner.label}). " if _by_hand(winner) else ""
     if not (known := [(row.lead, row) for row in by_hand if row.lead is not None]):
         return f"{itself}No other network drawn by hand has an accuracy to hold the winner against."
     missing = f" that have an accuracy ({len(known)} of {len(by_hand)})" if len(known) < len(by_hand) else ""
@@ -85,6 +82,11 @@ def sentence(networks: Sequence[Mapping[str, Any]]) -> str:
     else:
         said = f"The winner is not above {others} drawn by hand{missing}: the best of them, {best.label}, is as good"
     return f"{itself}{said}; {_noise(lead)}."
+
+
+def _by_hand(row: Standing) -> bool:
+    """Published networks are drawn by hand too, by others."""
+    return row.is_a(PATTERN) or row.is_a(PRESET)
 
 
 def _noise(lead: Lead) -> str:

@@ -11,6 +11,7 @@ from nas.progress import duration
 from nas.reporting.drawings import INK, Form, color, save
 from nas.reporting.figures import CHOSEN, plain
 from nas.searching.fidelity import ACCURACIES, RANKED, SCORES, mixer_shares, ranked
+from nas.searching.trained_alone import AGAIN
 
 Entries = Mapping[str, Any]
 TITLES = {"fine_tuned": "fine-tuned", "both": "supernet and a ninth", "macs": "MACs", "params": "parameters"}
@@ -42,8 +43,9 @@ def as_table(found: Entries) -> Iterator[str]:
         yield _row(title(name), [*_cells(figures[name]), f"{found['means'][name]:.2%}" if name in found["means"] else ""], 22)
     if found["agreement"]:
         yield _row("agreement of two seeds", _cells(found["agreement"]), 22)
+        yield f"A score without error would have a tau of some {found['ceiling']:.2f}: the rest is the noise of the trainings."
     else:
-        yield f"Not known is how well two seeds agree: --seeds 2 tells it, of {LEAST} networks or more."
+        yield f"Not known is how well two seeds agree, and so the tau of a score without error: --seeds 2 tells both, of {LEAST} networks or more."
     yield ""
     yield _row("tau above that of", [title(one) for one in RANKED], 34)
     for other in names:
@@ -58,6 +60,8 @@ def as_table(found: Entries) -> Iterator[str]:
     for each in found["networks"]:
         if "failure" in each:
             yield f"Left out: network {each['key']}: {each['failure']}."
+        for seed in each.get("second_tries", ()):
+            yield f"Network {each['key']}, seed {seed}: {AGAIN}."
     yield f"Time: {', '.join(f'{what} {duration(seconds)}' for what, seconds in found['seconds'].items() if seconds is not None)}."
 
 

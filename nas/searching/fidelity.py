@@ -21,7 +21,7 @@ from nas.cost.latency import built
 from nas.data import Augmentation
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
-from nas.pareto import LEAST, Estimate, mean_rank_residuals, rank_figures
+from nas.pareto import LEAST, Estimate, mean_rank_residuals, rank_figures, tau_ceiling
 from nas.progress import Progress
 from nas.quantities import Budget, format_quantity
 from nas.runs.folder import provenance
@@ -114,7 +114,7 @@ class Fidelity:
             got = f"{len(networks) - failed.total()} of {len(networks)} ({', '.join(f'{count} {reason}' for reason, count in failed.items())})"
             raise ValueError(f"fidelity: too few networks could be ranked: got {got}; accepted: {LEAST} or more. Ask for more --networks.")
         trainings = (self.alone.known(architecture, seed).seconds for architecture in self.networks for seed in self._seeds)
-        kept = sum(earlier[each.key][1] for each in self.networks if each.key in earlier)  # what earlier sittings spent on fine-tuning
+        kept = sum(earlier[each.key].seconds for each in self.networks if each.key in earlier)  # what earlier sittings spent on fine-tuning
         seconds = {"supernet": self._supernet_seconds(), "scores": round(scoring + kept, 1), "trainings": round(sum(trainings), 1)}
         return {"settings": self._settings(), "networks": networks, "seconds": seconds, **figures_of({"networks": networks})}
 
@@ -192,15 +192,17 @@ class Fidelity:
             show.look()
 
     def _truth(self, architecture: Architecture) -> dict[str, Any]:
-        """The accuracies of a network alone by all seeds known, the first one's on the way, and a failure's reason."""
+        """The accuracies of a network alone by all seeds known, the first one's on the way, the seeds that a second try was needed with, and a failure's
+        reason."""
         first, found = self.alone.setting.seed, list[float]()
         for seed in itertools.count(first):
             ended = self.alone.known(architecture, seed).ended
             if ended is None or ended.accuracy is None:
                 break
             found.append(ended.accuracy)
+        again = [seed for seed in range(first, first + len(found)) if self.alone.known(architecture, seed).remedied]
         early = {name: self.alone.accuracy(architecture, first, self.alone.judged_at(share)) for name, share in EARLY.items()}
-        entry = {**early, "retrained": found}
+        entry = {**early, "retrained": found, **({"second_tries": again} if again else {})}
         return entry if len(found) >= self.seeds else {**entry, "failure": (ended and ended.failure) or "its training did not end"}
 
     # ---- what it was made with -------------------------------------------------------------------------------------
@@ -269,6 +271,7 @@ def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, A
         agreement: the same figures of one seed's accuracies against another's, over the networks that have both; None with fewer than ten. It
             tells how much noise a training has, and both sides have it: a score without noise may come nearer to either seed, and nearer still
             to the mean of the seeds that scores are held against.
+        ceiling: of tau, as `tau_ceiling` says; None with fewer than ten networks that have two seeds.
         bias: by ranked score and mixer, and third of the networks by number of blocks, how far the networks are overrated, as
             `mean_rank_residuals` says.
         truth: mean, standard deviation, minimum and maximum of the accuracies alone.
@@ -289,6 +292,7 @@ def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, A
     return {
         "figures": {name: _plain(found) for name, found in rank_figures(scores, truth, resamples, RANKED).items()},
         "agreement": _plain(agreement) if agreement else None,
+        "ceiling": tau_ceiling([each["retrained"] for each in networks]) if agreement else None,
         "bias": {name: mean_rank_residuals(scores[name], truth, made_of) for name in RANKED},
         "truth": {"mean": statistics.fmean(truth), "std": statistics.stdev(truth), "min": min(truth), "max": max(truth)},
         "means": {name: statistics.fmean(scores[name]) for name in ACCURACIES if name in scores},

@@ -127,6 +127,7 @@ def _attributes(climber: Climber, winner: str) -> dict[str, Any]:
         "origin": climber.origin,
         "macs_m": round(counted.macs / 1e6, 3),
         "params_m": round(counted.params / 1e6, 3),
+        "rung": len(climber.trained.rungs) + (ended is not None and ended.failure is None),  # how often it was judged, the end included
         "supernet": climber.supernet,
         "fine_tuned": climber.fine_tuned,
         "failure": ended.failure if ended else None,

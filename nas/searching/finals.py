@@ -25,9 +25,8 @@ from nas.searching.proposals import Band
 from nas.searching.ray_cluster import Crew
 from nas.searching.search import SearchRequest
 from nas.searching.supernet_run import SupernetRun
-from nas.searching.trained_alone import Alone
+from nas.searching.trained_alone import AGAIN, Alone
 from nas.spaces.supernet import Supernet
-from nas.training.fine_tune import fine_tune
 
 WIDER = 2  # so many times the favourites are fine-tuned before these are chosen
 LEADERS, CHILDREN = 5, 60  # near so many finalists the model may choose, of so many networks each
@@ -176,7 +175,7 @@ class Finals:
         setting, architecture = self.opened.setting, winner.architecture.at(self.opened.setting.frame)
         tuned = self._tuned.evaluation(supernet, winner.architecture, self.looks.stop).accuracy
         if tuned is not None and tuned >= (winner.supernet or 0.0):
-            network, accuracy = fine_tune(supernet, winner.architecture, setting, setting.recipe.search.fine_tune, self.looks.stop), tuned
+            network, accuracy = self._tuned.network(supernet, winner.architecture, self.looks.stop), tuned
         elif winner.supernet is not None:
             network, accuracy = supernet.subnet(architecture).eval(), winner.supernet
         else:  # it fails to be fine-tuned, and nobody knows what it is worth before
@@ -186,11 +185,12 @@ class Finals:
 
 
 def _by_fine_tuned(finalist: Finalist) -> tuple[float, str]:
-    return -(finalist.fine_tuned or 0.0), finalist.key
+    """For sorting: the most accurate first. Who cannot be fine-tuned goes by what it was worth before."""
+    return -(finalist.supernet or 0.0 if finalist.fine_tuned is None else finalist.fine_tuned), finalist.key
 
 
 def table(ladder: Ladder, alone: Alone) -> list[str]:
-    """The finalists, the best first: where they come from, cost, supernet, fine-tuned, rung by rung, and which one is chosen."""
+    """The finalists, the best first: where they come from, cost, supernet, fine-tuned, rung by rung, and which one is chosen; and who was begun anew."""
     per_epoch = alone.steps / (alone.phase.epochs or 1)
     heads = ["network", "from", "MACs", "params", "supernet", "fine-tuned", *(f"{step / per_epoch:.3g} ep" for step in alone.ladder), ""]
     rows = [heads]
@@ -203,4 +203,6 @@ def table(ladder: Ladder, alone: Alone) -> list[str]:
         sizes = [format_quantity("macs", costs.macs), format_quantity("params", costs.params)]
         rows.append([each.key, each.origin, *sizes, *shown, "chosen" if each == ladder.winner() else ""])
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    again = [each.key for each in ladder.asked if alone.known(each.architecture, alone.setting.seed).remedied]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [*lines, *(f"{key}: {AGAIN}." for key in again)]

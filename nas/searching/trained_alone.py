@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -83,7 +84,7 @@ class Alone:
         marks = range(per_epoch, steps, per_epoch) if epochs >= 9 else [round(steps * k / 9) for k in range(1, 9)]
         rungs = tuple(sorted(set(marks) - {0, steps}))
         phase = Phase(**{**phase.model_dump(), "epochs": epochs, "steps": None, "rungs": rungs, "ema": True})
-        return Alone(_with(setting, phase), folder)
+        return Alone(with_phase(setting, "retrain", phase), folder)
 
     @staticmethod
     def on_test(setting: Setting, folder: Path) -> Alone:
@@ -163,7 +164,7 @@ class Alone:
             begun = time.monotonic()
             try:
                 with memory_errors():
-                    setting = _with(self.setting, phase)
+                    setting = with_phase(self.setting, "retrain", phase)
                     found = train_network(
                         architecture, setting, fit=self.fit, evaluate_on=self.judged_on, seed=seed, folder=place, report=report
                     )
@@ -199,6 +200,8 @@ class Alone:
 
 MEMORY, NOT_FINITE = "out of memory", "the loss is not finite"
 DIED = "ended its worker twice"  # which a system does where its memory is all used
+# What is said of it; the second time it may still fail.
+AGAIN = "trained with half the learning rate (after want of memory also half the images in twice the steps), since its first try failed"
 REMEDIES = {MEMORY: 2, NOT_FINITE: 1, DIED: 2}  # what is tried a second time, and how many steps then stand for one
 
 
@@ -265,8 +268,9 @@ def _last_step(place: Run) -> int:
     return next((line["step"] for line in reversed(lines) if "step" in line), 0)
 
 
-def _with(setting: Setting, phase: Phase) -> Setting:
-    changed = replace(setting, recipe=setting.recipe.model_copy(update={"retrain": phase}))
+def with_phase(setting: Setting, name: Literal["supernet", "retrain"], phase: Phase) -> Setting:
+    """The same images and device with another phase of the recipe."""
+    changed = replace(setting, recipe=setting.recipe.model_copy(update={name: phase}))
     changed.__dict__["images"] = setting.images  # loaded once for all trainings
     return changed
 

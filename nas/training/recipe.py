@@ -18,6 +18,10 @@ FORMAT = "recipe 1"
 SMALL_BATCH = 16  # images, below which no batch is made to fit
 
 
+MOST_EPOCHS = 1e6
+Epochs = Annotated[float, Field(gt=0, lt=MOST_EPOCHS, allow_inf_nan=False)]
+
+
 class Phase(BaseModel):
     """How one training goes: AdamW with a linear warm-up and a cosine to `min_lr`. Give `epochs` or `steps`.
 
@@ -28,7 +32,7 @@ class Phase(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    epochs: Annotated[float, Field(gt=0)] | None = None
+    epochs: Epochs | None = None
     steps: Annotated[StrictInt, Field(ge=1)] | None = None
     batch_size: Annotated[StrictInt, Field(ge=2)]
     lr: Annotated[float, Field(gt=0)]
@@ -60,8 +64,8 @@ class Phase(BaseModel):
         """
         if epochs is not None and steps is not None:
             raise ValueError("--steps: not with --epochs: got both; accepted: one of them.")
-        if epochs is not None and not 0 < epochs < 1e6:
-            raise ValueError(f"--epochs: out of range: got {epochs}; accepted: more than 0.")
+        if epochs is not None and not 0 < epochs < MOST_EPOCHS:
+            raise ValueError(f"--epochs: out of range: got {epochs}; accepted: more than 0, less than {MOST_EPOCHS:,.0f}.")
         return self if epochs is None and steps is None else self.model_copy(update={"epochs": epochs, "steps": steps})
 
     def learning_rate(self, step: int, steps: int) -> float:
@@ -90,7 +94,7 @@ class SearchSettings(BaseModel):
     batch_size: Annotated[StrictInt, Field(ge=1)] = 500
     fine_tune: Annotated[StrictInt, Field(ge=1)] = 40  # steps
     finalists: Annotated[StrictInt, Field(ge=0)] = 0  # besides the networks drawn by hand; with 0 none of these is trained either
-    finalist_epochs: Annotated[float, Field(gt=0)] = 9
+    finalist_epochs: Epochs = 9
 
 
 class Recipe(BaseModel):
