@@ -2,8 +2,8 @@
 
     python benchmarks/finalist_choice.py FIDELITY.json [--seen 12] [--next 6] [--draws 300] [--json FILE]
 
-A draw takes `--seen` of the file's networks for the first finalists, of which the first rung is known, and lets every way choose `--next` of
-the others. Printed are, as means over the draws and in points of accuracy: by how much those chosen are better, trained alone, than the
+A draw takes `--seen` of the file's networks for the first finalists, of which the rung before the last is known (a third of the schedule), and lets
+every way choose `--next` of the others. Printed are, as means over the draws and in points of accuracy: by how much those chosen are better, trained alone, than the
 others are on average; and by how much the best of them falls short of the best there was to choose.
 """
 
@@ -27,11 +27,11 @@ IMAGES = 5000  # who wins is not asked here
 Choice = Callable[[Sequence[Finalist], Sequence[Finalist], int, int], list[str]]  # of (seen, others, how many, seed): keys
 
 
-def by_ladder(first_rung: dict[str, float]) -> Choice:
-    """As `search` chooses: an additive model of the first rung, with the supernet's scores where they help."""
+def by_ladder(shown: dict[str, float]) -> Choice:
+    """As `search` chooses: an additive model of what a third of the schedule has shown, with the supernet's scores where they help."""
 
     def choose(seen: Sequence[Finalist], others: Sequence[Finalist], num: int, seed: int) -> list[str]:
-        ladder = Ladder(seen, lambda each, rung: None if rung else first_rung[each.key], 2, IMAGES)
+        ladder = Ladder(seen, lambda each, rung: None if rung else shown[each.key], 2, IMAGES)
         while ladder.ask():
             pass
         return [each.key for each in ladder.choose(others, num)]
@@ -39,7 +39,7 @@ def by_ladder(first_rung: dict[str, float]) -> Choice:
     return choose
 
 
-def by_model(first_rung: dict[str, float], scored: bool, resampled: bool) -> Choice:
+def by_model(shown: dict[str, float], scored: bool, resampled: bool) -> Choice:
     """The same model always with the scores or never; or as many models as networks are chosen, each taught by another resample (bootstrap)."""
 
     def scores(which: Sequence[Finalist]) -> dict[str, list[float]]:
@@ -49,7 +49,7 @@ def by_model(first_rung: dict[str, float], scored: bool, resampled: bool) -> Cho
         rng, chosen = random.Random(seed), list[str]()
         while len(chosen) < num:
             taught = rng.choices(seen, k=len(seen)) if resampled else seen
-            model = AdditiveModel([each.architecture for each in taught], [first_rung[each.key] for each in taught], scores(taught))
+            model = AdditiveModel([each.architecture for each in taught], [shown[each.key] for each in taught], scores(taught))
             predicted = dict(
                 zip([each.key for each in others], model.predict([each.architecture for each in others], scores(others)), strict=True)
             )
@@ -78,14 +78,14 @@ def main() -> None:
     given = parser.parse_args()
     networks = ranked(json.loads(given.file.read_text()))
     truth = {each["key"]: each["truth"] for each in networks}
-    first_rung = {each["key"]: each["ninth"] for each in networks}
+    shown = {each["key"]: each["third"] for each in networks}
     finalists = [
         Finalist("", Architecture.from_dict(each["architecture"], str(given.file)), supernet=each["supernet"]) for each in networks
     ]
     ways: dict[str, Choice] = {
-        "chance": by_chance, "supernet": by_supernet, "ladder": by_ladder(first_rung),
-        "scores always": by_model(first_rung, scored=True, resampled=False), "scores never": by_model(first_rung, scored=False, resampled=False),
-        "resampled": by_model(first_rung, scored=True, resampled=True),
+        "chance": by_chance, "supernet": by_supernet, "ladder": by_ladder(shown),
+        "scores always": by_model(shown, scored=True, resampled=False), "scores never": by_model(shown, scored=False, resampled=False),
+        "resampled": by_model(shown, scored=True, resampled=True),
     }  # fmt: skip
     better, short = ({name: list[float]() for name in ways} for _ in range(2))
     for draw in range(given.draws):

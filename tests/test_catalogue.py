@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +15,19 @@ from PIL import Image
 from recording import recording, write_images
 from studies import stored
 
+from nas.cost import cost
 from nas.networks.architecture import FORMAT, read_architecture
 from nas.networks.trained import load_network
 from nas.networks.weight_files import load_weights, save_weights
 from nas.published.presets import preset_names
+from nas.quantities import parse_budgets
+from nas.runs.folder import Run
+from nas.searching import candidates
+from nas.searching.comparison import PRESET, contestants
+from nas.searching.finals import Finals
+from nas.searching.ray_cluster import Crew
+from nas.searching.search import SearchRequest
+from nas.spaces.decisions import SearchSpace
 from nas.yaml_files import read_yaml, write_yaml
 
 # At 224 px as large as SPACH-Conv-MS-XXS (712 MMACs, 5.1 Mparams), so that published networks fall into its budgets.
@@ -125,6 +136,35 @@ def test_published_networks_of_the_same_budget_are_baselines(folder: Path) -> No
     _, entries = read_architecture(baselines / "spach_conv_ms_xxs.yaml")
     assert entries["costs"]["macs"] == 712358912 and entries["found"] == {"preset": "spach_conv_ms_xxs"}
     assert "Test accuracy" in succeed(f"retrain {baselines / 'spach_conv_ms_xxs.yaml'} --smoke --steps 2", folder)
+
+
+@pytest.fixture(scope="module")
+def xxs(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
+    path = tmp_path_factory.mktemp("xxs") / "xxs.yaml"
+    path.write_text(SPACE)
+    return SearchSpace.read(path)
+
+
+def test_published_networks_that_fit_are_finalists_drawn_by_hand(xxs: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that the space does not have, which has no score by the supernet, and no weights to be kept."""
+    monkeypatch.setattr(candidates, "DRAWN", 3)
+    outside = read_architecture(Path(__file__).parents[1] / "search_spaces/presets/spach_mlp_ms_xxs.yaml")[0]
+    budgets = parse_budgets(["1GMACs"])
+    assert 0.5 < cost(outside).macs / 1e9 < 1 and not candidates.in_space(xxs, outside)
+    opened: Any = SimpleNamespace(space=xxs, setting=SimpleNamespace(frame=xxs.frame))
+    request = SearchRequest(budgets, 0, 2, floor=0.5)
+    looks = candidates.Looks(Run("r", tmp_path), "s", budgets, lambda _: {}, lambda: False)
+    those = {each.origin: each for each in candidates.candidates(opened, request, 3, (), None, looks).by_hand}
+    assert those["spach_mlp_ms_xxs"].by_hand and those["spach_mlp_ms_xxs"].key == outside.key and {"none", "attention"} <= those.keys()
+    finals = Finals(opened, "s", request, 3, Crew(), looks)
+    nobody: Any = None
+    assert finals.keep(nobody, those["spach_mlp_ms_xxs"], tmp_path / "kept.safetensors") is None and not list(tmp_path.iterdir())
+
+
+def test_published_networks_that_fit_are_compared(xxs: SearchSpace) -> None:
+    winner: Any = SimpleNamespace(architecture=xxs.decode({name: options[0] for name, options in xxs.decisions.items()}))
+    found = contestants(winner, xxs, parse_budgets(["750MMACs"]), 0.8, xxs.frame, (0, 0))
+    assert {name: kind for each in found for name, kind in each.names.items()}["spach_conv_ms_xxs"] == PRESET
 
 
 # ------------------------------------------------------------------------------------------------------- original weights

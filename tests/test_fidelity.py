@@ -88,7 +88,7 @@ def test_figures_are_of_the_mean_over_seeds_and_survive_json() -> None:
         {"mean": statistics.mean(truth), "std": statistics.stdev(truth), "min": min(truth), "max": max(truth)}
     )
     assert found["means"]["supernet"] == pytest.approx(statistics.mean(each["supernet"] for each in entries["networks"]))
-    assert set(found["means"]) == {"supernet", "fine_tuned", "ninth", "quarter", "half"}
+    assert set(found["means"]) == {"supernet", "fine_tuned", "ninth", "quarter", "third", "half"}
     assert figures_of(json.loads(json.dumps(entries))) == figures_of(entries)
 
 
@@ -326,8 +326,8 @@ def test_every_accuracy_is_of_all_held_out_images_with_the_weights_that_it_says(
         torch.testing.assert_close(inherited[0].logits, shared, rtol=1e-4, atol=1e-5)
         assert not torch.equal(tuned[0].logits, inherited[0].logits)
         assert [entry["supernet"], entry["fine_tuned"]] == pytest.approx([accuracy(inherited), accuracy(tuned)])
-        early = [accuracy(alone[rung]) for rung in (0, 1, 3)]  # 1, 2 and 4 of 8 steps
-        assert [entry["ninth"], entry["quarter"], entry["half"]] == pytest.approx(early)
+        early = [accuracy(alone[rung]) for rung in (0, 1, 2, 3)]  # 1, 2, 3 and 4 of 8 steps
+        assert [entry["ninth"], entry["quarter"], entry["third"], entry["half"]] == pytest.approx(early)
         assert entry["both"] == entry["supernet"] + entry["ninth"]
         assert entry["retrained"] == pytest.approx([accuracy(alone[RUNGS]), accuracy(alone[-1])])
 

@@ -15,7 +15,7 @@ from nas.searching.trained_alone import AGAIN
 
 Entries = Mapping[str, Any]
 TITLES = {"fine_tuned": "fine-tuned", "both": "supernet and a ninth", "macs": "MACs", "params": "parameters"}
-TITLES |= {"ninth": "a ninth of the schedule", "quarter": "a quarter of it", "half": "half of it"}
+TITLES |= {"ninth": "a ninth of the schedule", "quarter": "a quarter of it", "third": "a third of it", "half": "half of it"}
 # By figure: its title, what its values are multiplied with, and how they are printed.
 COLUMNS = {
     "tau": ("tau", 1, "+.2f"),

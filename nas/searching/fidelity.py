@@ -40,7 +40,12 @@ from nas.spaces.supernet import Supernet
 # By its entry in a file: what is held against the truth, the larger the better. The first two cost a supernet, `both` is what a ladder's first
 # rung goes by, the sum of the supernet's accuracy and the one after a ninth; then the same training cut short; the others are controls.
 RANKED = ("supernet", "fine_tuned")
-EARLY = {"ninth": 1 / 9, "quarter": 1 / 4, "half": 1 / 2}  # shares of the schedule
+EARLY = {
+    "ninth": 1 / 9,
+    "quarter": 1 / 4,
+    "third": 1 / 3,
+    "half": 1 / 2,
+}  # shares of the schedule; a ladder judges after a ninth and a third
 SCORES = (*RANKED, "both", *EARLY, "macs", "params", *PROXIES)
 ACCURACIES = (*RANKED, *EARLY)
 PAUSE = 60.0  # seconds between two lines of a log that are no part of a training
