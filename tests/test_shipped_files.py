@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from often import often
 
 import launch
 from nas.commands import COMMANDS
@@ -26,13 +27,10 @@ SHELL = [
 
 
 # The large ones write gigabytes of checkpoint; that their supernets run, test_supernet.py sees at every call.
-SPACES = [
-    pytest.param(path.stem, marks=[] if path.stem == "cifar" else [pytest.mark.slow])
-    for path in sorted((ROOT / "search_spaces").glob("*.yaml"))
-]
+SPACES = sorted(path.stem for path in (ROOT / "search_spaces").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("space", often(SPACES, "cifar".__eq__))
 def test_a_shipped_space_runs(space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["launch.py", "train", "--space", space, "--smoke", "--steps", "1"])
@@ -41,10 +39,9 @@ def test_a_shipped_space_runs(space: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
-OFTEN = ("cifar_cpu", "imagenet", "photos_cpu")  # between them they have every entry that there is, but 'resolution'
 
 
-@pytest.mark.parametrize("recipe", [each if each in OFTEN else pytest.param(each, marks=pytest.mark.slow) for each in RECIPES])
+@pytest.mark.parametrize("recipe", often(RECIPES, "cifar_cpu".__eq__))
 def test_a_shipped_recipe_runs(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Supernet, search and retraining by it, on digits at 32 px: its resolution and length are for its own data."""
     monkeypatch.chdir(tmp_path)

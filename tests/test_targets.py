@@ -12,6 +12,7 @@ import pytest
 import torch
 from command_line import succeed
 from errors import refused
+from often import ONE_OF_EACH, often
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -72,7 +73,7 @@ def test_what_is_no_target_is_refused_in_a_line(text: str, says: str) -> None:
         parse_target(text)
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", often(preset_names(), ONE_OF_EACH.__contains__))
 def test_parts_follow_each_other_and_add_up_to_the_network(name: str) -> None:
     architecture, _ = read_architecture(preset_path(name))
     found = list(parts(architecture))
