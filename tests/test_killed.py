@@ -230,6 +230,7 @@ def killed_where_it_is_worst(ends: Ends, name: str, place: str, times: int, tmp_
     return calls
 
 
+@pytest.mark.slow
 def test_killed_once_it_ends_as_if_it_had_not_been(ends: Ends, tmp_path: Path) -> None:
     killed_at_random(ends, "search", 1, tmp_path)
 

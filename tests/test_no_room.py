@@ -48,7 +48,7 @@ WRITTEN = {
     "weights": ("retrain", "nas.training.train_network:save_network", 1),
     "result.yaml": ("retrain", "nas.runs.records:write_architecture", 1),
 }
-OFTEN = ("a later checkpoint", "a trial", "best.yaml")  # the others in the slow suite
+OFTEN = ("a later checkpoint", "best.yaml")  # the others in the slow suite
 AFTER = {"train": None, "search": "train", "retrain": "search"}
 
 

@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import statistics
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,19 @@ def run(
         return search(space, study, request, dataclasses.replace(instruments, evaluate=beside(instruments.evaluate)), **options)  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Result]:
+    """Puts the study of a search that has ended into a file, as `run` writes it: one is made, and copied."""
+    folder = tmp_path_factory.mktemp("ended")
+    found = run(folder / "a.db")
+
+    def put(path: Path) -> Result:
+        shutil.copy(folder / "a.db", path)
+        return found
+
+    return put
+
+
 def stored_trials(path: Path | str, name: str = "4MMACs") -> list[Any]:
     """What another program reads of a study, times and ids apart."""
     with stored(path, name) as study:
@@ -117,14 +130,14 @@ for position in (4, 2):  # in the first generation, and in the second
 """
 
 
-def test_killed_in_a_generation_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
+def test_killed_in_a_generation_and_continued_equals_uninterrupted(ended: Callable[[Path], Result], tmp_path: Path) -> None:
     with another_process(KILLED, tmp_path / "b.db") as process:
         statuses, _ = process.communicate(timeout=60)
     assert [int(status) for status in statuses.split()] == [-signal.SIGKILL] * 2
     assert (tmp_path / "b.db-wal").exists()
     begun = len(stored_trials(tmp_path / "b.db"))
     run(tmp_path / "b.db")
-    run(tmp_path / "a.db")
+    ended(tmp_path / "a.db")
     assert POPULATION < begun < len(stored_trials(tmp_path / "a.db"))
     assert stored_trials(tmp_path / "a.db") == stored_trials(tmp_path / "b.db")
     assert len(stored_trials(tmp_path / "a.db")) >= TRIALS
@@ -137,7 +150,7 @@ def test_killed_while_the_file_is_made_leaves_one_that_opens(tmp_path: Path) -> 
     assert len(stored_trials(path)) >= 3
 
 
-def test_ctrl_c_in_an_evaluation_leaves_a_study_that_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_in_an_evaluation_leaves_a_study_that_goes_on(ended: Callable[[Path], Result], tmp_path: Path) -> None:
     def interrupted(architectures: list[Architecture]) -> Iterator[Evaluation]:
         yield from Recorder()(architectures[:5])
         raise KeyboardInterrupt
@@ -147,7 +160,7 @@ def test_ctrl_c_in_an_evaluation_leaves_a_study_that_goes_on(tmp_path: Path) -> 
     assert len(stored_trials(tmp_path / "b.db")) == 5
     assert not (tmp_path / "b.db-wal").exists()  # folded into the file: a copy of study.db is whole
     run(tmp_path / "b.db")
-    run(tmp_path / "a.db")
+    ended(tmp_path / "a.db")
     assert stored_trials(tmp_path / "a.db") == stored_trials(tmp_path / "b.db")
 
 
@@ -178,8 +191,8 @@ def test_what_was_measured_or_failed_is_taken_from_the_study_when_continued(tmp_
     assert over == set(MEASURE)
 
 
-def test_a_finished_study_is_repeated_without_evaluating(tmp_path: Path) -> None:
-    first = run(tmp_path / "a.db")
+def test_a_finished_study_is_repeated_without_evaluating(ended: Callable[[Path], Result], tmp_path: Path) -> None:
+    first = ended(tmp_path / "a.db")
 
     def evaluate(architectures: list[Architecture]) -> Iterator[Evaluation]:
         assert not architectures
@@ -343,9 +356,9 @@ def test_unknown_sampler_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["text", "cut", "page"])
-def test_a_damaged_study_is_named_and_left_as_it_is(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_study_is_named_and_left_as_it_is(damage: str, ended: Callable[[Path], Result], tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    run(path)
+    ended(path)
     content = path.read_bytes()
     damaged = {
         "text": b"trials: 3\n" * 500,
@@ -362,9 +375,9 @@ def test_a_damaged_study_is_named_and_left_as_it_is(damage: str, tmp_path: Path)
     assert stored_trials(path) and Path(f"{path}.damaged").read_bytes() == damaged[damage]
 
 
-def flipped_bits_are_named_or_mean_nothing(count: int, folder: Path) -> None:
+def flipped_bits_are_named_or_mean_nothing(count: int, ended: Callable[[Path], Result], folder: Path) -> None:
     """Where the file holds something: what is not found out changes nothing but a time, or lies in a place that nothing reads."""
-    whole, kept = run(folder / "a.db"), stored_trials(folder / "a.db")
+    whole, kept = ended(folder / "a.db"), stored_trials(folder / "a.db")
     content, rng, named = (folder / "a.db").read_bytes(), random.Random(count), 0
     places = [at for at in range(8, len(content)) if any(content[at - 8 : at + 8])]
     for at in rng.sample(places, count):
@@ -383,8 +396,8 @@ def flipped_bits_are_named_or_mean_nothing(count: int, folder: Path) -> None:
     happened("a flipped bit in study.db", "search", "changes nothing that is read", count - named)
 
 
-def test_a_flipped_bit_is_named_or_means_nothing(tmp_path: Path) -> None:
-    flipped_bits_are_named_or_mean_nothing(25, tmp_path)
+def test_a_flipped_bit_is_named_or_means_nothing(ended: Callable[[Path], Result], tmp_path: Path) -> None:
+    flipped_bits_are_named_or_mean_nothing(25, ended, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -399,8 +412,8 @@ def test_a_flipped_bit_is_named_or_means_nothing(tmp_path: Path) -> None:
         "trials set state = 'FAIL' where state = 'COMPLETE'",
     ],
 )
-def test_nothing_of_a_trial_is_changed_unnoticed(change: str, tmp_path: Path) -> None:
-    run(tmp_path / "a.db")
+def test_nothing_of_a_trial_is_changed_unnoticed(change: str, ended: Callable[[Path], Result], tmp_path: Path) -> None:
+    ended(tmp_path / "a.db")
     with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
         connection.execute(f"update {change}")
     with pytest.raises(ValueError, match="not what was written") as error:
@@ -409,13 +422,13 @@ def test_nothing_of_a_trial_is_changed_unnoticed(change: str, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_every_one_of_many_flipped_bits_is_named_or_means_nothing(tmp_path: Path) -> None:
-    flipped_bits_are_named_or_mean_nothing(1000, tmp_path)
+def test_every_one_of_many_flipped_bits_is_named_or_means_nothing(ended: Callable[[Path], Result], tmp_path: Path) -> None:
+    flipped_bits_are_named_or_mean_nothing(1000, ended, tmp_path)
 
 
-def test_a_study_without_digests_goes_on(tmp_path: Path) -> None:
+def test_a_study_without_digests_goes_on(ended: Callable[[Path], Result], tmp_path: Path) -> None:
     """As earlier versions wrote it."""
-    whole = run(tmp_path / "a.db")
+    whole = ended(tmp_path / "a.db")
     run(tmp_path / "b.db", trials=8)
     with contextlib.closing(sqlite3.connect(tmp_path / "b.db")) as connection, connection:
         connection.execute("DELETE FROM trial_system_attributes WHERE key = 'digest'")
@@ -429,9 +442,9 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     one_line(error)
 
 
-def test_trials_changed_by_another_program_are_refused(tmp_path: Path) -> None:
+def test_trials_changed_by_another_program_are_refused(ended: Callable[[Path], Result], tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    run(path)
+    ended(path)
     shutil.copy(path, tmp_path / "b.db")
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("update trials set state = 'RUNNING' where number = 3")

@@ -14,6 +14,7 @@ import optuna
 import pytest
 import torch
 from command_line import refused, run, succeed
+from often import often
 from PIL import Image
 from recording import SIDE, recording, write_images
 from torch import Tensor, nn
@@ -388,7 +389,12 @@ def test_advice_after_memory_ran_out_leads_to_the_end(folder: Path, monkeypatch:
 
 @pytest.mark.parametrize("advice", ["--accumulate 2", "--recompute", "--batch-size 4", "--resolution 8"])
 @pytest.mark.parametrize(
-    "command", [f"train {WITH} --run r", f"retrain net.yaml {WITH.replace('--space tiny.yaml ', '')} --run r"], ids=["train", "retrain"]
+    "command",
+    often(
+        [f"train {WITH} --run r", f"retrain net.yaml {WITH.replace('--space tiny.yaml ', '')} --run r"],
+        lambda line: line.startswith("train"),
+    ),
+    ids=["train", "retrain"],
 )
 def test_each_advice_after_memory_ran_out_leads_to_the_end(command: str, advice: str, folder: Path) -> None:
     """Memory is what a forward pass keeps for the backward pass; what fits is a part of what the recipe takes. What only computes otherwise

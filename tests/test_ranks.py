@@ -235,6 +235,7 @@ watch.rung = lambda done, model: time.sleep(5)
     assert ended.statuses == [0, 0], ended.err
 
 
+@pytest.mark.slow
 def test_what_earlier_processes_of_the_same_launcher_left_is_nobodys(processes: Processes, tmp_path: Path) -> None:
     """Where a node comes or goes torchrun starts all anew, and its store keeps what those before have said."""
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -343,6 +344,7 @@ def test_a_run_that_another_holds_is_refused_once(processes: Processes, folder: 
     assert not (folder / "runs/r/run.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_only_the_first_sees_is_refused(processes: Processes, folder: Path) -> None:
     elsewhere = "import nas.training.ranks as r; r.SEEN = 1.0\nif number: os.mkdir('there'); [os.link(f, f'there/{f}') for f in ('tiny.yaml', 'plain.yaml')]; os.chdir('there')"
     ended = processes(command(TRAIN, elsewhere), folder)
@@ -416,6 +418,7 @@ Data.evaluation_batches = slowly
     happened("a signal to one process of several", "retrain, in its test", "all stop; the same command goes on")
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_first_judges_the_model_stops_all_with_a_checkpoint(processes: Processes, folder: Path) -> None:
     """Nine batches that take a second each: as of an hour on a CPU nobody waits for the last."""
     slow = """

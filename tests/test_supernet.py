@@ -90,8 +90,10 @@ def largest_error(supernet: Supernet, subnet: Network) -> float:
 
 
 def test_subnet_equals_supernet_in_outputs_and_gradients(supernet: Supernet) -> None:
-    large = len(supernet.space.decisions) > 30  # of the spaces that take seconds, the largest network and each pattern without sharing
-    for architecture in some_of(supernet.space, random_ones=1)[::2] if large else some_of(supernet.space, random_ones=6):
+    large = (
+        len(supernet.space.decisions) > 30
+    )  # of the spaces that take seconds, the largest network and every other pattern without sharing
+    for architecture in some_of(supernet.space, random_ones=1)[2::4] if large else some_of(supernet.space, random_ones=6):
         subnet = supernet.subnet(architecture)
         assert torch.equal(backward(supernet, images(), architecture), backward(subnet, images()))
         # float32, not to the last bit: a product with a strided weight adds up its gradient in another order (1e-7 measured, 7e-16 in float64)
