@@ -507,8 +507,8 @@ import os, signal, sys
 from pathlib import Path
 import tests.conftest
 from tests.test_tune import CLIMBERS, Crew, opened, train_beside
-images, folder, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-given, calls = iter(CLIMBERS[:5]), [0]
+images, folder, kill_at, climb = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+given, calls = iter(CLIMBERS[:5 if climb == "the best" else 2]), [0]
 def told(job):
     calls[0] += 1
     if calls[0] == kill_at:
@@ -519,13 +519,13 @@ lines = in_training()
 def show():
     if kill_at < 0 and in_training() >= lines - kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
-train_beside(alone, lambda: next(given, None), told, crew=Crew(1), climb="the best", show=show)
+train_beside(alone, lambda: next(given, None), told, crew=Crew(1), climb=climb, show=show)
 """
 
 
-def climb(images: Path, folder: Path, kill_at: int) -> int:
+def climb(images: Path, folder: Path, kill_at: int, how: str = "the best") -> int:
     """A ladder in a process of its own, that kills itself when it is told for the so many-th time, or after so many steps (below 0)."""
-    command = [sys.executable, "-W", "ignore", "-c", CLIMB, str(images), str(folder), str(kill_at)]
+    command = [sys.executable, "-W", "ignore", "-c", CLIMB, str(images), str(folder), str(kill_at), how]
     folder.mkdir(exist_ok=True)
     return subprocess.run(
         command, cwd=REPOSITORY, timeout=600, env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests"}
@@ -534,16 +534,22 @@ def climb(images: Path, folder: Path, kill_at: int) -> int:
 
 @pytest.mark.slow
 def test_a_ladder_killed_at_each_rung_and_between_ends_as_if_it_had_not_been(images: Path, tmp_path: Path) -> None:
-    """With one worker the networks report in their order, so that the same ones are left behind."""
+    """With one worker the networks report in their order, so that the same ones are left behind. Then two of them come to the last rung, the end."""
     for kill_at in (1, 2, 3, -10):
         assert climb(images, tmp_path / "killed", kill_at) == -signal.SIGKILL
     assert climb(images, tmp_path / "killed", 0) == climb(images, tmp_path / "whole", 0) == 0
+    assert not any(opened(images, tmp_path / "whole").known(*job).ended for job in CLIMBERS[:5])
+    for kill_at in (1, 1, -10):
+        assert climb(images, tmp_path / "killed", kill_at, "all to the end") == -signal.SIGKILL
+    for name in ("killed", "whole"):
+        assert climb(images, tmp_path / name, 0, "all to the end") == 0
     killed, whole = (opened(images, tmp_path / name) for name in ("killed", "whole"))
     for job in CLIMBERS[:5]:
         here, there = killed.known(*job), whole.known(*job)
         assert (here.ended, here.rungs) == (there.ended, there.rungs) and here.rungs
+    assert all(whole.known(*job).ended for job in CLIMBERS[:2]), "the last rung"
     assert len({len(whole.known(*job).rungs) for job in CLIMBERS[:5]}) > 1, "some were left behind"
-    happened("SIGKILL at a rung of the ladder or between", "networks trained alone, with Ray", "the same call ends as if uninterrupted", 4)
+    happened("SIGKILL at a rung of the ladder or between", "networks trained alone, with Ray", "the same call ends as if uninterrupted", 7)
 
 
 # ---- one Ray -------------------------------------------------------------------------------------------------------
