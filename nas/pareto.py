@@ -127,6 +127,20 @@ def rank_figures(
     return estimates
 
 
+def foretold_from_others(columns: Sequence[Scores], truth: Scores) -> list[float]:
+    """Of each network the truth that a linear fit (least squares) to all the others foretells from its columns: nobody helps to foretell itself.
+
+    Args:
+        columns: each with a number for each network.
+        truth: of each network.
+    """
+    import numpy as np
+
+    x, y = np.column_stack([np.ones(len(truth)), *columns]), np.array(truth)
+    others = [np.arange(len(y)) != place for place in range(len(y))]
+    return [float(x[place] @ np.linalg.lstsq(x[those], y[those])[0]) for place, those in enumerate(others)]
+
+
 def tau_ceiling(trained: Sequence[Scores]) -> float:
     """Kendall's tau that a score without any error would have against accuracies that have the noise of their trainings.
 

@@ -115,6 +115,20 @@ def test_bias_is_by_depth_too_in_thirds_that_keep_networks_of_one_depth_together
     assert bias == pytest.approx({"conv": 0, "2 to 3 blocks": (2 * 8 - 4 * 2) / 6 / 9, "4 to 4 blocks": -2 / 9, "5 to 6 blocks": -2 / 9})
 
 
+def test_a_score_that_underrates_depth_ranks_by_depth_as_it_should() -> None:
+    """Each block more costs a score a point that it is worth in truth."""
+    entries, draw = made(20), random.Random(3)
+    for place, each in enumerate(entries["networks"]):
+        blocks, worth = 2 + place % 4, draw.gauss(0.7, 0.005)
+        each["architecture"] = {"stages": [{"mixers": ["conv"] * (blocks - 1)}, {"mixers": ["conv"]}]}
+        each |= {"supernet": worth - 0.01 * blocks, "retrained": [worth + draw.gauss(0, 0.0003)]}
+    found = figures_of(entries)["figures"]
+    assert found["supernet"]["tau"][0] < 0.5 and found["supernet_by_depth"]["tau"][0] > 0.9
+    assert found["supernet_by_depth - supernet"]["tau"][0] == pytest.approx(
+        found["supernet_by_depth"]["tau"][0] - found["supernet"]["tau"][0]
+    )
+
+
 def test_a_network_without_a_truth_does_not_count() -> None:
     entries = made()
     before = figures_of(entries)

@@ -7,11 +7,15 @@ import math
 import random
 import statistics
 
+import numpy as np
 import pytest
 import scipy.stats
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from nas.pareto import (
     dominates,
+    foretold_from_others,
     kendall_tau,
     mean_rank_residuals,
     rank_figures,
@@ -110,6 +114,14 @@ def test_intervals_are_those_of_scipys_bootstrap() -> None:
         (scores, truth), kendall_tau, paired=True, vectorized=False, n_resamples=1000, method="percentile", random_state=1
     ).confidence_interval
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.025)
+
+
+@pytest.mark.parametrize("blocks", [[2, 3, 4, 2, 5, 6, 3, 2, 4, 4, 5, 3], [4] * 12], ids=["several depths", "one"])
+def test_each_network_is_foretold_from_the_others_alone(blocks: list[int]) -> None:
+    scores, truth = accuracies(5, count=12)
+    x = np.column_stack([scores, blocks])
+    expected = cross_val_predict(LinearRegression(), x, truth, cv=LeaveOneOut())
+    assert foretold_from_others([scores, blocks], truth) == pytest.approx(list(expected))
 
 
 @pytest.mark.parametrize("noise", [0.2, 1.0])

@@ -10,11 +10,12 @@ from nas.pareto import LEAST
 from nas.progress import duration
 from nas.reporting.drawings import INK, Form, color, save
 from nas.reporting.figures import CHOSEN, plain
-from nas.searching.fidelity import ACCURACIES, RANKED, SCORES, mixer_shares, ranked
+from nas.searching.fidelity import ACCURACIES, BY_DEPTH, COMPARED, RANKED, SCORES, mixer_shares, ranked
 from nas.searching.trained_alone import AGAIN
 
 Entries = Mapping[str, Any]
 TITLES = {"fine_tuned": "fine-tuned", "both": "supernet and a ninth", "macs": "MACs", "params": "parameters"}
+TITLES |= {name: f"{TITLES.get(one, one)}, by depth" for one, name in BY_DEPTH.items()}
 TITLES |= {"ninth": "a ninth of the schedule", "quarter": "a quarter of it", "third": "a third of it", "half": "half of it"}
 # By figure: its title, what its values are multiplied with, and how they are printed.
 COLUMNS = {
@@ -37,7 +38,7 @@ def as_table(found: Entries) -> Iterator[str]:
     spread = f"mean {truth['mean']:.2%}, from {truth['min']:.2%} to {truth['max']:.2%}, standard deviation {100 * truth['std']:.2f} points"
     yield f"{len(ranked(found))} networks trained alone: {spread}"
     yield ""
-    names = [name for name in SCORES if name in figures]
+    names = [name for name in (*RANKED, *BY_DEPTH.values(), *SCORES[len(RANKED) :]) if name in figures]
     yield _row("score", [*(head for head, _, _ in COLUMNS.values()), "mean"], 22)
     for name in names:
         yield _row(title(name), [*_cells(figures[name]), f"{found['means'][name]:.2%}" if name in found["means"] else ""], 22)
@@ -47,9 +48,9 @@ def as_table(found: Entries) -> Iterator[str]:
     else:
         yield f"Not known is how well two seeds agree, and so the tau of a score without error: --seeds 2 tells both, of {LEAST} networks or more."
     yield ""
-    yield _row("tau above that of", [title(one) for one in RANKED], 34)
+    yield _row("tau above that of", [title(one) for one in COMPARED], 34)
     for other in names:
-        yield _row(title(other), [_verdict(figures[f"{one} - {other}"]["tau"]) if one != other else "" for one in RANKED], 34)
+        yield _row(title(other), [_verdict(figures[f"{one} - {other}"]["tau"]) if one != other else "" for one in COMPARED], 34)
     yield ""
     yield _row("overrated, in ranks of 0 to 1", [title(one) for one in RANKED], 34)
     for group in bias[RANKED[0]]:

@@ -21,7 +21,7 @@ from nas.cost.latency import built
 from nas.data import Augmentation
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
-from nas.pareto import LEAST, Estimate, mean_rank_residuals, rank_figures, tau_ceiling
+from nas.pareto import LEAST, Estimate, foretold_from_others, mean_rank_residuals, rank_figures, tau_ceiling
 from nas.progress import Progress
 from nas.quantities import Budget, format_quantity
 from nas.runs.folder import provenance
@@ -48,6 +48,9 @@ EARLY = {
 }  # shares of the schedule; a ladder judges after a ninth and a third
 SCORES = (*RANKED, "both", *EARLY, "macs", "params", *PROXIES)
 ACCURACIES = (*RANKED, *EARLY)
+# Found out of a file's networks: each foretold from the others by a score and its number of blocks, since supernets underrate depth.
+BY_DEPTH = {name: f"{name}_by_depth" for name in RANKED}
+COMPARED = (*RANKED, BY_DEPTH["supernet"])
 PAUSE = 60.0  # seconds between two lines of a log that are no part of a training
 
 
@@ -272,7 +275,8 @@ def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, A
         resamples: for the intervals, as in `rank_figures`; a thousand take some ten seconds.
 
     Returns:
-        figures: by score ("A - B": their difference) and figure of `nas.pareto.FIGURES` [value, low, high], of what `rank_figures` gives.
+        figures: by score ("A - B": their difference) and figure of `nas.pareto.FIGURES` [value, low, high], of what `rank_figures` gives. Two
+            scores more: what each network's truth is foretold to be from the others' by the supernet's accuracy, or the fine-tuned one, and blocks.
         agreement: the same figures of one seed's accuracies against another's, over the networks that have both; None with fewer than ten. It
             tells how much noise a training has, and both sides have it: a score without noise may come nearer to either seed, and nearer still
             to the mean of the seeds that scores are held against.
@@ -287,15 +291,16 @@ def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, A
     """
     networks = ranked(entries)
     truth = [each["truth"] for each in networks]
-    columns = {name: [each[name] for each in networks] for name in SCORES}
+    columns = {name: [each.get(name) for each in networks] for name in SCORES}
     scores = {name: column for name, column in columns.items() if None not in column}  # with a gap there is no ranking
-    depths = _thirds([sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in networks])
-    made_of = [{**mixer_shares(each["architecture"]), **depth} for each, depth in zip(networks, depths, strict=True)]
+    blocks = [sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in networks]
+    scores |= {BY_DEPTH[name]: foretold_from_others([scores[name], blocks], truth) for name in RANKED}
+    made_of = [{**mixer_shares(each["architecture"]), **depth} for each, depth in zip(networks, _thirds(blocks), strict=True)]
     both = [each["retrained"] for each in networks if len(each["retrained"]) > 1]
     again = {"again": [each[1] for each in both]}
     agreement = rank_figures(again, [each[0] for each in both], resamples)["again"] if len(both) >= LEAST else None
     return {
-        "figures": {name: _plain(found) for name, found in rank_figures(scores, truth, resamples, RANKED).items()},
+        "figures": {name: _plain(found) for name, found in rank_figures(scores, truth, resamples, COMPARED).items()},
         "agreement": _plain(agreement) if agreement else None,
         "ceiling": tau_ceiling([each["retrained"] for each in networks]) if agreement else None,
         "bias": {name: mean_rank_residuals(scores[name], truth, made_of) for name in RANKED},
