@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, spearmanr
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
@@ -66,6 +69,55 @@ def test_the_comparison_is_printed_as_it_was_measured() -> None:
     assert f"a Kendall's tau of {agreement:.2f} between them" in TEXT
     searched = json.loads((DOCS / "results/search-cifar10-5MMACs.json").read_text())
     assert networks["winner"]["key"] == searched["settings"]["chosen"]
+
+
+SCORED = {
+    "supernet": "supernet", "fine-tuned, 40 steps": "fine_tuned", "supernet and a ninth": "both", "one epoch of nine": "ninth", "two": "quarter",
+    "three": "third", "four": "half", "multiply-adds": "macs", "parameters": "params", "gradient norm": "gradient_norm",
+    "jacobian covariance": "jacobian_covariance",
+}  # fmt: skip
+
+
+def test_how_the_supernet_ranks_is_printed_as_it_was_measured() -> None:
+    """Taus, means and regrets from the networks themselves; intervals as the file has them."""
+    raw = json.loads((DOCS / "results/fidelity-cifar10-5MMACs.json").read_text())
+    networks, figures = raw["networks"], raw["figures"]
+    assert len(networks) == 30 == len({each["key"] for each in networks}) and raw["settings"]["epochs"] == 9
+    for each in networks:
+        architecture = Architecture.from_dict(each["architecture"], "raw")
+        assert (architecture.key, *cost(architecture)[:2]) == (each["key"], each["macs"], each["params"])
+        early = [each["epochs"][epoch] for epoch in "1234"]
+        assert early == [each[name] for name in ("ninth", "quarter", "third", "half")]
+    truth = np.array([statistics.fmean(each["retrained"]) for each in networks])
+    blocks = np.array([sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in networks])
+    scores = {shown: np.array([each[name] for each in networks]) for shown, name in SCORED.items()}
+    for name in ("supernet", "fine-tuned"):
+        its = scores["supernet" if name == "supernet" else "fine-tuned, 40 steps"]
+        scores[f"{name}, by depth"] = cross_val_predict(LinearRegression(), np.stack([its, blocks], 1), truth, cv=LeaveOneOut())
+    names = SCORED | {"supernet, by depth": "supernet_by_depth", "fine-tuned, by depth": "fine_tuned_by_depth"}
+    printed = rows("score | tau, and its interval of 95% | rho | regret of five, points | of the best five | mean")
+    assert printed.keys() == scores.keys()
+    for shown, (tau, rho, regret, precision, mean) in printed.items():
+        score, found = scores[shown], figures[names[shown]]
+        low, high = found["tau"][1:]
+        assert (
+            tau == f"{kendalltau(score, truth).statistic:.2f} [{low:.2f}, {high:.2f}]" and rho == f"{spearmanr(score, truth).statistic:.2f}"
+        )
+        best = np.argsort(-score, kind="stable")[:5]
+        assert regret == f"{100 * (truth.max() - truth[best].max()):.2f}"
+        assert precision == f"{len({*best} & {*np.argsort(-truth, kind='stable')[:5]}) / 5:.0%}"
+        assert mean == (
+            ""
+            if shown not in SCORED or score.max() > 1 or names[shown] in ("both", "gradient_norm", "jacobian_covariance")
+            else percent(score.mean())
+        )
+    assert f"makes the tau of the same scores {kendalltau(scores['supernet'] + 0.008 * blocks, truth).statistic:.2f}." in TEXT
+    for one, other, clear in (
+        ("supernet", "macs", True),
+        ("supernet", "gradient_norm", False),
+        ("supernet_by_depth", "jacobian_covariance", True),
+    ):
+        assert (figures[f"{one} - {other}"]["tau"][1] > 0) is clear
 
 
 def test_the_winner_that_readme_shows_is_that_of_the_search() -> None:
