@@ -95,7 +95,7 @@ def assemble(place: str, classes: tuple[str, ...], splits: Sequence[tuple[str, I
 
 
 def _missing(labels: Labels, classes: Sequence[str]) -> list[str]:
-    return [classes[label] for label in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)]
+    return [classes[label] for label in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0).tolist()]
 
 
 def _told(split: str, empty: Sequence[str]) -> str:
