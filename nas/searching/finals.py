@@ -14,7 +14,7 @@ from nas.networks.trained import save_network
 from nas.progress import Progress
 from nas.quantities import format_quantity
 from nas.runs.folder import TRAINED_ALONE
-from nas.runs.interrupt import Stopped, heeded
+from nas.runs.interrupt import heeded, saying
 from nas.searching.candidates import Candidates, Looks, favourites_and_varied, in_space, obeying
 from nas.searching.climbing import Climbing, Logged, Sitting
 from nas.searching.evaluating import evaluate_subnet
@@ -80,10 +80,8 @@ class Finals:
 
         with Progress("fine-tune", len(known), "network") as progress:
             for each in heeded(known, self.looks.stop, where):
-                try:
+                with saying(where):
                     accuracies[each.key] = self._tuned.evaluation(supernet, each.architecture, self.looks.stop).accuracy
-                except Stopped:
-                    raise Stopped(where()) from None
                 progress.advance()
         return [replace(each, fine_tuned=accuracies.get(each.key)) for each in finalists]
 
