@@ -356,7 +356,7 @@ def test_killed_commands_end_as_if_they_had_not_been_killed(folder: Path, finish
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(folder: Path, finished_once: Path) -> None:
     for line, function, call, where in (
         (SEARCH, STEP, 2, "Supernet stopped at step 2 of 4"),
-        (SEARCH, EVALUATE, 2, "Search stopped after 2 of 4 evaluations"),
+        (SEARCH, EVALUATE, 2, "Search stopped after 1 of 4 evaluations"),
         (SEARCH, "", 0, ""),
         (RETRAIN, STEP, 3, "Retrain stopped at step 3 of 4"),
         (RETRAIN, TEST, 1, "Test stopped after 0 of 359 images"),

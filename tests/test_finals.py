@@ -359,7 +359,7 @@ def test_ctrl_c_in_each_part_of_the_end_loses_and_repeats_nothing(folder: Path, 
     monkeypatch.setattr(finals, "evaluate_subnet", pressed("looked"))
     monkeypatch.setattr(Alone, "train", pressed("trained"))
     for part, when, said in (
-        ("tuned", 2, "Fine-tuning stopped after 2 of"), ("trained", 9, "stopped at step"), ("looked", 1, "stopped at step 0"),
+        ("tuned", 2, "Fine-tuning stopped after 1 of"), ("trained", 9, "stopped at step"), ("looked", 1, "Evaluating stopped"),
         ("trained", 1, "stopped at step"), ("", 0, "Winner: "),
     ):  # fmt: skip
         for each in real:

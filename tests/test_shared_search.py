@@ -120,7 +120,7 @@ def leader(folder: Path, line: str, seconds: float, finals: float = 0.0) -> str:
         "from nas.searching import evaluating, study_queue; from nas.searching.search_run import SearchRun\n"
         f"real, study_queue.PAUSE, write = evaluating.evaluate_subnet, 0.02, SearchRun._write\n"
         f"SearchRun._write = lambda *about: time.sleep({finals}) or write(*about)\n"
-        f"evaluating.evaluate_subnet = lambda *about: time.sleep({seconds}) or real(*about)\n"
+        f"evaluating.evaluate_subnet = lambda *about, **how: time.sleep({seconds}) or real(*about, **how)\n"
         f"sys.argv = {['launch.py', *line.split()]!r}; os.chdir({str(folder)!r}); sys.stderr = sys.stdout\n"
         "print('ready', flush=True); sys.exit(launch.main())"
     )

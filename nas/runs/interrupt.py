@@ -41,6 +41,15 @@ def heeded(things: Iterable[T], stop: Callable[[], bool], where: Callable[[], st
         yield each
 
 
+@contextlib.contextmanager
+def saying(where: Callable[[], str]) -> Iterator[None]:
+    """For a block in which something smaller may be stopped: says what of the whole is."""
+    try:
+        yield
+    except Stopped:
+        raise Stopped(where()) from None
+
+
 class Interrupt:
     """Turns the first of `SIGNALS` into a wish that a long loop can look at; the second stops at once.
 

@@ -25,7 +25,7 @@ from nas.pareto import LEAST, Estimate, foretold_from_others, mean_rank_residual
 from nas.progress import Progress
 from nas.quantities import Budget, format_quantity
 from nas.runs.folder import provenance
-from nas.runs.interrupt import Stopped
+from nas.runs.interrupt import heeded, saying
 from nas.searching.evaluating import open_evaluator
 from nas.searching.inherited import FineTuned
 from nas.searching.jobs import Job
@@ -134,9 +134,10 @@ class Fidelity:
         inherited = self._inherited(supernet, stop)
         batch = self._batch()
         with Progress("scores", len(self.networks), "network") as progress:
-            for architecture, accuracy in zip(self.networks, inherited, strict=True):
-                _heed(stop, f"scoring stopped after {progress.done} of {progress.total} networks")
-                tuned = self.fine_tuned.evaluation(supernet, architecture, stop)
+            where = partial(_where, progress)
+            for architecture, accuracy in heeded(zip(self.networks, inherited, strict=True), stop, where):
+                with saying(where):
+                    tuned = self.fine_tuned.evaluation(supernet, architecture, stop)
                 costs = cost(architecture)
                 entry = {"key": architecture.key, "architecture": architecture.to_dict(), "macs": costs.macs, "params": costs.params}
                 entry |= {"supernet": accuracy.accuracy, "fine_tuned": tuned.accuracy, **self._zero_cost(architecture, batch)}
@@ -151,11 +152,11 @@ class Fidelity:
         with (
             open_evaluator(supernet, self.fine_tuned.held_out, setting.recipe, setting.device, self.crew, stop) as evaluator,
             Progress("supernet's accuracies", len(self.networks), "network") as progress,
+            saying(partial(_where, progress)),
         ):
             for evaluation in evaluator.evaluate(self.networks):
                 found.append(evaluation)
                 progress.advance()
-                _heed(stop, f"scoring stopped after {progress.done} of {progress.total} networks")
         return found
 
     def _batch(self) -> tuple[Tensor, Tensor]:
@@ -238,9 +239,8 @@ def _with_both(entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry, "both": None if supernet is None or ninth is None else supernet + ninth}
 
 
-def _heed(stop: Callable[[], bool], sentence: str) -> None:
-    if stop():
-        raise Stopped(sentence)
+def _where(progress: Progress) -> str:
+    return f"scoring stopped after {progress.done} of {progress.total} networks"
 
 
 # ---- what the networks of a file say -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from nas.networks.trained import save_network
 from nas.progress import Progress
 from nas.quantities import format_quantity
 from nas.runs.folder import TRAINED_ALONE
-from nas.runs.interrupt import Stopped
+from nas.runs.interrupt import heeded, saying
 from nas.searching.candidates import Candidates, Looks, favourites_and_varied, in_space, obeying
 from nas.searching.climbing import Climbing, Logged, Sitting
 from nas.searching.evaluating import evaluate_subnet
@@ -73,11 +73,14 @@ class Finals:
             return list(finalists)
         known = [each for each in finalists if each.supernet is not None]
         accuracies = dict[str, float | None]()
+
+        def where() -> str:
+            return f"fine-tuning stopped after {progress.done} of {len(known)} networks"
+
         with Progress("fine-tune", len(known), "network") as progress:
-            for each in known:
-                if self.looks.stop():
-                    raise Stopped(f"fine-tuning stopped after {progress.done} of {len(known)} networks")
-                accuracies[each.key] = self._tuned.evaluation(supernet, each.architecture, self.looks.stop).accuracy
+            for each in heeded(known, self.looks.stop, where):
+                with saying(where):
+                    accuracies[each.key] = self._tuned.evaluation(supernet, each.architecture, self.looks.stop).accuracy
                 progress.advance()
         return [replace(each, fine_tuned=accuracies.get(each.key)) for each in finalists]
 
@@ -145,7 +148,7 @@ class Finals:
 
         def score(architecture: Architecture) -> float | None:
             assert supernet is not None
-            return evaluate_subnet(supernet, self._tuned.held_out, self.opened.setting.autocast, architecture).accuracy
+            return evaluate_subnet(supernet, self._tuned.held_out, self.opened.setting.autocast, architecture, self.looks.stop).accuracy
 
         return self.looks.first(finalists, num, score if scored and supernet is not None else None)
 

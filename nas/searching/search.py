@@ -165,8 +165,7 @@ def search(
     """
     began, waited = time.perf_counter(), 0.0
     band = Band(space, instruments.cost, request.budgets, request.floor)
-    known: dict[str, Trial] = {}  # by key, the first trial of each network that was evaluated
-    new: dict[str, Trial] = {}  # those of a generation that are to be evaluated
+    known, new = dict[str, Trial](), dict[str, Trial]()  # by key: first trials of what was evaluated, and what is to be in a generation
     finished: list[Trial] = []
     best: Trial | None = None
 
@@ -197,11 +196,10 @@ def search(
                 if len(known) >= request.trials or (stored is None and stop()):
                     return result("trials" if len(known) >= request.trials else "stopped")
                 waiting = time.perf_counter()
-                try:
-                    trial = _find_out(trial, stored, evaluations, request.budgets, instruments.measure, known.values())
-                except Stopped:
+                if (found := _find_out(trial, stored, evaluations, request.budgets, instruments.measure, known.values())) is None:
                     return result("stopped")
-                known[key], waited = trial, waited + time.perf_counter() - waiting
+                known[key] = trial = found
+                waited += time.perf_counter() - waiting
                 if trial.feasible and (best is None or trial.objectives[0] > best.objectives[0]):
                     best = trial
             study.tell(trial)
@@ -248,15 +246,19 @@ def _find_out(
     budgets: Sequence[Budget],
     measure: Measure,
     known: Iterable[Trial],
-) -> Trial:
-    """The trial with its evaluation, measured where it would enter the front of the feasible ones so far; as it is stored, if it is.
+) -> Trial | None:
+    """The trial with its evaluation, measured where it would enter the front of the feasible ones so far; as it is stored, if it is. None where that was
+    stopped.
 
     What arithmetic foretells is measured of finalists and winners alone.
     """
     if stored is not None:
         assert stored.evaluation is not None, f"trial {trial.number} is within budget, and is stored as over it"
         return dataclasses.replace(trial, evaluation=stored.evaluation).held_to(budgets, stored.measured)
-    evaluated = dataclasses.replace(trial, evaluation=next(evaluations))
+    try:
+        evaluated = dataclasses.replace(trial, evaluation=next(evaluations))
+    except Stopped:
+        return None
     if evaluated.accuracy is None or any(t.feasible and dominates(t.objectives, evaluated.objectives, DIRECTIONS) for t in known):
         return evaluated
     try:
@@ -264,6 +266,8 @@ def _find_out(
         return evaluated.held_to(budgets, measured_values(trial.architecture, unforetold, measure))
     except MemoryError:
         return dataclasses.replace(trial, evaluation=Evaluation(failure="out of memory when measured"))
+    except Stopped:
+        return None
 
 
 def measured_values(architecture: Architecture, budgets: Sequence[Budget], measure: Measure) -> dict[str, float]:
