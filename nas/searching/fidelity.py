@@ -291,7 +291,7 @@ def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, A
     """
     networks = ranked(entries)
     truth = [each["truth"] for each in networks]
-    columns = {name: [each.get(name) for each in networks] for name in SCORES}
+    columns: dict[str, list[Any]] = {name: [each.get(name) for each in networks] for name in SCORES}
     scores = {name: column for name, column in columns.items() if None not in column}  # with a gap there is no ranking
     blocks = [sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in networks]
     scores |= {BY_DEPTH[name]: foretold_from_others([scores[name], blocks], truth) for name in RANKED}
