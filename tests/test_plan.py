@@ -28,13 +28,14 @@ from nas.quantities import parse_budgets
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.searching.supernet_run import usual_space
+from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training import plan
 from nas.training.given import Given
 from nas.training.plan import rough, step_seconds
 from nas.training.recipe import Phase, Recipe, read_recipe
 from nas.training.report import Report
-from nas.training.setting import open_setting, open_source
+from nas.training.setting import _usual_resolution, open_setting, open_source, shipped
 from nas.yaml_files import read_yaml, write_yaml
 
 SPACE = """
@@ -92,6 +93,7 @@ def test_a_dry_run_tells_the_images_and_the_steps_and_leaves_nothing(command: st
 def test_images_that_are_scaled_are_told_with_what_networks_then_cost(folder: Path) -> None:
     said = succeed(f"train {WITH} --dry-run --resolution 24", folder)
     assert f"{SIDE} px, scaled to 24 px (--resolution {SIDE} for their own size)" in said
+    assert "as they are" in succeed(f"train {WITH} --dry-run --resolution {SIDE}", folder), "what is advised is accepted"
     lines = [line for line in said.splitlines() if re.match(r"\s+(smallest|largest) ", line)]
     counts = [re.findall(r"([\d.]+) ([kM])MACs at (\d+) px", line) for line in lines]
     assert len(lines) == 2
@@ -120,6 +122,34 @@ def test_the_images_own_size_is_advised_where_the_space_has_it(folder: Path, tmp
     for space, advised in (("tiny", True), ("sided", False)):
         said = succeed(f"train --device cpu --data {data} --space {space}.yaml --recipe plain.yaml --dry-run", folder)
         assert "48 px, scaled to 32 px" in said and ("--resolution 48 " in said) == advised
+
+
+def test_images_whose_size_the_networks_cannot_have_are_scaled_to_the_next_one(folder: Path, tmp_path: Path) -> None:
+    """The sides of the grid, 5 to 7, divide no width of permute; who asks for such a size is told which ones there are."""
+    data = coloured(tmp_path / "large", ["cat", "dog"], side=20)
+    (folder / "sided.yaml").write_text(SPACE.replace("s2_shift", "permute"))
+    (folder / "net.yaml").write_text(NETWORK.replace("mixers: [conv], mlp_ratio: 1, kernel: 3", "mixers: [permute], mlp_ratio: 1"))
+    for begin in ("train --space sided.yaml", "retrain net.yaml"):
+        command = f"{begin} --device cpu --data {data} --recipe plain.yaml --dry-run"
+        told = succeed(command, folder)
+        assert "20 px, scaled to 32 px\n" in told and "scaled to 32 px, the next size that the networks can have: " in told
+        for side in (18, 20):
+            said = refused(f"{command} --resolution {side}", folder)
+            assert f"got {side} (" in said and "accepted next to it: 16 and 32. Give --resolution 16." in said
+        assert "scaled to 16 px" in succeed(f"{command} --resolution 16", folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar_small", "cifar", "photos", "hybrid", "spach"])
+def test_every_shipped_space_takes_images_of_any_size(name: str) -> None:
+    space, taken = SearchSpace.read(shipped("search_spaces", name, "--space")), set()
+    for side in (1, *range(space.stride, 301, space.stride), 300):
+        found, notes = _usual_resolution(SimpleNamespace(resolution=side), space.stride, space.frame.resolution, space.at_side)  # type: ignore[arg-type]
+        assert min(side, space.frame.resolution) <= found <= space.frame.resolution
+        assert bool(notes) == (found - side >= space.stride)
+        taken.add(found)
+    for side in taken:
+        space.at_side(side)
 
 
 def test_seconds_of_a_step_are_those_between_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
