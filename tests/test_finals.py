@@ -120,6 +120,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_winner_without_finalists_can_be_used_at_once(inputs: Path) -> None:
+    file = inputs / "runs/found" / f"{STUDY}.safetensors"
+    winner, _ = read_architecture(file.with_suffix(".yaml"))
+    network = load_network(file)
+    assert network.architecture.at(winner.frame) == winner and network.preprocess is not None and len(network.classes) == 4
+
+
 @pytest.fixture
 def folder(inputs: Path, tmp_path: Path) -> Path:
     return shutil.copytree(inputs, tmp_path / "own")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
+from nas.networks.network import Network
 from nas.networks.trained import save_network
 from nas.progress import Progress
 from nas.quantities import format_quantity
@@ -27,6 +28,7 @@ from nas.searching.search import SearchRequest
 from nas.searching.supernet_run import SupernetRun
 from nas.searching.trained_alone import AGAIN, Alone
 from nas.spaces.supernet import Supernet
+from nas.training.setting import Setting
 
 WIDER = 2  # so many times the favourites are fine-tuned before these are chosen
 LEADERS, CHILDREN = 5, 60  # near so many finalists the model may choose, of so many networks each
@@ -180,8 +182,14 @@ class Finals:
             network, accuracy = supernet.subnet(architecture).eval(), winner.supernet
         else:  # it fails to be fine-tuned, and nobody knows what it is worth before
             return None
-        save_network(path, network.state_dict(), architecture, setting.images.classes, setting.images.preprocessing, setting.recipe.bf16)
+        save_inherited(path, network, setting)
         return accuracy
+
+
+def save_inherited(path: Path, network: Network, setting: Setting) -> None:
+    """Writes a winner's weights as the supernet, or fine-tuning, gave them."""
+    images = setting.images
+    save_network(path, network.state_dict(), network.architecture, images.classes, images.preprocessing, setting.recipe.bf16)
 
 
 def _by_fine_tuned(finalist: Finalist) -> tuple[float, str]:
