@@ -124,6 +124,22 @@ def test_the_images_own_size_is_advised_where_the_space_has_it(folder: Path, tmp
         assert "48 px, scaled to 32 px" in said and ("--resolution 48 " in said) == advised
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "no random crop, not mirrored"),
+        ({"crop": "pad", "flip": True}, "padded and cropped, mirrored"),
+        ({"crop": "resized", "crop_scale": (0.35, 1.0)}, "cropped to 35% or more, not mirrored"),
+        ({"randaugment": (2, 9)}, "no random crop, not mirrored, RandAugment"),
+        ({"erasing": 0.25, "mixup": 0.8}, "no random crop, not mirrored, erasing, mixup"),
+        ({"cutmix": 1.0}, "no random crop, not mirrored, cutmix"),
+    ],
+)  # fmt: skip
+def test_what_a_training_does_to_its_images_is_told(changes: dict[str, Any], told: str) -> None:
+    phase = Phase(steps=300, batch_size=8, lr=1e-3, augmentation=Augmentation(**changes))
+    assert plan.phase_line(phase, 300, 120) == f"300 steps of 8 images (2.5 epochs), rate 0.001; {told}"
+
+
 def test_images_whose_size_the_networks_cannot_have_are_scaled_to_the_next_one(folder: Path, tmp_path: Path) -> None:
     """The sides of the grid, 5 to 7, divide no width of permute; who asks for such a size is told which ones there are."""
     data = coloured(tmp_path / "large", ["cat", "dog"], side=20)
@@ -248,6 +264,7 @@ def coloured(folder: Path, classes: list[str], mode: str = "RGB", side: int = 48
     [
         (["cat", "dog"], "RGB", True), (["cat", "dog"], "L", False), (["00014", "00033"], "RGB", False), (["A", "b"], "RGB", False),
         (["turn_left", "turn_right"], "RGB", False), (["leftover", "bright"], "RGB", True), (["n01440764", "n01443537"], "RGB", True),
+        (["stop_sign", "yield-sign", "bend"], "RGB", False), (["cat", "dog", "street sign"], "RGB", True),
     ],
 )  # fmt: skip
 def test_writing_and_signs_are_not_mirrored_unless_the_user_wants_it(classes: list[str], mode: str, mirrored: bool, tmp_path: Path) -> None:
@@ -255,7 +272,11 @@ def test_writing_and_signs_are_not_mirrored_unless_the_user_wants_it(classes: li
     for given, wanted in ((None, mirrored), (True, True), (False, False)):
         setting = open_setting(Given(data=data, device="cpu", flip=given), 8, 32)
         assert {setting.recipe.supernet.augmentation.flip, setting.recipe.retrain.augmentation.flip} == {wanted}
-        assert any("not mirrored" in note for note in setting.notes) == (given is None and not mirrored)
+        told = [note for note in setting.notes if "mirrored" in note]
+        wanted = ("at random; --no-flip" if mirrored else "not mirrored: ") if given is None else None
+        assert [wanted in note for note in told] == [True] * (given is None), (
+            "what is decided is said, with the option that decides otherwise"
+        )
 
 
 @pytest.mark.parametrize(

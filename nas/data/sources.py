@@ -19,6 +19,7 @@ from nas.data.splits import Found, split_indices, split_of
 from nas.machine import cores
 from nas.yaml_files import did_you_mean
 
+SIGNS = {word + plural for word in ("sign", "letter", "digit", "number") for plural in ("", "s")}
 LAYOUTS = "train with val or test, each a folder (of one folder of images per class), Parquet files or tar files, or with folders of images, one per class"
 
 
@@ -50,6 +51,8 @@ class DataSource:
             return "classes that are numbers or letters are often signs or writing"
         if any({"left", "right"} & each for each in words):
             return "a class is called left or right"
+        if 2 * sum(bool(SIGNS & each) for each in words) >= len(words):
+            return "most classes are called signs or writing"
         return None
 
     @cached_property

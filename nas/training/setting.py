@@ -262,6 +262,8 @@ def _recipe(given: Given, begun: dict[str, Any] | None, name: str, source: DataS
         )
     if written.retrain.augmentation.flip == "auto" and unmirrored and given.flip is None:
         notes.append(f"Images are not mirrored: {unmirrored}. --flip mirrors them.")
+    elif written.retrain.augmentation.flip == "auto" and given.flip is None:
+        notes.append("Images are mirrored at random; --no-flip for writing and signs.")
     return given.changing(fitted), tuple(notes)
 
 
