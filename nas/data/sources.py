@@ -15,7 +15,7 @@ from nas.data.huggingface import HUB, open_hub, open_parquet, parquet_files
 from nas.data.images import Images, check_names, error_text, regular_file
 from nas.data.libraries import SETS, open_digits, open_tar, open_torchvision
 from nas.data.parts import WHOLE, Part
-from nas.data.splits import Found, split_indices, split_of
+from nas.data.splits import Found, JoinedImages, split_indices, split_of
 from nas.machine import cores
 from nas.yaml_files import did_you_mean
 
@@ -69,7 +69,10 @@ class DataSource:
         return told.hexdigest()[:12]
 
     def split(self, name: str) -> tuple[Images, NDArray[np.int64]]:
-        """Returns undecoded images, and which of them a split has: `train`, `fit`, `held_out` or `test`."""
+        """Returns undecoded images, and which of them a split has: `train`, `fit`, `held_out` or `test`; `all` is whatever there is."""
+        if name == "all":
+            every = JoinedImages.of(self._found.train, self._found.test)
+            return every, np.arange(len(every.labels))
         return self._found.test if name == "test" else self._found.train, split_indices(self._found)[name]
 
     def load(
