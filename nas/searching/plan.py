@@ -219,11 +219,17 @@ def _lines(opened: SupernetRun) -> dict[str, str]:
         ):
             if network:
                 counted, used = cost(network).macs, cost(network.at(setting.frame)).macs
+                other = space.frame.channels != setting.source.channels
+                channels = [f" and {_channels(each)}" * other for each in (space.frame.channels, setting.source.channels)]
                 lines[f"  {name}"] = (
-                    f"{format_quantity('macs', counted)} at {space.frame.resolution} px, which budgets count in; "
-                    f"{format_quantity('macs', used)} at {setting.resolution} px"
+                    f"{format_quantity('macs', counted)} at {space.frame.resolution} px{channels[0]}, which budgets count in; "
+                    f"{format_quantity('macs', used)} at {setting.resolution} px{channels[1]}"
                 )
     return lines
+
+
+def _channels(num: int) -> str:
+    return f"{num} channel{'s' * (num != 1)}"
 
 
 def shared(phase: Phase, devices: int) -> Phase:

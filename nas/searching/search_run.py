@@ -142,7 +142,8 @@ class SearchRun:
             passes = 1 + budgets * len(networks) * PASSES
             if (seconds := passes * batch * one / (1 if target.kind == "cpu" else 100)) > LONG_TIMING:
                 got = f"got batch={batch}, some {seconds / 60:.0f} minutes for the smallest networks alone"
-                raise ValueError(f"--target: too many images for a pass: {got}; {accepted}")
+                most = max(1, int(0.9 * batch * LONG_TIMING / seconds))  # another time it takes a little longer
+                raise ValueError(f"--target: too many images for a pass: {got}; {accepted.rstrip('.')}, such as batch={most}.")
             measure_latency(networks[0], target, partial(timed, warmup=0, runs=1))
         except MemoryError:
             raise ValueError(f"--target: no memory for so many images: got batch={batch}; {accepted}") from None
