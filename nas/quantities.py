@@ -159,8 +159,8 @@ def parse_budgets(texts: Iterable[str], place: str = "--budget") -> tuple[Budget
         first = budgets.setdefault(budget.quantity.name, budget)
         if first.limit != budget.limit:
             raise ValueError(
-                f"{place}: two limits on {budget.quantity.name}: got {first.text} and {budget.text}; "
-                f"accepted: one for each of {', '.join(QUANTITIES)}. Keep the smaller one."
+                f"{place}: two limits on {budget.quantity.called}: got {first.text} and {budget.text}; "
+                f"accepted: one for each of {', '.join(each.called for each in QUANTITIES.values())}. Keep the smaller one."
             )
     return tuple(budgets[name] for name in QUANTITIES if name in budgets)
 

@@ -30,6 +30,12 @@ def one_line_error(message: str) -> ValueError:
     return ValueError(" ".join(message.splitlines()))
 
 
+def listed(names: Iterable[object], most: int = 6) -> str:
+    """The first of many names, and how many more there are."""
+    every = [str(name)[:100] for name in names]
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
 def did_you_mean(word: object, known: Iterable[object]) -> str:
     """``" Did you mean 'attention'?"`` for the nearest of the known names, ``""`` when none is near."""
     names = {str(name).lower(): str(name) for name in known}

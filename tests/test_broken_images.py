@@ -625,12 +625,16 @@ def test_a_tar_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
 # ---- one class ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["folder", "parquet", "tar", "torchvision"])
+@pytest.mark.parametrize("layout", ["folder", "flat", "parquet", "tar", "torchvision"])
 def test_a_set_of_one_class_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     if layout == "torchvision":
         images = SimpleNamespace(data=np.zeros((5, 8, 8), np.uint8), targets=[0] * 5, classes=["ant"])
         monkeypatch.setattr("torchvision.datasets.FashionMNIST", lambda *given, **named: images)
         message = line(open_data, "FashionMNIST", write_fashion_mnist(tmp_path))
+    elif layout == "flat":
+        (write_folder(tmp_path / "set") / "train" / "ant").rename(tmp_path / "ant")
+        shutil.rmtree(tmp_path / "set")
+        message = line(open_data, str(tmp_path))
     else:
         write_set(tmp_path, "folder" if layout != "parquet" else layout)
         for split in ("train", "val", "test"):

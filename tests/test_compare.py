@@ -24,6 +24,7 @@ from nas.reporting.comparisons import picture, sentence, table
 from nas.runs.records import read_search
 from nas.searching import comparison, trained_alone
 from nas.searching.comparison import contestants, space_of, standings
+from nas.searching.search import MEMORY
 from nas.searching.trained_alone import Alone
 from nas.training.loop import NotFinite
 from nas.training.report import Report
@@ -388,8 +389,8 @@ def test_the_report_of_a_comparison_says_what_the_command_said(compared: Compare
 
 def test_a_table_says_what_does_not_fit() -> None:
     networks = made_up(("winner", "winner", [0.5]), ("a", "pattern", [0.4]))
-    networks[1] |= {"latency_ms": None, "latency_failure": trained_alone.MEMORY}
-    assert any(trained_alone.MEMORY in line for line in table(networks, [0])) and "does not fit" in "".join(table(networks, [0]))
+    networks[1] |= {"latency_ms": None, "latency_failure": MEMORY}
+    assert any(MEMORY in line for line in table(networks, [0])) and "does not fit" in "".join(table(networks, [0]))
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------------

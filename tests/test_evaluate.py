@@ -133,6 +133,14 @@ def test_a_split_is_the_one_that_training_knows(split: str, folder: Path) -> Non
     assert np.array_equal(found["confusion"], confusion_matrix(true, answered, labels=range(4)))
 
 
+def test_all_images_of_a_set_are_judged_where_none_was_trained_on(folder: Path) -> None:
+    shown = {
+        split: written(folder, succeed(f"evaluate trained --data pictures --split {split}", folder)) for split in ("train", "test", "all")
+    }
+    assert np.array_equal(shown["all"]["confusion"], np.add(shown["train"]["confusion"], shown["test"]["confusion"]))
+    assert shown["all"]["images"] == len(list((folder / "pictures").rglob("*.png")))
+
+
 def test_a_network_without_names_has_the_classes_of_the_data_in_their_order(folder: Path) -> None:
     torch.manual_seed(0)
     architecture = ARCHITECTURE.at(Frame(16, 1, 4))

@@ -36,7 +36,8 @@ from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.searching import fidelity, inherited
 from nas.searching.fidelity import SCORES
-from nas.searching.trained_alone import MEMORY, Alone
+from nas.searching.search import MEMORY
+from nas.searching.trained_alone import Alone
 from nas.searching.zero_cost import PROXIES
 from nas.training.fine_tune import RATE
 from nas.training.given import Given

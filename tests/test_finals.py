@@ -40,11 +40,12 @@ from nas.searching.evaluating import Evaluator
 from nas.searching.finals import LEADERS
 from nas.searching.inherited import FineTuned
 from nas.searching.ladder import Finalist, Ladder, Look
-from nas.searching.search import Evaluation, SearchRequest, Trial
+from nas.searching.search import MEMORY, Evaluation, SearchRequest, Trial
 from nas.searching.search_run import SearchRun
-from nas.searching.trained_alone import Alone, Trained
+from nas.searching.trained_alone import NOT_FINITE, Alone, Trained
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.training.recipe import Phase
 from nas.yaml_files import read_yaml
 
 SPACE = """
@@ -118,6 +119,27 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(tune, "train_beside", lambda *_, **__: pytest.fail("no finalists were asked for"))
         succeed(f"{SEARCH} --finalists 0", folder)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("reasons", "told"),
+    [
+        ({}, "got 7, none of which failed in training; accepted: one or more. Raise the budget, or give --finalists 0."),
+        ({NOT_FINITE: 6, MEMORY: 1}, "7 of which failed in training, 6 for one reason, 'the loss is not finite'; accepted: one or more. Write lr: 0.002 under retrain"),
+        ({MEMORY: 7}, "Write batch_size: 16 under retrain in a copy of the recipe and give it with --run mine --recipe FILE, or give --finalists 0."),
+    ],
+)  # fmt: skip
+def test_where_no_finalist_wins_the_commonest_reason_is_told_with_what_helps(reasons: dict[str, int], told: str) -> None:
+    """Half of the rate and half of the images were tried, so a quarter is advised."""
+    said = finals._no_winner(7, Counter(reasons), Phase(epochs=1, batch_size=64, lr=0.008), "mine")
+    assert told in said and said.startswith("search: no finalist") and "\n" not in said
+
+
+def test_a_winner_without_finalists_can_be_used_at_once(inputs: Path) -> None:
+    file = inputs / "runs/found" / f"{STUDY}.safetensors"
+    winner, _ = read_architecture(file.with_suffix(".yaml"))
+    network = load_network(file)
+    assert network.architecture.at(winner.frame) == winner and network.preprocess is not None and len(network.classes) == 4
 
 
 @pytest.fixture

@@ -28,13 +28,14 @@ from nas.quantities import parse_budgets
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.searching.supernet_run import usual_space
+from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training import plan
 from nas.training.given import Given
 from nas.training.plan import rough, step_seconds
 from nas.training.recipe import Phase, Recipe, read_recipe
 from nas.training.report import Report
-from nas.training.setting import open_setting, open_source
+from nas.training.setting import _usual_resolution, open_setting, open_source, shipped
 from nas.yaml_files import read_yaml, write_yaml
 
 SPACE = """
@@ -92,6 +93,7 @@ def test_a_dry_run_tells_the_images_and_the_steps_and_leaves_nothing(command: st
 def test_images_that_are_scaled_are_told_with_what_networks_then_cost(folder: Path) -> None:
     said = succeed(f"train {WITH} --dry-run --resolution 24", folder)
     assert f"{SIDE} px, scaled to 24 px (--resolution {SIDE} for their own size)" in said
+    assert "as they are" in succeed(f"train {WITH} --dry-run --resolution {SIDE}", folder), "what is advised is accepted"
     lines = [line for line in said.splitlines() if re.match(r"\s+(smallest|largest) ", line)]
     counts = [re.findall(r"([\d.]+) ([kM])MACs at (\d+) px", line) for line in lines]
     assert len(lines) == 2
@@ -120,6 +122,50 @@ def test_the_images_own_size_is_advised_where_the_space_has_it(folder: Path, tmp
     for space, advised in (("tiny", True), ("sided", False)):
         said = succeed(f"train --device cpu --data {data} --space {space}.yaml --recipe plain.yaml --dry-run", folder)
         assert "48 px, scaled to 32 px" in said and ("--resolution 48 " in said) == advised
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "no random crop, not mirrored"),
+        ({"crop": "pad", "flip": True}, "padded and cropped, mirrored"),
+        ({"crop": "resized", "crop_scale": (0.35, 1.0)}, "cropped to 35% or more, not mirrored"),
+        ({"randaugment": (2, 9)}, "no random crop, not mirrored, RandAugment"),
+        ({"erasing": 0.25, "mixup": 0.8}, "no random crop, not mirrored, erasing, mixup"),
+        ({"cutmix": 1.0}, "no random crop, not mirrored, cutmix"),
+    ],
+)  # fmt: skip
+def test_what_a_training_does_to_its_images_is_told(changes: dict[str, Any], told: str) -> None:
+    phase = Phase(steps=300, batch_size=8, lr=1e-3, augmentation=Augmentation(**changes))
+    assert plan.phase_line(phase, 300, 120) == f"300 steps of 8 images (2.5 epochs), rate 0.001; {told}"
+
+
+def test_images_whose_size_the_networks_cannot_have_are_scaled_to_the_next_one(folder: Path, tmp_path: Path) -> None:
+    """The sides of the grid, 5 to 7, divide no width of permute; who asks for such a size is told which ones there are."""
+    data = coloured(tmp_path / "large", ["cat", "dog"], side=20)
+    (folder / "sided.yaml").write_text(SPACE.replace("s2_shift", "permute"))
+    (folder / "net.yaml").write_text(NETWORK.replace("mixers: [conv], mlp_ratio: 1, kernel: 3", "mixers: [permute], mlp_ratio: 1"))
+    for begin in ("train --space sided.yaml", "retrain net.yaml"):
+        command = f"{begin} --device cpu --data {data} --recipe plain.yaml --dry-run"
+        told = succeed(command, folder)
+        assert "20 px, scaled to 32 px\n" in told and "scaled to 32 px, the next size that the networks can have: " in told
+        for side in (18, 20):
+            said = refused(f"{command} --resolution {side}", folder)
+            assert f"got {side} (" in said and "accepted next to it: 16 and 32. Give --resolution 16." in said
+        assert "scaled to 16 px" in succeed(f"{command} --resolution 16", folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar_small", "cifar", "photos", "hybrid", "spach"])
+def test_every_shipped_space_takes_images_of_any_size(name: str) -> None:
+    space, taken = SearchSpace.read(shipped("search_spaces", name, "--space")), set()
+    for side in (1, *range(space.stride, 301, space.stride), 300):
+        found, notes = _usual_resolution(SimpleNamespace(resolution=side), space.stride, space.frame.resolution, space.at_side)  # type: ignore[arg-type]
+        assert min(side, space.frame.resolution) <= found <= space.frame.resolution
+        assert bool(notes) == (found - side >= space.stride)
+        taken.add(found)
+    for side in taken:
+        space.at_side(side)
 
 
 def test_seconds_of_a_step_are_those_between_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +264,7 @@ def coloured(folder: Path, classes: list[str], mode: str = "RGB", side: int = 48
     [
         (["cat", "dog"], "RGB", True), (["cat", "dog"], "L", False), (["00014", "00033"], "RGB", False), (["A", "b"], "RGB", False),
         (["turn_left", "turn_right"], "RGB", False), (["leftover", "bright"], "RGB", True), (["n01440764", "n01443537"], "RGB", True),
+        (["stop_sign", "yield-sign", "bend"], "RGB", False), (["cat", "dog", "street sign"], "RGB", True),
     ],
 )  # fmt: skip
 def test_writing_and_signs_are_not_mirrored_unless_the_user_wants_it(classes: list[str], mode: str, mirrored: bool, tmp_path: Path) -> None:
@@ -225,7 +272,11 @@ def test_writing_and_signs_are_not_mirrored_unless_the_user_wants_it(classes: li
     for given, wanted in ((None, mirrored), (True, True), (False, False)):
         setting = open_setting(Given(data=data, device="cpu", flip=given), 8, 32)
         assert {setting.recipe.supernet.augmentation.flip, setting.recipe.retrain.augmentation.flip} == {wanted}
-        assert any("not mirrored" in note for note in setting.notes) == (given is None and not mirrored)
+        told = [note for note in setting.notes if "mirrored" in note]
+        wanted = ("at random; --no-flip" if mirrored else "not mirrored: ") if given is None else None
+        assert [wanted in note for note in told] == [True] * (given is None), (
+            "what is decided is said, with the option that decides otherwise"
+        )
 
 
 @pytest.mark.parametrize(
@@ -522,7 +573,9 @@ def test_timing_before_a_search_is_bounded_as_a_whole_and_shown(folder: Path, mo
     with recording(before_pass=pass_of):
         told = refused(f"search {WITH} --budget 100s --target cpu,batch=240 --dry-run", folder)
         assert "batch=240" in told and "6 minutes" in told and not shown
-        outcome = run(f"search {WITH} --budget 100s --target cpu,batch=64 --dry-run", folder)
+        (most,) = re.findall(r"Take fewer images, such as batch=(\d+)\.$", told)
+        assert int(most) > 64
+        outcome = run(f"search {WITH} --budget 100s --target cpu,batch={most} --dry-run", folder)
     assert outcome.status == 0 and len(shown) == 1
     assert re.search(r"1/2 networks.*\n.*2/2 networks", outcome.err, re.S)
 

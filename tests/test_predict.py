@@ -245,7 +245,7 @@ def mistaken(folder: Path) -> Path:
         "predict early.safetensors images": ("early.safetensors", "mean", "retrain", "import-weights"),
         "predict unfinished images": ("unfinished", "weights.safetensors"),
         "predict searched images": ("searched", "runs/searched/1MMACs-evolution.safetensors"),
-        "predict nan.safetensors images/0.png": ("nan",),
+        "predict nan.safetensors images/0.png": ("nan.safetensors: the network",),
     }.items(),
 )
 def test_a_mistake_is_one_line_and_answers_nothing(line: str, words: tuple[str, ...], mistaken: Path) -> None:

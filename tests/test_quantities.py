@@ -102,7 +102,7 @@ def test_budgets_come_in_one_order_and_once_per_quantity() -> None:
     assert [budget.text for budget in budgets] == ["4.5GMACs", "28Mparams", "8ms"]
     assert parse_budgets([]) == ()
     assert parse_budgets(["4.5GFLOPs", "4.5GMACs"]) == parse_budgets(["4500MMACs"]), "the same limit twice is one limit"
-    with pytest.raises(ValueError, match=r"two limits on macs: got 4\.5GMACs and 300MMACs"):
+    with pytest.raises(ValueError, match=r"two limits on multiply-adds: got 4\.5GMACs and 300MMACs"):
         parse_budgets(["4.5GFLOPs", "8ms", "300MMACs"])
 
 

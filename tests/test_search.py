@@ -23,6 +23,8 @@ from nas.quantities import Cost, parse_budgets
 from nas.runs.interrupt import Stopped
 from nas.searching.proposals import Band, Proposal, draw, draw_in_band, first_generation, largest_that_fits, usage
 from nas.searching.search import (
+    LOGITS,
+    MEMORY,
     Evaluation,
     Instruments,
     SearchRequest,
@@ -172,13 +174,16 @@ def test_a_failure_is_recorded_once_counted_and_never_wins() -> None:
     assert choose_winner(result.trials, request, num_heldout=1000, measure={}).trial.architecture.key not in failed
 
 
-def test_a_search_in_which_all_fails_ends_and_says_the_commonest_reason() -> None:
-    recorder = Recorder(lambda architecture: reason_of(architecture) or "out of memory")
+@pytest.mark.parametrize(
+    ("reason", "advice"), [(MEMORY, "a smaller batch_size under search"), (LOGITS, "a lower --lr and another --run"), ("a bug", "another --budget or --floor")]
+)  # fmt: skip
+def test_a_search_in_which_all_fails_ends_and_says_the_commonest_reason_and_what_helps(reason: str, advice: str) -> None:
+    recorder = Recorder(lambda architecture: reason_of(architecture) or reason)
     result, recorder, request = run(ToySpace(), "4MMACs", trials=30, recorder=recorder)
     assert result.ending == "trials" and len(recorder.seen) == 30
-    with pytest.raises(ValueError, match=r"^search: every evaluation failed, .* of 30 .*'out of memory'") as error:
+    with pytest.raises(ValueError, match=r"^search: every evaluation failed, .* of 30 .*") as error:
         choose_winner(result.trials, request, num_heldout=100, measure={})
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and f"got '{reason}'" in str(error.value) and advice in str(error.value)
 
 
 def test_an_error_in_an_evaluation_is_no_failure_and_is_raised() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import re
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -245,7 +246,22 @@ class Steep(Scaled):
         return super().forward(x, *path) + (x.abs() * self.linear.weight.sum().square()).sqrt().sum()
 
 
-@pytest.mark.parametrize(("model", "how"), [(Scaled, math.nan), (Scaled, math.inf), (Steep, 0.0)], ids=["nan", "infinite", "gradients"])
+class Normed(Scaled):
+    """With statistics that the forward pass moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor, *path: Any) -> Tensor:
+        return super().forward(self.norm(x), *path)
+
+
+@pytest.mark.parametrize(
+    ("model", "how"),
+    [(Scaled, math.nan), (Scaled, math.inf), (Steep, 0.0), (Normed, math.inf)],
+    ids=["nan", "infinite", "gradients", "statistics"],
+)
 def test_a_step_that_is_not_finite_changes_nothing(model: Callable[[], nn.Module], how: float, tmp_path: Path) -> None:
     """Weights and the optimiser's state are what they were before; it is counted, also over an interruption, and the training goes on."""
     training = Training(model, broken_at({2, 3}, how), PLAIN)
@@ -257,9 +273,10 @@ def test_a_step_that_is_not_finite_changes_nothing(model: Callable[[], nn.Module
     states = [(each["model"], each["optimizer"]["state"]) for each in (before, after)]
     torch.testing.assert_close(*states, rtol=0, atol=0)
     told: list[int] = []
-    trained, done = train_model(model(), broken_at({2, 3}, how), Course(PLAIN, 8, 0, checkpoint=tmp_path / "b.pt"), Skips(told))
+    averaged = PLAIN.model_copy(update={"ema": True})
+    trained, done = train_model(model(), broken_at({2, 3}, how), Course(averaged, 8, 0, checkpoint=tmp_path / "b.pt"), Skips(told))
     assert done == 8 and told == [2] and all(tensor.isfinite().all() for tensor in trained.state_dict().values())
-    train_model(model(), broken_at({2, 3}, how), Course(PLAIN, 8, 0, checkpoint=tmp_path / "b.pt"), Skips(told))
+    train_model(model(), broken_at({2, 3}, how), Course(averaged, 8, 0, checkpoint=tmp_path / "b.pt"), Skips(told))
     assert told == [2, 2], "an earlier sitting's count too"
     happened("NaN or infinite loss or gradient in two steps", "a training", "the steps are skipped and counted, and the training goes on")
 
@@ -267,6 +284,20 @@ def test_a_step_that_is_not_finite_changes_nothing(model: Callable[[], nn.Module
 class Skips(Watch):
     def __init__(self, told: list[int]) -> None:
         self.skipped = told.append  # type: ignore[method-assign]
+
+
+def test_memory_that_runs_out_while_a_batch_is_made_wants_fewer_or_smaller_images() -> None:
+    """Parts of a step and blocks that are run twice, which help a step, are made of the same batch."""
+
+    def full(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from itertools.islice(points(start), 2)
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+    with pytest.raises(
+        MemoryError, match=r"out of memory while a batch .* another --run NAME a lower --resolution .* --batch-size"
+    ) as raised:
+        train_model(Scaled(), full, Course(PLAIN, STEPS, 0), Watch())
+    assert not re.search("--accumulate|--recompute|\n", str(raised.value))
 
 
 @pytest.mark.parametrize("last", [IN_A_ROW, 10**6])

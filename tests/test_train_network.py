@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from errors import refused
 
 from nas.data import Data
 from nas.networks.architecture import Architecture, Frame, Stage
@@ -153,6 +154,15 @@ def test_weights_that_cannot_be_taken_are_told_by_what_differs(frame: Frame, wid
         begin_with(network_for(frame, stages=stages), weights, "--init w")
     assert "\n" not in str(raised.value) and all(word in str(raised.value) for word in says)
     assert not re.search(silent_of, str(raised.value))
+
+
+def test_weights_that_are_no_numbers_are_not_begun_with() -> None:
+    """The rate would be blamed for them."""
+    weights = network_for(Frame(32, 3, 5))
+    with torch.no_grad():
+        weights.head.fc.bias[0] = torch.nan
+    with refused("--init w: ", "got them in head.fc.bias;"):
+        begin_with(network_for(Frame(32, 3, 5)), weights, "--init w")
 
 
 def events(folder: Path) -> dict[str, dict[int, float]]:

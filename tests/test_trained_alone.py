@@ -20,8 +20,8 @@ from nas.networks.architecture import Architecture, Frame, Stage
 from nas.progress import Progress
 from nas.runs.interrupt import Stopped
 from nas.searching import trained_alone
-from nas.searching.search import Evaluation
-from nas.searching.trained_alone import DIED, MEMORY, NOT_FINITE, SHARES, Alone
+from nas.searching.search import MEMORY, Evaluation
+from nas.searching.trained_alone import DIED, NOT_FINITE, SHARES, Alone
 from nas.training import loop
 from nas.training.given import Given
 from nas.training.loop import IN_A_ROW

@@ -28,8 +28,8 @@ from nas.networks.architecture import Architecture, Frame, Stage
 from nas.runs.interrupt import Interrupt, Stopped
 from nas.searching.jobs import TRIES, Climb, Job, Jobs
 from nas.searching.ray_cluster import Crew, RaySession, Share, Sight, sight
-from nas.searching.search import Evaluation
-from nas.searching.trained_alone import DIED, MEMORY, Alone, Trained
+from nas.searching.search import MEMORY, Evaluation
+from nas.searching.trained_alone import DIED, Alone, Trained
 from nas.searching.tune import _Asked, _Training, _Watched, train_beside
 from nas.training.given import Given
 from nas.training.recipe import Phase

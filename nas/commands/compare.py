@@ -53,8 +53,7 @@ def compare(
     winner = read_found(path)
     space, budgets = space_of(winner, path, options["space"])
     given = given if given.seed is not None else replace(given, seed=winner.seed)
-    setting = open_as_found(given, winner, winner.architecture)
-    _ = space.at(setting.frame)  # its geometry at the resolution trained at
+    setting = open_as_found(given, winner, winner.architecture, space.at_side)
     floor = winner.found.floor if floor is None else floor
     networks = contestants(winner, space, budgets, floor, setting.frame, (num_random, setting.seed), also)
     drawn = sum(name.startswith("random ") for each in networks for name in each.names)

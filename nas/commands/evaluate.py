@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nas.data import DataSource
     from nas.training.answers import Answering
 
-SPLITS = ("test", "held_out", "train")
+SPLITS = ("test", "held_out", "train", "all")
 
 
 @click.command(short_help="Test a trained network, class by class.")
@@ -27,7 +27,11 @@ SPLITS = ("test", "held_out", "train")
 @option("--data", "DATA", f"digits; {DATA_SETS}", required=True)
 @data_root_option
 @option(
-    "--split", "SPLIT", f"{', '.join(SPLITS)} (default: test). `retrain` trains on all but test.", type=click.Choice(SPLITS), default="test"
+    "--split",
+    "SPLIT",
+    f"{', '.join(SPLITS)} (default: test). `retrain` trains on all but test; all is for images that it never had.",
+    type=click.Choice(SPLITS),
+    default="test",
 )
 @option("--out", "FOLDER", "Where the results go (default: beside the weights).", type=click.Path(path_type=Path, file_okay=False))
 @device_option

@@ -71,9 +71,8 @@ def _retrain(file: str, init: str | None, dry_run: bool, options: dict[str, Any]
     setting.agree()
     if dry_run or begun is None:
         look_at_images(setting, run, setting.recipe.retrain.augmentation, remember=False)
-        show_plan(network_plan(architecture, setting), dry_run)
-        if weights:
-            print(f"It begins with {weights}{', but for ' + fresh[0] if fresh else ''}.")
+        begins = [f"  It begins with {weights}{', but for ' + fresh[0] if fresh else ''}."] if weights else []
+        show_plan([*network_plan(architecture, setting), *begins], dry_run)
     if dry_run:
         return 0
     with ranks.holding(run), ranks.interrupt() as stop:

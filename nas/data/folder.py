@@ -49,7 +49,8 @@ def open_folder(folder: Path) -> Found | None:
     named = [(split, entry.path) for entry in entries if (split := split_of(entry.name))]
     # One class among several may be called train too.
     classes = [entry.name for entry in entries if _holds_images(entry.path)] if len(named) < 2 else []
-    if len(classes) >= 2 + len(named) and all(os.path.basename(path) in classes for _, path in named):
+    alone = not named and len(entries) == len(classes) == 1  # which is refused as what it is
+    if alone or (len(classes) >= 2 + len(named) and all(os.path.basename(path) in classes for _, path in named)):
         return _open_classes(folder)
     if not named:
         return None

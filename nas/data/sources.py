@@ -15,10 +15,11 @@ from nas.data.huggingface import HUB, open_hub, open_parquet, parquet_files
 from nas.data.images import Images, check_names, error_text, regular_file
 from nas.data.libraries import SETS, open_digits, open_tar, open_torchvision
 from nas.data.parts import WHOLE, Part
-from nas.data.splits import Found, split_indices, split_of
+from nas.data.splits import Found, JoinedImages, split_indices, split_of
 from nas.machine import cores
 from nas.yaml_files import did_you_mean
 
+SIGNS = {word + plural for word in ("sign", "letter", "digit", "number") for plural in ("", "s")}
 LAYOUTS = "train with val or test, each a folder (of one folder of images per class), Parquet files or tar files, or with folders of images, one per class"
 
 
@@ -50,6 +51,8 @@ class DataSource:
             return "classes that are numbers or letters are often signs or writing"
         if any({"left", "right"} & each for each in words):
             return "a class is called left or right"
+        if 2 * sum(bool(SIGNS & each) for each in words) >= len(words):
+            return "most classes are called signs or writing"
         return None
 
     @cached_property
@@ -66,7 +69,10 @@ class DataSource:
         return told.hexdigest()[:12]
 
     def split(self, name: str) -> tuple[Images, NDArray[np.int64]]:
-        """Returns undecoded images, and which of them a split has: `train`, `fit`, `held_out` or `test`."""
+        """Returns undecoded images, and which of them a split has: `train`, `fit`, `held_out` or `test`; `all` is whatever there is."""
+        if name == "all":
+            every = JoinedImages.of(self._found.train, self._found.test)
+            return every, np.arange(len(every.labels))
         return self._found.test if name == "test" else self._found.train, split_indices(self._found)[name]
 
     def load(

@@ -39,6 +39,11 @@ class JoinedImages(Images):
     parts: tuple[Images, Images]
     labels: Labels
 
+    @staticmethod
+    def of(*parts: Images) -> "JoinedImages":
+        first, second = parts
+        return JoinedImages((first, second), np.concatenate([first.labels, second.labels]))
+
     def open(self, index: int) -> Image.Image:
         second = index - len(self.parts[0].labels)
         return self.parts[0].open(index) if second < 0 else self.parts[1].open(second)
@@ -85,8 +90,7 @@ def assemble(place: str, classes: tuple[str, ...], splits: Sequence[tuple[str, I
             "accepted: at least one image of every class. Add images, or remove the class."
         )
     if len(images) == 3:
-        parts = train, images["val"]
-        train, num_fit = JoinedImages(parts, np.concatenate([part.labels for part in parts])), len(train.labels)
+        train, num_fit = JoinedImages.of(train, images["val"]), len(train.labels)
     name = place.rstrip("/").rpartition("/")[2]
     note = " ".join(
         _told(split, empty) for split, those in sorted(splits, key=lambda split: split[0]) if (empty := _missing(those.labels, classes))

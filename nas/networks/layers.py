@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -192,6 +193,20 @@ def flat(layers: Outline) -> tuple[LayerSpec, ...]:
 def layer_specs(architecture: Architecture) -> tuple[LayerSpec, ...]:
     """The layers of an architecture, one entry each."""
     return flat(outline(architecture))
+
+
+def check_layers(architecture: Architecture) -> None:
+    """Builds each distinct layer on the meta device.
+
+    Raises:
+        ValueError: as `sections` and `LayerSpec.build`.
+    """
+    distinct = dict[Any, LayerSpec]()
+    for spec in layer_specs(architecture):
+        distinct.setdefault(spec.shape, spec)
+    with torch.device("meta"):
+        for spec in distinct.values():
+            spec.build()
 
 
 def run(layers: Outline, call: Callable[..., Tensor], images_BCHW: Tensor, recompute: bool = False) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.networks.preprocessing import INTERPOLATIONS, Preprocessing
-from nas.networks.weight_files import load_weights, save_weights
+from nas.networks.weight_files import check_numbers, load_weights, save_weights
 
 BF16 = ("gpu", "always", "never")  # where a network runs in bfloat16
 
@@ -68,7 +68,7 @@ def begin_with(network: Network, weights: Network, place: str) -> list[str]:
     grey. Any resolution will do where no mixer's weights depend on the grid.
 
     Raises:
-        ValueError: another architecture, or a mixer that cannot take the resolution; begins with `place`.
+        ValueError: another architecture, a mixer that cannot take the resolution, or weights that are no numbers; begins with `place`.
     """
     made_for, wanted = weights.architecture.frame, network.architecture.frame
     if weights.architecture.at(wanted) != network.architecture:
@@ -76,6 +76,7 @@ def begin_with(network: Network, weights: Network, place: str) -> list[str]:
         raise ValueError(
             f"{place}: weights of another architecture: got {got}; accepted: {accepted}. Name the file that they were trained from."
         )
+    check_numbers(weights.state_dict(), place, "The training that wrote them had failed by then: take weights of one that went well.")
     own, fresh = network.state_dict(), list[str]()
     for name, tensor in weights.state_dict().items():
         inputs = own[name].shape[1:2], tensor.shape[1:2]

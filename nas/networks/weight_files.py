@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from nas.yaml_files import one_line_error, open_file, write_atomically
+from nas.yaml_files import listed, one_line_error, open_file, write_atomically
 
 
 def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -23,6 +23,16 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     content = safetensors.torch.save(plain, dict(metadata))
     begins = 8 + int.from_bytes(content[:8], "little")  # the data, behind the length of the header and the header
     write_atomically(path, _in_order(content[8:begins]), memoryview(content)[begins:])
+
+
+def check_numbers(tensors: Mapping[str, torch.Tensor], place: str, advice: str) -> None:
+    """Refuses weights that are NaN or infinite.
+
+    Raises:
+        ValueError: one line that begins with `place`, names the tensors and ends with `advice`.
+    """
+    if broken := [name for name, tensor in tensors.items() if not torch.stack(tensor.aminmax()).isfinite().all()]:
+        raise one_line_error(f"{place}: NaN or infinite values: got them in {listed(broken)}; accepted: finite numbers. {advice}")
 
 
 def _in_order(header: bytes) -> bytes:

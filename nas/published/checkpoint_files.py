@@ -7,7 +7,7 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nas.networks.weight_files import load_weights
-from nas.yaml_files import one_line_error, open_file
+from nas.yaml_files import listed, one_line_error, open_file
 
 WRAPPERS = ("model", "state_dict", "model_ema", "state_dict_ema")  # where trainers put the weights; the first that is there counts
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
@@ -61,12 +61,6 @@ _UNUSUAL: tuple[tuple[str, Callable[[Tensor], bool], str], ...] = (
     ("complex", lambda tensor: tensor.is_complex(), "No network here has such weights: name another file."),
     ("sparse or nested", lambda tensor: tensor.is_nested or tensor.layout != torch.strided, "Save tensor.to_dense() in its place."),
 )
-
-
-def listed(names: Iterable[object], most: int = 6) -> str:
-    """The first of many names, and how many more there are."""
-    every = [str(name)[:100] for name in names]
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
 def _unpack(path: Path, start: bytes) -> Any:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from nas.networks.architecture import Architecture
 from nas.networks.preprocessing import Preprocessing
-from nas.published.checkpoint_files import listed
+from nas.networks.weight_files import check_numbers
 from nas.published.dialects import TESTED, dialect_of, wanted
 from nas.published.presets import Preset
-from nas.yaml_files import one_line_error
+from nas.yaml_files import listed, one_line_error
 
 MOSTLY = 0.9  # share of a file's names that fit, from which on it is this network's, and was changed
 
@@ -35,10 +35,8 @@ def convert(system: str, architecture: Architecture, state: Mapping[str, Tensor]
     names = wanted(dialect, architecture)
     _check(dialect, {theirs: like for theirs, (_, like) in names.items()}, state, place)
     given = {theirs: state[theirs].reshape(like.shape).to(like.dtype) for theirs, (_, like) in names.items()}
-    broken = [theirs for theirs, tensor in given.items() if not torch.stack(tensor.aminmax()).isfinite().all()]
-    if broken:
-        advice = "The training that wrote it had failed by then: take an earlier checkpoint, or download it again."
-        raise one_line_error(f"{place}: NaN or infinite values: got them in {listed(broken)}; accepted: finite numbers. {advice}")
+    advice = "The training that wrote it had failed by then: take an earlier checkpoint, or download it again."
+    check_numbers(given, place, advice)
 
     converted: dict[str, Tensor] = {}
     for theirs, (name, _) in names.items():

@@ -196,6 +196,10 @@ def weights_file(given: str) -> Path:
     if Path(given).is_file():
         return Path(given)
     folders = [folder for folder in (Path(given), RUNS / given) if folder.is_dir()]
+    if not folders and Path(given).exists():  # a pipe would be waited for
+        raise one_line_error(
+            f"{given}: neither a file nor a folder; accepted: weights, or the name or folder of a run. Name the file itself."
+        )
     if not folders:
         near = did_you_mean(given, (*map(str, Path(given).parent.glob("*.safetensors")), *(run.name for run in RUNS.glob("*/"))))
         raise one_line_error(f"{given}: no such file; accepted: weights, or the name or folder of a run.{near or ' Check the path.'}")

@@ -29,8 +29,8 @@ from nas.searching.jobs import Job
 from nas.searching.known_networks import baselines
 from nas.searching.proposals import Band, draw
 from nas.searching.ray_cluster import Crew
-from nas.searching.search import check_budgets
-from nas.searching.trained_alone import MEMORY, Alone, Shown
+from nas.searching.search import MEMORY, check_budgets
+from nas.searching.trained_alone import Alone, Shown
 from nas.searching.tune import train_beside
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.levels import unrewarded

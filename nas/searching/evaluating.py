@@ -16,7 +16,7 @@ from nas.networks.architecture import Architecture
 from nas.runs.interrupt import heeded
 from nas.searching.ray_cluster import Crew
 from nas.searching.ray_workers import Workers
-from nas.searching.search import Evaluation
+from nas.searching.search import LOGITS, MEMORY, Evaluation
 from nas.spaces.supernet import Supernet
 from nas.training.loop import evaluate
 from nas.training.recipe import Recipe
@@ -111,5 +111,5 @@ def evaluate_subnet(
                 until_done.callback(noting.remove)
                 accuracy = evaluate(model, heeded(batches, stop, lambda: "evaluating stopped"), autocast, path)
         except MemoryError:
-            return Evaluation(failure="out of memory")
-    return Evaluation(accuracy) if torch.stack(finite).all() else Evaluation(failure="logits are not finite")
+            return Evaluation(failure=MEMORY)
+    return Evaluation(accuracy) if torch.stack(finite).all() else Evaluation(failure=LOGITS)

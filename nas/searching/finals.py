@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
+from nas.networks.network import Network
 from nas.networks.trained import save_network
 from nas.progress import Progress
 from nas.quantities import format_quantity
@@ -23,10 +25,12 @@ from nas.searching.inherited import FineTuned
 from nas.searching.ladder import BY_MODEL, Finalist, Ladder
 from nas.searching.proposals import Band
 from nas.searching.ray_cluster import Crew
-from nas.searching.search import SearchRequest
+from nas.searching.search import MEMORY, SearchRequest
 from nas.searching.supernet_run import SupernetRun
-from nas.searching.trained_alone import AGAIN, Alone
+from nas.searching.trained_alone import AGAIN, DIED, NOT_FINITE, Alone
 from nas.spaces.supernet import Supernet
+from nas.training.recipe import Phase
+from nas.training.setting import Setting
 
 WIDER = 2  # so many times the favourites are fine-tuned before these are chosen
 LEADERS, CHILDREN = 5, 60  # near so many finalists the model may choose, of so many networks each
@@ -164,11 +168,10 @@ class Finals:
             ladder.leave_out(winner)
             with self._climbing.sitting(ladder, 0, {}) as sitting:
                 sitting.train_climbers(to_the_end=True)
-        failed = sum(ladder.failed(each) for each in ladder.asked)
-        raise ValueError(
-            f"search: no finalist obeys the budgets to its end: got {len(ladder.asked)}, {failed} of which failed in training; accepted: one or "
-            "more. Raise the budget, mend the cause of the failures, or give --finalists 0."
-        )
+        seed = self.opened.setting.seed
+        ended = [self.alone.known(each.architecture, seed).ended for each in ladder.asked]
+        reasons = Counter(each.failure for each in ended if each and each.failure)
+        raise ValueError(_no_winner(len(ladder.asked), reasons, self.alone.phase, self.opened.run.name))
 
     def keep(self, supernet: Supernet, winner: Finalist, path: Path) -> float | None:
         """Writes the winner's inherited weights, fine-tuned where that helps: a network that can be used at once. Its accuracy on the held-out
@@ -183,8 +186,32 @@ class Finals:
             network, accuracy = supernet.subnet(architecture).eval(), winner.supernet
         else:  # it fails to be fine-tuned, and nobody knows what it is worth before
             return None
-        save_network(path, network.state_dict(), architecture, setting.images.classes, setting.images.preprocessing, setting.recipe.bf16)
+        save_inherited(path, network, setting)
         return accuracy
+
+
+def _no_winner(num: int, reasons: Counter[str], phase: Phase, run: str) -> str:
+    """Why no finalist wins, and what helps; each that failed had been tried with a remedy, so more than that is advised."""
+    got = f"search: no finalist obeys the budgets to its end: got {num}"
+    if not reasons:
+        return f"{got}, none of which failed in training; accepted: one or more. Raise the budget, or give --finalists 0."
+    reason, most = reasons.most_common(1)[0]
+    edits = {NOT_FINITE: f"lr: {phase.lr / 4:g}", **dict.fromkeys((MEMORY, DIED), f"batch_size: {max(2, phase.batch_size // 8 * 2)}")}
+    advice = (
+        f"Write {edits[reason]} under retrain in a copy of the recipe and give it with --run {run} --recipe FILE"
+        if reason in edits
+        else "Mend it"
+    )
+    return (
+        f"{got}, {reasons.total()} of which failed in training, {most} for one reason, '{reason}'; accepted: one or more. {advice}, or give "
+        "--finalists 0."
+    )
+
+
+def save_inherited(path: Path, network: Network, setting: Setting) -> None:
+    """Writes a winner's weights as the supernet, or fine-tuning, gave them."""
+    images = setting.images
+    save_network(path, network.state_dict(), network.architecture, images.classes, images.preprocessing, setting.recipe.bf16)
 
 
 def _by_fine_tuned(finalist: Finalist) -> tuple[float, str]:

@@ -14,8 +14,8 @@ from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.runs.folder import Run
 from nas.runs.interrupt import heeded
-from nas.searching.search import Evaluation
-from nas.searching.trained_alone import MEMORY, NOT_FINITE, REMEDIES, remedy, with_phase
+from nas.searching.search import MEMORY, Evaluation
+from nas.searching.trained_alone import NOT_FINITE, REMEDIES, remedy, with_phase
 from nas.spaces.supernet import Supernet
 from nas.training.fine_tune import fine_tune
 from nas.training.loop import NotFinite, evaluate

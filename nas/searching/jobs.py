@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 
 from nas.networks.architecture import Architecture
 from nas.searching.ray_cluster import Crew
-from nas.searching.trained_alone import MEMORY, Alone
+from nas.searching.search import MEMORY
+from nas.searching.trained_alone import Alone
 
 TRIES = 3  # in a row without a new figure, where workers are ended for want of memory
 

@@ -30,7 +30,7 @@ from nas.searching.supernet_run import SupernetRun
 from nas.searching.trained_alone import Alone
 from nas.spaces.supernet import Supernet
 from nas.training.loop import evaluate
-from nas.training.plan import FEW, LONG_STEP, WORTH_TIMING, about, block, data_line, phase_line, step_seconds, time_line
+from nas.training.plan import FEW, LONG_STEP, WORTH_TIMING, about, block, check_network, data_line, phase_line, step_seconds, time_line
 from nas.training.recipe import Phase
 from nas.training.setting import Setting
 from nas.training.train_supernet import supernet_steps
@@ -161,7 +161,7 @@ def trainings_plan(alone: Alone, jobs: Sequence[Job], workers: int, opened: Supe
         seconds["supernet"] = _supernet_seconds(opened) or 0.0
     else:
         first, splits = jobs[0].architecture, {split: SPLITS[split] for split in (alone.fit, alone.judged_on)}
-        lines = {"images": data_line(setting, first.stride, splits, first.at)}
+        lines = {"images": data_line(setting, first.stride, splits, partial(check_network, first))}
     lines["alone"] = f"{len(left)} of {len(jobs)} trainings left, each {phase_line(phase, alone.steps, per_epoch)}"
     if left and alone.steps >= WORTH_TIMING:
         networks = list({architecture.key: architecture for architecture, _ in left}.values())
@@ -205,7 +205,7 @@ def _part(search: SearchRun, several: bool, devices: int) -> tuple[str, dict[str
 def _lines(opened: SupernetRun) -> dict[str, str]:
     """What both begin with."""
     setting, space = opened.setting, opened.space
-    lines = {"images": data_line(setting, space.stride, {split: SPLITS[split] for split in ("fit", "held_out", "test")}, space.at)}
+    lines = {"images": data_line(setting, space.stride, {split: SPLITS[split] for split in ("fit", "held_out", "test")}, opened.check_at)}
     phase, done = setting.recipe.supernet, opened.done()
     trained = "trained already: " if opened.finished() else f"{done:,} steps done already: " * bool(done)
     ends = " and ".join(f"{format_quantity(name, low)} to {format_quantity(name, high)}" for name, (low, high) in opened.range.ends.items())
@@ -219,11 +219,17 @@ def _lines(opened: SupernetRun) -> dict[str, str]:
         ):
             if network:
                 counted, used = cost(network).macs, cost(network.at(setting.frame)).macs
+                other = space.frame.channels != setting.source.channels
+                channels = [f" and {_channels(each)}" * other for each in (space.frame.channels, setting.source.channels)]
                 lines[f"  {name}"] = (
-                    f"{format_quantity('macs', counted)} at {space.frame.resolution} px, which budgets count in; "
-                    f"{format_quantity('macs', used)} at {setting.resolution} px"
+                    f"{format_quantity('macs', counted)} at {space.frame.resolution} px{channels[0]}, which budgets count in; "
+                    f"{format_quantity('macs', used)} at {setting.resolution} px{channels[1]}"
                 )
     return lines
+
+
+def _channels(num: int) -> str:
+    return f"{num} channel{'s' * (num != 1)}"
 
 
 def shared(phase: Phase, devices: int) -> Phase:

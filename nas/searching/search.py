@@ -49,10 +49,13 @@ class SearchRequest:
     starts: Mapping[str, Values] = field(default_factory=dict)  # by name, for the first generation, where they are within the budgets
 
 
+MEMORY, LOGITS = "out of memory", "logits are not finite"  # reasons of failures for which there is advice
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What evaluating a network gave, exactly one of the two: an accuracy (share of the held-out images, to be maximised), or the reason
-    why there is none, in a few words that are the same for the same reason: "out of memory"."""
+    why there is none, in a few words that are the same for the same reason."""
 
     accuracy: float | None = None
     failure: str | None = None

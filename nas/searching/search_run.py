@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 from nas.cost import cost
@@ -25,7 +26,7 @@ from nas.runs.records import HOW, SearchRecord, digest, read_winner, winner_path
 from nas.searching.candidates import Candidates, Looks, candidates
 from nas.searching.evaluating import open_evaluator
 from nas.searching.finalist_study import Climber, write_finalists
-from nas.searching.finals import Finals, table
+from nas.searching.finals import Finals, save_inherited, table
 from nas.searching.known_networks import baselines
 from nas.searching.latency_table import TableRun
 from nas.searching.optuna_study import OptunaStudy, open_study
@@ -141,7 +142,8 @@ class SearchRun:
             passes = 1 + budgets * len(networks) * PASSES
             if (seconds := passes * batch * one / (1 if target.kind == "cpu" else 100)) > LONG_TIMING:
                 got = f"got batch={batch}, some {seconds / 60:.0f} minutes for the smallest networks alone"
-                raise ValueError(f"--target: too many images for a pass: {got}; {accepted}")
+                most = max(1, int(0.9 * batch * LONG_TIMING / seconds))  # another time it takes a little longer
+                raise ValueError(f"--target: too many images for a pass: {got}; {accepted.rstrip('.')}, such as batch={most}.")
             measure_latency(networks[0], target, partial(timed, warmup=0, runs=1))
         except MemoryError:
             raise ValueError(f"--target: no memory for so many images: got batch={batch}; {accepted}") from None
@@ -210,7 +212,8 @@ class SearchRun:
                     if self.finalists:
                         who = candidates(self.supernet, request, self.finalists, result.trials, evaluator, looks)
                     else:
-                        choice = self._by_supernet(choose_winner(result.trials, request, num_heldout=held_out, measure=instruments.measure))
+                        winner = choose_winner(result.trials, request, num_heldout=held_out, measure=instruments.measure)
+                        choice = self._by_supernet(winner, supernet)
             if self.finalists:
                 finals = Finals(self.supernet, self.study, request, self.finalists, self.crew, looks)
                 choice = self._by_ladder(finals, supernet, who, held_out)
@@ -256,7 +259,14 @@ class SearchRun:
         self.supernet.run.log("search", study=self.study, evaluations=result.num_evaluated, trials=len(result.trials), **seconds)
         return result
 
-    def _by_supernet(self, winner: Winner) -> _Choice:
+    @property
+    def _inherited(self) -> Path:
+        """Where the winner's weights lie, beside its file."""
+        return self.supernet.run.folder / f"{self.study}.safetensors"
+
+    def _by_supernet(self, winner: Winner, supernet: Supernet) -> _Choice:
+        setting = self.supernet.setting
+        save_inherited(self._inherited, supernet.subnet(winner.trial.architecture.at(setting.frame)).eval(), setting)
         found = {
             "accuracy_supernet": round(winner.trial.objectives[0], 4), "standard_error": round(winner.standard_error, 4),
             "trial": winner.trial.number, "usage": round(winner.usage, 4), "reason": winner.reason,
@@ -265,7 +275,7 @@ class SearchRun:
 
     def _by_ladder(self, finals: Finals, supernet: Supernet | None, who: Candidates, held_out: int) -> _Choice:
         """Trains finalists alone, writes them into a study and the winner's fine-tuned weights beside its file, and prints a table."""
-        alone, run = finals.alone, self.supernet.run
+        alone = finals.alone
         epochs = alone.phase.epochs
         print(
             f"Training {finals.num} finalists and {len(who.by_hand)} networks that one would draw by hand, each alone: up to {epochs:g} epoch{'s' * (epochs != 1)} "
@@ -281,7 +291,7 @@ class SearchRun:
         ]
         write_finalists(self.place, self.study, self.supernet.space, climbers, winner.key)
         print("\n".join(table(ladder, alone)))
-        kept = finals.keep(supernet, winner, run.folder / f"{self.study}.safetensors") if supernet is not None else None
+        kept = finals.keep(supernet, winner, self._inherited) if supernet is not None else None
         accuracy = ladder.accuracies(winner)[-1]
         usages = [usage(winner.architecture, cost(winner.architecture), self.request.budgets)]
         usages += [measured[each.quantity.name] / each.limit for each in self.request.budgets if each.quantity.measured]

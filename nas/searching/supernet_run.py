@@ -109,6 +109,10 @@ class SupernetRun:
             for each in self.ends(self.range).values():
                 self.setting.check(each)
 
+    def check_at(self, setting: Setting) -> None:
+        """As `check_frame`, for the same run with another setting."""
+        replace(self, setting=setting).check_frame()
+
     @property
     def checkpoint(self) -> Path:
         return self.run.folder / CHECKPOINT
@@ -215,7 +219,7 @@ def open_supernet_run(
     space = SearchSpace.read(shipped("search_spaces", space_name, "--space"))
     texts = [each.text for each in budgets]
     budgets, unlimited = check_budgets(space, cost, budgets)
-    setting = open_setting(given, space.stride, space.frame.resolution, content, source)
+    setting = open_setting(given, space.stride, space.frame.resolution, content, source, space.at_side)
     if run is None:
         parts = [space.name, setting.source.name, setting.recipe_name, str(setting.seed), *said.unusual()]
         run = named(default_name(*parts))

@@ -25,7 +25,7 @@ from nas.progress import Progress
 from nas.runs.folder import Run
 from nas.runs.interrupt import Stopped
 from nas.runs.records import HOW
-from nas.searching.search import Evaluation
+from nas.searching.search import MEMORY, Evaluation
 from nas.training.loop import NotFinite
 from nas.training.recipe import Phase
 from nas.training.report import Report
@@ -198,7 +198,7 @@ class Alone:
             leftover.unlink()
 
 
-MEMORY, NOT_FINITE = "out of memory", "the loss is not finite"
+NOT_FINITE = "the loss is not finite"
 DIED = "ended its worker twice"  # which a system does where its memory is all used
 # What is said of it; the second time it may still fail.
 AGAIN = "trained with half the learning rate (after want of memory also half the images in twice the steps), since its first try failed"

@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas.quantities import Budget
-from nas.searching.search import Measure, SearchRequest, Trial, failures, measured_values
+from nas.searching.search import LOGITS, MEMORY, Measure, SearchRequest, Trial, failures, measured_values
+
+OTHER_STUDY = "mend the cause, then begin another on the same supernet by another --budget or --floor"
+ADVICE = {
+    MEMORY: "begin another on the same supernet by a smaller batch_size under search in a copy of the recipe, given with --recipe",
+    LOGITS: "train another supernet with a lower --lr and another --run",
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def _no_winner(trials: Sequence[Trial], budgets: Sequence[Budget]) -> str:
         reason, num = failed.most_common(1)[0]
         return (
             f"search: every evaluation failed, {num} of {tried} for one reason: got '{reason}'; accepted: at least one accuracy. "
-            "What failed is not tried again: mend the cause, then begin another study with another --seed or --budget."
+            f"What failed is not tried again in this study: {ADVICE.get(reason, OTHER_STUDY)}."
         )
     texts = " and ".join(budget.text for budget in budgets)
     return f"--budget {texts}: no network evaluated obeys it: got {len(trials)} trials; accepted: one or more. Raise it, or --trials."

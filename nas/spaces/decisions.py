@@ -82,6 +82,10 @@ class SearchSpace:
         """The same space for other images or classes; checks that its mixers take them."""
         return self if frame == self.frame else SearchSpace(self._file.model_copy(update={"frame": frame}), self.name, self._place)
 
+    def at_side(self, resolution: int) -> SearchSpace:
+        """The same space for images of another size; checks that its mixers take them."""
+        return self.at(dataclasses.replace(self.frame, resolution=resolution))
+
     def fixing(self, values: Values) -> SearchSpace:
         """The same space with some decisions about stages made."""
         stages = list(self._file.stages)

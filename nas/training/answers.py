@@ -32,11 +32,13 @@ class Answering:
         network: with all that is needed to make its images.
         device: where it runs.
         batch_size: images at a time.
+        path: its file.
     """
 
     network: Network
     device: torch.device
     batch_size: int
+    path: Path
 
     @staticmethod
     def load(path: Path, device: torch.device, batch_size: int) -> Answering:
@@ -51,7 +53,7 @@ class Answering:
                 f"{path}: nothing in it says how images are made for its network: got no mean and std, as in files of earlier versions; accepted: "
                 "weights that this version wrote. Run retrain or import-weights again, with another --run."
             )
-        return Answering(network.to(device), device, batch_size)
+        return Answering(network.to(device), device, batch_size, path)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,7 +86,7 @@ class Answering:
             ) from None
         if not logits.isfinite().all():
             raise ValueError(
-                "the network's answers are no numbers: got inf or nan; accepted: weights of a training that went well. Train it again."
+                f"{self.path}: the network's answers are no numbers: got inf or nan; accepted: weights of a training that went well. Train it again."
             )
         return logits
 

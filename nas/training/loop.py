@@ -69,7 +69,7 @@ def train_model(
     """Trains `model` up to `course.steps`; continues from the checkpoint if there is one.
 
     Data, paths, augmentation and drop path are functions of (seed, step), so a continued run is the uninterrupted one. A step whose loss or
-    gradients are not finite changes no weight. Where a batch is done in parts, by several processes or one after the other (`accumulate`), the
+    gradients are not finite changes no weight and no statistics. Where a batch is done in parts, by several processes or one after the other (`accumulate`), the
     gradients are those of the batch's mean loss, to rounding; only a batch norm that does its part in several goes sees each by itself.
 
     Args:
@@ -99,7 +99,7 @@ def train_model(
         state.look(watch)
     model.train()
     with state.kept_when_lost():
-        for step, (images, targets) in zip(range(start, course.steps), batches(start) if start < course.steps else (), strict=False):
+        for step, (images, targets) in zip(range(start, course.steps), _made(batches, start) if start < course.steps else (), strict=False):
             wish = watch.stop()
             if state.stopped if ranks.count > 1 else wish:
                 break
@@ -122,6 +122,18 @@ def train_model(
     if skipped := int(state.skipped[1]):
         watch.skipped(skipped)
     return state.evaluated, state.done
+
+
+def _made(batches: Batches, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches; where making one takes too much memory, parts of a step and blocks that are run twice would not help."""
+    try:
+        with memory_errors():
+            yield from batches(start)
+    except MemoryError as error:
+        raise MemoryError(
+            f"training: out of memory while a batch of images was made: {str(error)[:200]}. Take {OTHER_RUN} a lower --resolution or fewer images, by "
+            "--batch-size."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -153,7 +165,9 @@ class _State:
         self.optimizer = create_optimizer_v2(model, opt="adamw", lr=phase.lr, weight_decay=phase.weight_decay, fused=True)
         # Over the last twentieth of the run; with rungs only the warm-up bounds it, so that a rung does not depend on the length of the run.
         decay = 0.9999 if phase.rungs else max(0.0, min(0.9999, 1 - 20 / course.steps))
-        self._plain = next(model.buffers(), None) is None
+        self._buffers = list(model.buffers())
+        self._plain = not self._buffers
+        self._before: list[Tensor] = []  # what the buffers were before the step
         # Without buffers the state dicts, which it would make of both models at each step, have nothing to add to the parameters.
         self.ema = ModelEmaV3(model, decay=decay, use_warmup=True, exclude_buffers=self._plain) if phase.ema else None
         self.evaluated: nn.Module = self.ema.module if self.ema else model
@@ -244,6 +258,7 @@ class _State:
         They are done in `phase.accumulate` parts. What is drawn for each image of the batch, drop path, each part draws for all of them.
         """
         phase, ranks = self.course.phase, self.course.ranks
+        self._before = [buffer.clone() for buffer in self._buffers]
         count = phase.batch_size if ranks.count > 1 else len(images)
         num = min(phase.accumulate, ranks.part.least(count))  # as many everywhere, as a batch norm's statistics are summed in each
         places = ranks.part.rows(count).places
@@ -266,6 +281,8 @@ class _State:
     def step(self, loss: Tensor, wish: bool) -> None:
         """Moves the weights by their gradients, unless these or the loss are not finite; nothing waits for a GPU to know.
 
+        Then the statistics of a batch norm, which the forward pass has moved already, are put back too.
+
         `wish` is whether this process is to stop; where there are several, gradients, losses and wishes are summed over all of them in one go.
         """
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
@@ -281,6 +298,8 @@ class _State:
         broken = 1.0 - (norm.isfinite() & loss.isfinite()).float()
         self.optimizer.found_inf = broken  # type: ignore[attr-defined]  # what GradScaler tells a fused optimiser: with 1 it leaves weights and moments as they are
         self.optimizer.step()
+        for buffer, before in zip(self._buffers, self._before, strict=True):
+            torch.where(broken.bool(), before, buffer, out=buffer)
         self.skipped.add_(broken)
         self.skipped[0] *= broken
         self.loss = loss

@@ -17,7 +17,8 @@ from torch import nn
 from nas.cost import cost
 from nas.cost.latency import built, memory_errors
 from nas.cost.memory import Live
-from nas.networks.architecture import Architecture, Frame
+from nas.networks.architecture import MAX_RESOLUTION, Architecture
+from nas.networks.layers import check_layers
 from nas.networks.network import Network
 from nas.quantities import format_quantity
 from nas.training.loop import Course, train_model
@@ -35,14 +36,14 @@ MINUTE = 45.0  # seconds from which on they are called one
 WORTH_TIMING = 100  # steps: fewer are done before an estimate helps anyone
 
 
-def data_line(setting: Setting, stride: int, splits: Mapping[str, str], at: Callable[[Frame], object]) -> str:
+def data_line(setting: Setting, stride: int, splits: Mapping[str, str], check: Callable[[Setting], object]) -> str:
     """What is seen of the images.
 
     Args:
         setting: whose.
         stride: of the networks.
         splits: what each is for.
-        at: raises a ValueError for a frame that the networks cannot have: their images' own size is then no advice.
+        check: raises a ValueError for a setting that is refused: the images' own size is then no advice.
     """
     images, source, own = setting.images, setting.source, setting.source.resolution
     counts = ", ".join(f"{images.size(split):,} {what}" for split, what in splits.items())
@@ -52,9 +53,9 @@ def data_line(setting: Setting, stride: int, splits: Mapping[str, str], at: Call
     of_sample = f"some {source.sides[0]} to {source.sides[1]} px a side, of each the square in the middle"
     sizes = of_sample if source.sides[0] < source.sides[1] else f"{own} px"
     larger = ""
-    if setting.resolution != nearest:
+    if setting.resolution != nearest <= MAX_RESOLUTION:
         with contextlib.suppress(ValueError):
-            at(replace(setting.frame, resolution=nearest))
+            check(replace(setting, resolution=nearest))
             larger = f" (--resolution {nearest} for their own size)"
     return f"{line}; {sizes}, scaled to {setting.resolution} px{larger}"
 
@@ -163,7 +164,9 @@ def network_plan(architecture: Architecture, setting: Setting) -> list[str]:
     per_epoch = images.steps_per_epoch("train", phase.batch_size)
     steps, counted = phase.num_steps(per_epoch), cost(architecture)
     lines = {
-        "images": data_line(setting, architecture.stride, {"train": "to train on", "test": "to test"}, partial(_built, architecture)),
+        "images": data_line(
+            setting, architecture.stride, {"train": "to train on", "test": "to test"}, partial(check_network, architecture)
+        ),
         "network": f"{format_quantity('macs', counted.macs)} at {architecture.frame.resolution} px, {format_quantity('params', counted.params)}",
         "training": phase_line(phase, steps, per_epoch),
     }
@@ -175,9 +178,14 @@ def network_plan(architecture: Architecture, setting: Setting) -> list[str]:
     return list(block(lines, setting.notes))
 
 
-def _built(architecture: Architecture, frame: Frame) -> Network:
-    with torch.device("meta"):
-        return Network(architecture.at(frame))
+def check_network(architecture: Architecture, setting: Setting) -> None:
+    """Refuses a network that cannot be at a setting's resolution, or is too large there.
+
+    Raises:
+        ValueError: it is so; one line.
+    """
+    check_layers(architecture.at(setting.frame))
+    setting.check(architecture)
 
 
 def time_line(parts: Mapping[str, float], device: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -17,6 +18,7 @@ from nas.cost import cost
 from nas.data import Augmentation, Data, DataSource, open_data
 from nas.machine import cores, program_digest
 from nas.networks.architecture import MAX_RESOLUTION, Architecture, Frame
+from nas.networks.layers import check_layers
 from nas.networks.precision import bf16_note
 from nas.quantities import format_quantity
 from nas.runs.folder import Run
@@ -35,6 +37,7 @@ DIGITS = "digits"
 CLASSES = 1000  # of images that are made up, where nobody says how many
 FINE = 0.1  # of the rate, where a training begins with trained weights
 MOST_MACS = 1e13  # of a network for one image; more takes minutes to hours of all cores in one operation, which not even Ctrl-C ends
+TRIES = 32  # resolutions that are tried on each side of one that cannot be
 LONG_LOOK = 30.0  # seconds; what takes longer is not done twice for the same files
 
 
@@ -143,7 +146,12 @@ class Setting:
 
 
 def open_setting(
-    given: Given, stride: int, largest: int, begun_recipe: dict[str, Any] | None = None, source: DataSource | None = None
+    given: Given,
+    stride: int,
+    largest: int,
+    begun_recipe: dict[str, Any] | None = None,
+    source: DataSource | None = None,
+    possible: Callable[[int], object] = lambda side: None,
 ) -> Setting:
     """Opens the data and the recipe and settles resolution and device.
 
@@ -153,6 +161,7 @@ def open_setting(
         largest: resolution above which images are scaled down, where nobody said another.
         begun_recipe: the recipe's content when the run began, which counts where the user names no other.
         source: the images, where they are opened already.
+        possible: raises a ValueError for a resolution that the networks cannot have; `largest` is one that they can.
 
     Raises:
         ValueError: an option cannot be used; one line.
@@ -169,14 +178,51 @@ def open_setting(
     notes = (source.note, *notes) if source.note else notes
     if note := bf16_note(recipe.bf16, device):
         notes = (*notes, note)
-    resolution = given.resolution or recipe.resolution or min(-(-source.resolution // stride) * stride, largest)
-    if resolution > MAX_RESOLUTION:
-        raise ValueError(f"--resolution: too large: got {resolution}; accepted: at most {MAX_RESOLUTION}. Take a smaller one.")
+    if said := given.resolution or recipe.resolution:
+        _check_resolution(said, stride, largest, possible)
+        resolution = said
+    else:
+        resolution, further = _usual_resolution(source, stride, largest, possible)
+        notes = (*notes, *further)
     if given.seed is not None and given.seed >= 2**63:  # what torch takes
         raise ValueError(f"--seed: out of range: got {given.seed}; accepted: whole numbers below 2**63.")
     return Setting(
         source, data, root, recipe, name, resolution, device, given.seed or 0, given.loaders, given.flip, notes=notes, ranks=given.ranks
     )
+
+
+def _usual_resolution(source: DataSource, stride: int, largest: int, possible: Callable[[int], object]) -> tuple[int, tuple[str, ...]]:
+    """The resolution where nobody named one, and what is to be said of it: the images' own, or the next one that the networks can have."""
+    wanted = min(-(-source.resolution // stride) * stride, largest)
+    if (why := _why_not(wanted, possible)) is None:
+        return wanted, ()
+    side = next(side for side in range(wanted + stride, largest + 1, stride) if side == largest or _why_not(side, possible) is None)
+    return side, (f"Images are scaled to {side} px, the next size that the networks can have: {why}.",)
+
+
+def _check_resolution(side: int, stride: int, largest: int, possible: Callable[[int], object]) -> None:
+    """Refuses a resolution that the networks cannot have, and names those next to it that they can."""
+    if side > MAX_RESOLUTION:
+        raise ValueError(f"--resolution: too large: got {side}; accepted: at most {MAX_RESOLUTION}. Take a smaller one.")
+    if (why := _why_not(side, possible)) is None:
+        return
+    below = range((side - 1) // stride * stride, 0, -stride)[:TRIES]
+    above = range((side // stride + 1) * stride, min(2 * max(side, largest), MAX_RESOLUTION) + 1, stride)[:TRIES]
+    found = [next((each for each in sides if _why_not(each, possible) is None), None) for sides in (below, above)]
+    taken = [each for each in found if each is not None] or [largest]
+    raise ValueError(
+        f"--resolution: not for these networks: got {side} ({why}); accepted next to it: {' and '.join(map(str, taken))}. "
+        f"Give --resolution {min(taken, key=lambda each: abs(each - side))}."
+    )
+
+
+def _why_not(side: int, possible: Callable[[int], object]) -> str | None:
+    """Why networks cannot have a resolution, without advice; None: they can."""
+    try:
+        possible(side)
+    except ValueError as error:
+        return re.sub(r"\.( Take \d+\.)?$", "", str(error))
+    return None
 
 
 def open_source(given: Given) -> DataSource:
@@ -216,13 +262,15 @@ def _recipe(given: Given, begun: dict[str, Any] | None, name: str, source: DataS
         )
     if written.retrain.augmentation.flip == "auto" and unmirrored and given.flip is None:
         notes.append(f"Images are not mirrored: {unmirrored}. --flip mirrors them.")
+    elif written.retrain.augmentation.flip == "auto" and given.flip is None:
+        notes.append("Images are mirrored at random; --no-flip for writing and signs.")
     return given.changing(fitted), tuple(notes)
 
 
-def open_as_found(given: Given, found: Begun, architecture: Architecture) -> Setting:
+def open_as_found(given: Given, found: Begun, architecture: Architecture, possible: Callable[[int], object] | None = None) -> Setting:
     """The setting for a network of a file: what was not said is as when it was found, but other images have their own recipe and resolution.
 
-    The same images may be named again, also by another path.
+    The same images may be named again, also by another path. `possible` is as for `open_setting`, where other networks are trained beside it.
 
     Raises:
         ValueError: as `open_setting`.
@@ -231,7 +279,12 @@ def open_as_found(given: Given, found: Begun, architecture: Architecture) -> Set
     source = open_source(as_found)
     same = found.data_fingerprint == source.fingerprint
     whole = as_found if same or given.data is None else given
-    setting = open_setting(whole, architecture.stride, architecture.frame.resolution, source=source)
+
+    def of_it(side: int) -> None:
+        if side != architecture.frame.resolution:
+            check_layers(architecture.at(replace(architecture.frame, resolution=side)))
+
+    setting = open_setting(whole, architecture.stride, architecture.frame.resolution, source=source, possible=possible or of_it)
     setting.check(architecture)
     if given.data is None and found.data_fingerprint is not None and not same:
         print(f"The images of {setting.data} are not those that the network was found with: files were changed, added or removed.")
