@@ -52,6 +52,7 @@ from nas.searching.dashboard import tell
 from nas.searching.fidelity import SCORES, figures_of
 from nas.searching.finalist_study import write_finalists
 from nas.searching.optuna_study import open_study
+from nas.searching.pick import pick as picked_by
 from nas.searching.search import Evaluation, Instruments, SearchRequest, search
 from nas.searching.story import Candidate, Search, Story, read_story
 from nas.searching.trained_alone import Trained
@@ -76,7 +77,7 @@ def add_ladder(run: Run) -> None:
     path = run.folder / f"{FIRST}.yaml"
     entries = read_yaml(path)
     winner = Architecture.from_dict(entries["architecture"], "winner")
-    write_yaml(path, {**entries, "found": {**entries["found"], "accuracy_alone": 0.7, "epochs_alone": 1.0}})
+    write_yaml(path, {**entries, "found": {**entries["found"], "accuracy_alone": 0.7, "epochs_alone": 3.0}})
     searches = run.recorded()["searches"]
     run.record(searches={**searches, FIRST: {**searches[FIRST], "winner": digest(path)}})
     slow = {"width": 16, "mixers": ["conv"], "mlp_ratio": 2.0, "cpe": False, "sharing": False, "kernel": 3}
@@ -88,7 +89,8 @@ def add_ladder(run: Run) -> None:
         for step, accuracy in rungs.items():
             place.log("alone rung", step=step, accuracy=accuracy)
         if ended:
-            (place.folder / "result.json").write_text(json.dumps({"accuracy": ended, "failure": None}))
+            place.log("alone", step=27, loss=1.0)
+            (place.folder / "result.json").write_text(json.dumps({"accuracy": ended, "failure": None, "phase": {"epochs": 3.0}}))
         told = {
             "study": FIRST,
             "schedule": "01234567",
@@ -205,6 +207,9 @@ def test_the_report_tells_the_records_and_needs_nothing_else(
     story = read_story(folder / "runs/found")
     assert text.count("against multiply-adds") == 4 and text.count("against parameters") == 2, "a front for each budget, and what it shows"
     best = next(table for table in page.tables if "proposed by" in table[0])
+    evaluated = [table for table in page.tables if "proposed by" in table[0]][1]
+    marked = {row[0] for row in evaluated[1:] if row[evaluated[0].index("on the front by")] == "multiply-adds"}
+    assert marked == {each.architecture.key for each in front_of(story.searches[FIRST])}
     assert [row[0] for row in best[1:]] == [each.architecture.key for each in story.searches[FIRST].in_band][:25]
 
 
@@ -251,6 +256,19 @@ def searched(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
         return read_story(run.folder)
 
     return search_under
+
+
+def front_of(search: Search) -> list[Candidate]:
+    """Whom nobody beats in accuracy for as few multiply-adds."""
+    there = [(each.accuracy or 0.0, each) for each in search.candidates if each.accuracy is not None]
+    beaten = [
+        any(
+            more >= accuracy and other.cost.macs <= each.cost.macs and (more, other.cost.macs) != (accuracy, each.cost.macs)
+            for more, other in there
+        )
+        for accuracy, each in there
+    ]
+    return [each for (_, each), lost in zip(there, beaten, strict=True) if not lost]
 
 
 def test_what_was_measured_over_a_limit_is_not_among_the_best_and_the_others_are(searched: Callable[..., Story]) -> None:
@@ -343,8 +361,8 @@ def stored_trials(path: Path, name: str) -> list[tuple[Any, dict[str, Any]]]:
 
 
 CLIMBED = {
-    "winner": [[(6, 35), (18, 55), (30, 70)]],
-    "finalists": [[(6, 35), (18, 60), (30, 72)]],
+    "winner": [[(6, 35), (18, 55), (27, 70)]],
+    "finalists": [[(6, 35), (18, 60), (27, 72)]],
     "drawn by hand": [[(6, 30)], [(6, 40), (18, 50)]],
 }
 
@@ -354,7 +372,7 @@ def test_the_ladder_shows_each_finalist_rung_by_rung(folder: Path, reports: dict
     lines = drawn_lines(fronts.ladder(read_story(folder / "runs/found").searches[FIRST]))
     assert {kind: sorted([(x, round(y, 6)) for x, y in line] for line in its) for kind, its in lines.items()} == CLIMBED
     (rungs,) = (table for table in Page(reports["found"].read_text()).tables if table[0] == ["network", "from", "steps", "accuracy"])
-    assert {tuple(row[1:]) for row in rungs[1:]} >= {("model", "30", "70.00%"), ("conv", "18", "50.00%"), ("s2_shift", "6", "30.00%")}
+    assert {tuple(row[1:]) for row in rungs[1:]} >= {("model", "27", "70.00%"), ("conv", "18", "50.00%"), ("s2_shift", "6", "30.00%")}
     assert len(rungs) - 1 == sum(len(line) for its in CLIMBED.values() for line in its)
 
 
@@ -400,7 +418,15 @@ def test_curves_show_what_was_judged_and_the_mean_of_the_losses() -> None:
     np.testing.assert_allclose(lines["loss"][0], np.stack([groups[:, -1, 0], groups[:, :, 1].mean(axis=1)], axis=1))
 
 
-def test_the_decision_that_matters_is_the_most_important_by_both_measures(searched: Callable[..., Story]) -> None:
+def test_the_decision_that_matters_is_the_most_important_by_both_measures(
+    searched: Callable[..., Story], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what was drawn for a block that is not there is none."""
+    import optuna
+
+    asked, estimate = list[optuna.Study](), optuna.importance.get_param_importances
+    monkeypatch.setattr(optuna.importance, "get_param_importances", lambda study: asked.append(study) or estimate(study))
+
     def taste(architecture: Architecture) -> float:
         return 0.3 + 0.3 * (architecture.stages[0].mixers[0] == "conv") + 0.01 * architecture.stages[0].mlp_ratio
 
@@ -408,7 +434,7 @@ def test_the_decision_that_matters_is_the_most_important_by_both_measures(search
     found = story.searches["toy"]
     assert len(found.in_band) >= 20
     tables = [table for table in Page(page(story)).tables if table[0][0] == "decision"]
-    for effects, name, table in zip((found.spread, found.importances), ("stage 0: mixers", "s0.b0.mixer"), tables, strict=True):
+    for effects, name, table in zip((found.spread, found.importances), ("stage 0: mixers", "stage 0, block 0: mixer"), tables, strict=True):
         assert effects[name] == max(effects.values()) > 0
         axes = figures.importance({each: 100 * effect for each, effect in effects.items()}, "points").axes[0]
         drawn = {label.get_text(): bar.get_width() for label, bar in zip(axes.get_yticklabels(), axes.patches, strict=True)}
@@ -416,6 +442,10 @@ def test_the_decision_that_matters_is_the_most_important_by_both_measures(search
         assert [*drawn.values()] == sorted(drawn.values(), reverse=True), "the most important above"
         assert {row[0]: row[1] for row in table[1:]} == {each: f"{value:.2f}" for each, value in drawn.items()}
     assert found.spread["stage 0: mixers"] > 2 * sorted(found.spread.values())[-2]
+    drawn_for = {(trial.params["s0.depth"], trial.params["s0.b1.mixer"]) for study in asked for trial in study.trials}
+    assert drawn_for == {(1, "absent"), (2, "conv"), (2, "s2_shift")}
+    wanted = {f"stage 0: {each}" for each in ("width", "depth", "mlp_ratio", "mixers")}
+    assert found.spread.keys() == wanted, "what has one option is no decision, though only convolutions have a kernel"
 
 
 def test_names_beside_a_curve_are_moved_apart_as_little_as_it_takes() -> None:
@@ -531,6 +561,7 @@ def test_every_word_of_a_picture_is_in_ink(folder: Path, monkeypatch: pytest.Mon
 def test_a_run_that_has_not_ended_is_told_as_far_as_it_is(folder: Path, reports: dict[str, Path]) -> None:
     assert "Unfinished: the supernet is still in training" in reports["begun"].read_text()
     text = reports["half"].read_text()
+    assert "Unfinished: 200kMACs-evolution" in succeed("pick half --budget 200kMACs", folder), "and what is picked from it is too"
     assert text.count("has no winner yet") == 2 and "proposed by" in text and "50.00%" in text
     assert "no run" in refused("report nowhere", folder) and "no study" in refused("dashboard begun", folder)
 
@@ -648,6 +679,9 @@ def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(fo
     searches = read_story(folder / "runs/shown").searches
     assert list(searches) == [FIRST, SECOND], "that of the finalists is none"
     best = searches[FIRST].in_band[0]
+    for each in front_of(searches[FIRST]):
+        noted = get_note(optuna.trial.Trial(loaded, loaded.get_trials()[each.number]._trial_id))
+        assert "![the network](/artifacts/" in noted and "on the front by multiply-adds" in noted
     trial = optuna.trial.Trial(loaded, loaded.get_trials()[best.number]._trial_id)
     assert f"{best.accuracy:.2%}" in get_note(trial) and "place 1 of" in get_note(trial) and "retrain" in get_note(trial)
     finalists = optuna.load_study(study_name=f"{FIRST}-finalists", storage=storage)
@@ -656,6 +690,7 @@ def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(fo
     behind = [("conv", "PRUNED", {6: 0.4, 18: 0.5}), ("s2_shift", "PRUNED", {6: 0.3})]
     assert shown == [("model", "COMPLETE", 0.7), ("variety", "COMPLETE", 0.72), *behind], "the winner first"
     assert [each.user_attrs.get("winner") for each in finalists.trials] == [True, None, None, None]
+    assert ["s0.b1.mixer" in each.params for each in finalists.trials[1:]] == [False, True, True], "of blocks that are there"
     notes = [get_note(optuna.trial.Trial(finalists, each._trial_id)) for each in finalists.trials]
     assert [text in note for text, note in zip(("winner", "72.00%", "50.00%", "30.00%"), notes, strict=True)] == [True] * 4
     assert set(metas) <= {path.name for path in artifacts.iterdir()} and len(list(artifacts.iterdir())) == sum(
@@ -727,10 +762,20 @@ def test_the_dashboard_opens_in_a_browser(folder: Path, chromium: Browser) -> No
 
 
 def test_a_winner_for_another_budget_is_the_best_that_was_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trained alone to the end first, whatever the supernet says; and of the others by its weights."""
+    """Trained alone to the end first, by the longest schedule, whatever the supernet says; and of the others by its weights."""
     monkeypatch.chdir(folder)
     searches = read_story(folder / "runs/found").searches.values()
-    assert "70.00% trained alone, the best of 1 networks" in succeed("pick found --budget 200kMACs", folder)
+    assert "70.00% trained alone for 3 epochs, the best of 1 networks" in succeed("pick found --budget 200kMACs", folder)
+    story = read_story(folder / "runs/found")
+    longer, shorter = (story.searches[name] for name in (FIRST, SECOND))
+    brief = Trained(Evaluation(0.9), steps=9, epochs=1.0)
+    both = [
+        dataclasses.replace(shorter, ladder=tuple(dataclasses.replace(each, schedule="brief", trained=brief) for each in longer.ladder)),
+        longer,
+    ]
+    for order in (both, both[::-1]):
+        found = picked_by(order, [parse_budget("200kMACs")], 0.8, lambda network: {})
+        assert found and (found.accuracy, found.how) == (0.7, "trained alone for 3 epochs"), "an epoch's 90% is of another kind"
     alone = {each.architecture.key for search in searches for each in search.ladder if each.trained.ended}
     seen = [each for search in searches for each in search.candidates if each.accuracy is not None and each.architecture.key not in alone]
     for each in seen:
@@ -747,9 +792,10 @@ def test_a_winner_for_another_budget_is_the_best_that_was_looked_at(folder: Path
     assert "with its own weights" in (folder / "runs/alone/report.html").read_text()
     text, result = (folder / "runs/alone/report.html").read_text(), read_yaml(folder / "runs/alone/result.yaml")["result"]
     assert f"Test accuracy: {result['test_accuracy']:.2%} of {result['test_images']} images" in text and text.count("<img") == 3
-    assert "72.00% trained alone, the best of 2 networks" in succeed("pick found --device cpu --budget 100s", folder)
+    assert "72.00% trained alone for 3 epochs, the best of 2 networks" in succeed("pick found --device cpu --budget 100s", folder)
     assert read_yaml(folder / "runs/found/picked-100s.yaml")["costs"]["latency_ms"] > 0
     assert "none of the" in refused("pick found --device cpu --budget 1us", folder)
+    assert read_yaml(folder / "runs/found/picked-100s.yaml")["picked"]["by"] == "trained alone for 3 epochs"
     told = refused("pick found --budget 1kMACs", folder)
     assert "none of the" in told and "search --run found --budget 1kMACs" in told
     with read_story(folder / "runs/found").run.lock():  # by who searches there

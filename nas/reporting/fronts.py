@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nas.networks.architecture import Architecture
 from nas.quantities import QUANTITIES, format_quantity
 from nas.reporting.drawings import INK
@@ -36,7 +34,9 @@ def front(search: Search, quantity: str) -> Figure:
         hows = dict.fromkeys(known.how for known, accuracy in values if known and accuracy is not None)
         how = " or ".join("evaluated" if each == "counted" else each for each in hows)  # what cannot win may be neither
         axes.plot(costs, accuracies, "o", ms=4, mec="none", color=INK, alpha=0.5, label=f"{len(seen)} networks {how}", gid="evaluated")
-        axes.step(costs, np.maximum.accumulate(accuracies), where="post", color=INK, lw=1.0, label="front", gid="front")
+        best = [(known.value, 100 * (each.accuracy or 0.0)) for each in search.front(quantity) if (known := each.known(quantity))]
+        steps = [*best, (costs[-1], best[-1][1])]
+        axes.step(*zip(*steps, strict=True), where="post", color=INK, lw=1.0, label="front", gid="front")
     names: list[tuple[float, float, str]] = []
     marked = list(_marked(search, quantity))
     for kind, (tint, marker) in KINDS.items():
@@ -127,10 +127,10 @@ def ladder(search: Search) -> Figure:
 
 
 def climbed(each: Climber) -> list[tuple[int, float]]:
-    """Its accuracies by steps; the end is where the next rung would be, since no record of the ladder says where it is."""
+    """Its accuracies by steps, that at the end of its training included."""
     steps = list(each.trained.rungs)
-    if each.trained.ended and each.trained.ended.accuracy is not None and len(steps) > 1:
-        steps.append((steps[-1][0] + steps[-1][0] - steps[-2][0], each.trained.ended.accuracy))
+    if each.trained.ended and each.trained.ended.accuracy is not None:
+        steps.append((each.trained.steps, each.trained.ended.accuracy))
     return steps
 
 

@@ -28,6 +28,7 @@ def tellings(story: Story) -> dict[str, Telling]:
 def _telling(story: Story, search: Search) -> Telling:
     networks: dict[str, Architecture] = {each.architecture.key: each.architecture for each in search.in_band[:BEST]}
     networks |= {each.architecture.key: each.architecture for each in search.in_band if each.by_hand}
+    networks |= {each.architecture.key: each.architecture for name in search.limited for each in search.front(name)}
     networks |= {each.architecture.key: each.architecture for each in search.ladder}
     if search.winner:
         networks[search.winner.architecture.key] = search.winner.architecture
@@ -68,6 +69,8 @@ def _note(story: Story, search: Search, architecture: Architecture) -> str:
         said.append(f"{candidate.accuracy:.2%} with the supernet's weights{rank}")
     elif climber and climber.supernet is not None:
         said.append(f"{climber.supernet:.2%} with the supernet's weights")
+    if fronts_of := search.on_fronts.get(key):
+        said.append(f"on the front by {' and by '.join(QUANTITIES[name].called for name in fronts_of)}")
     if climber:
         said.append(_alone(climber))
     written = yaml.safe_dump(

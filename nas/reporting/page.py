@@ -22,6 +22,7 @@ from nas.runs.overview import timed
 from nas.runs.records import Begun, NetworkRecord
 from nas.searching.fidelity import ACCURACIES, ranked
 from nas.searching.story import Candidate, Climber, Search, Story
+from nas.searching.trained_alone import trained_for
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST = 25  # rows of a table of networks
@@ -91,14 +92,10 @@ def _trained(story: Story, record: NetworkRecord) -> Iterator[Said]:
         yield Said("Unfinished: what was begun here is still in training.", unfinished=True)
 
 
-def _for(epochs: float) -> str:
-    return f"trained alone for {epochs:g} epoch{'s' * (epochs != 1)}"
-
-
 def _won(search: Search) -> str:
     assert search.winner
     found, winner = search.winner.found, search.winner
-    accuracy, how = found.accuracy_alone, "" if found.epochs_alone is None else _for(found.epochs_alone)
+    accuracy, how = found.accuracy_alone, trained_for(found.epochs_alone)
     if accuracy is None:
         accuracy, how = found.accuracy_supernet or 0.0, "with the supernet's weights"
     budgets = " and ".join(winner.budgets)
@@ -215,7 +212,7 @@ def _climber(search: Search, each: Climber) -> list[Cell]:
 def _candidates(search: Search, suffix: str) -> Part:
     """What the search looked at."""
     best = search.in_band[:MOST]
-    heads = ["network", "accuracy", *_costs(search), "share of the budget", "proposed by", "trial"]
+    heads = ["network", "accuracy", *_costs(search), "share of the budget", "on the front by", "proposed by", "trial"]
     tables = [Table(heads, [Row(_candidate(search, each)) for each in best], f"The best {len(best)} {figures.within(search)}", True)]
     there = [each for each in search.candidates if each.accuracy is not None]
     tables.append(Table(heads, [Row(_candidate(search, each)) for each in there], f"All {len(there)} that were evaluated", True))
@@ -254,8 +251,15 @@ def _candidate(search: Search, each: Candidate) -> list[Cell]:
     return [
         Cell(each.architecture.key, each.architecture.key), percent(each.accuracy),
         *(quantity(name, each.known(name)) for name in _costs(search).values()),
-        Cell(f"{used:.0%}", used), Cell(each.origin, each.origin), number(each.number),
+        Cell(f"{used:.0%}", used), _fronts(search, each.architecture.key),
+        Cell(each.origin, each.origin), number(each.number),
     ]  # fmt: skip
+
+
+def _fronts(search: Search, key: str) -> Cell:
+    """By which quantities a network is on the front."""
+    said = ", ".join(QUANTITIES[name].called for name in search.on_fronts.get(key, ()))
+    return Cell(said, said)
 
 
 def _mixers(search: Search) -> Table:
