@@ -350,6 +350,17 @@ def test_a_front_names_the_winner_and_whom_a_person_would_have_drawn(
             (beside,) = (each for each in Page(reports["found"].read_text()).pictures if told in each)
             assert beside.count(b'id="network ') == 1 + len(by_hand)
         if name == FIRST:
+            without = [dataclasses.replace(each, supernet=None) if each.origin == "model" else each for each in search_.ladder]
+            story = dataclasses.replace(read_story(folder / "runs/found"), rankings={})
+            unscored = dataclasses.replace(search_, ladder=tuple(without))
+            drawn = fronts.front(unscored, "macs")
+            assert drawn_lines(drawn)["winner"] == [[(cost(winner).macs, 0.0)]], "on the axis, by what it costs"
+            assert "winner: no supernet accuracy" in [each.get_text() for each in drawn.legends[0].texts]
+            told = page(dataclasses.replace(story, searches={FIRST: unscored}))
+            assert "star on the axis" in told and "ahead of" not in told, "the other one that came to the end is better"
+            lower = [dataclasses.replace(each, trained=Trained(Evaluation(0.69))) if each.origin == "variety" else each for each in without]
+            told = page(dataclasses.replace(story, searches={FIRST: dataclasses.replace(unscored, ladder=tuple(lower))}))
+            assert "by 1.00 points, less than two standard errors of the difference: no lead" in told
             assert lines["floor"][0][0][0] == 160_000 and "a winner uses 80% or more" in [
                 text.get_text() for text in figure.legends[0].texts
             ]
@@ -563,6 +574,8 @@ def test_a_run_that_has_not_ended_is_told_as_far_as_it_is(folder: Path, reports:
     text = reports["half"].read_text()
     assert "Unfinished: 200kMACs-evolution" in succeed("pick half --budget 200kMACs", folder), "and what is picked from it is too"
     assert text.count("has no winner yet") == 2 and "proposed by" in text and "50.00%" in text
+    (folder / "runs/other").mkdir()
+    assert "Did you mean" not in refused("report other", folder), "a folder without a record"
     assert "no run" in refused("report nowhere", folder) and "no study" in refused("dashboard begun", folder)
 
 
@@ -613,6 +626,12 @@ def test_what_others_wrote_is_text_in_the_page(folder: Path) -> None:
     succeed("report odd", folder)
     text = (odd.folder / "report.html").read_text()
     assert "<script>alert(1)" not in text and text.count("<script>") == 1
+
+
+def test_without_a_browser_pictures_are_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("browser.CHROMIUM", None)
+    with pytest.raises(ValueError, match="no browser: got none; accepted: chromium"), open_browser():
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -792,6 +811,10 @@ def test_a_winner_for_another_budget_is_the_best_that_was_looked_at(folder: Path
     assert "with its own weights" in (folder / "runs/alone/report.html").read_text()
     text, result = (folder / "runs/alone/report.html").read_text(), read_yaml(folder / "runs/alone/result.yaml")["result"]
     assert f"Test accuracy: {result['test_accuracy']:.2%} of {result['test_images']} images" in text and text.count("<img") == 3
+    searched = next(each for each in read_story(folder / "runs/found").searches.values() if each.retrained)
+    assert searched.retrained and searched.retrained.name == "alone"
+    told = page(dataclasses.replace(read_story(folder / "runs/found"), searches={"its": searched}, rankings={}))
+    assert f"Retrained in alone: {result['test_accuracy']:.2%} of {result['test_images']} test images" in told
     assert "72.00% trained alone for 3 epochs, the best of 2 networks" in succeed("pick found --device cpu --budget 100s", folder)
     assert read_yaml(folder / "runs/found/picked-100s.yaml")["costs"]["latency_ms"] > 0
     assert "none of the" in refused("pick found --device cpu --budget 1us", folder)

@@ -45,6 +45,12 @@ def front(search: Search, quantity: str) -> Figure:
             xs, ys, _ = zip(*points, strict=True)
             axes.plot(xs, ys, marker, ms=13 if kind == "winner" else 6, color=tint, mec="#FFFFFF", mew=0.6, ls="", label=kind, gid=kind)
             names += points if kind == "drawn by hand" else []
+    if search.winner and search.winners_score is None and (cost := search.known(search.winner.architecture, quantity)):
+        tint, marker = KINDS["winner"]
+        axes.plot(
+            [cost.value], [0.0], marker, ms=13, color=tint, mec="#FFFFFF", mew=0.6, ls="", transform=axes.get_xaxis_transform(), clip_on=False,
+            label="winner: no supernet accuracy", gid="winner",
+        )  # fmt: skip
     _limits(axes, search, quantity)
     _beside(axes, names, axes.get_xlim()[1])
     axes.set_xlabel(QUANTITIES[quantity].called)
@@ -66,8 +72,8 @@ def _marked(search: Search, quantity: str) -> Iterator[tuple[str, tuple[float, f
         found[climber.architecture.key] = _kind(climber, search), climber.architecture, climber.supernet, climber.origin
     if search.winner:
         architecture = search.winner.architecture
-        _, _, accuracy, origin = found.get(architecture.key, ("", architecture, search.winner.found.accuracy_supernet, ""))
-        found[architecture.key] = "winner", architecture, accuracy, origin
+        *_, origin = found.get(architecture.key, ("",))
+        found[architecture.key] = "winner", architecture, search.winners_score, origin
     for kind, architecture, accuracy, origin in found.values():
         known = search.known(architecture, quantity)
         if known and accuracy is not None:

@@ -19,8 +19,9 @@ from nas.reporting.rankings import as_table, title
 from nas.reporting.rankings import draw as draw_ranking
 from nas.runs.folder import now
 from nas.runs.overview import timed
-from nas.runs.records import Begun, NetworkRecord
+from nas.runs.records import Begun, NetworkRecord, read_training
 from nas.searching.fidelity import ACCURACIES, ranked
+from nas.searching.ladder import told_apart
 from nas.searching.story import Candidate, Climber, Search, Story
 from nas.searching.trained_alone import trained_for
 
@@ -56,6 +57,7 @@ def _lead(story: Story) -> Iterator[Said]:
             yield Said(f"Unfinished: search {search.name} has no winner yet; what follows is what there is so far.", unfinished=True)
         else:
             yield Said(_won(search))
+            yield from map(Said, (*_lead_of(search), *_retrained(search)))
 
 
 def _settings(record: Begun) -> str:
@@ -104,6 +106,28 @@ def _won(search: Search) -> str:
         f"(standard error {found.standard_error:.2%}), chosen as {found.reason}. It costs {needs(winner)}. "
         f"{'; '.join(describe(winner.architecture))}."
     )
+
+
+def _lead_of(search: Search) -> Iterator[str]:
+    """What the winner is ahead of the best other finalist that came to the end as far, and whether that is more than noise."""
+    assert search.winner
+    found, key = search.winner.found, search.winner.architecture.key
+    others = [each for each in search.ladder if each.trained.ended and each.last is not None and each.architecture.key != key]
+    behind = [each for each in others if found.accuracy_alone is not None and (each.last or 0.0) <= found.accuracy_alone]
+    if found.accuracy_alone is None or not behind:
+        return
+    second = max(behind, key=lambda each: each.last or 0.0)
+    lead, told = found.accuracy_alone - (second.last or 0.0), told_apart(second.last or 0.0, found.accuracy_alone, found.held_out_images)
+    worth = "more than two standard errors of the difference" if lead > told else "less than two standard errors of the difference: no lead"
+    yield f"It is ahead of {second.origin} ({second.architecture.key}), the next of those trained to the end, by {100 * lead:.2f} points, {worth}."
+
+
+def _retrained(search: Search) -> Iterator[str]:
+    """What came of the winner, where a run beside this one trained it."""
+    path = search.retrained.folder / "result.yaml" if search.retrained else None
+    if search.retrained and path and path.exists():
+        result = read_training(path).result
+        yield f"Retrained in {search.retrained.name}: {result.test_accuracy:.2%} of {result.test_images:,} test images."
 
 
 def _parts(story: Story, looks: Mapping[str, Look]) -> Iterator[Part]:
@@ -218,10 +242,13 @@ def _candidates(search: Search, suffix: str) -> Part:
     tables.append(Table(heads, [Row(_candidate(search, each)) for each in there], f"All {len(there)} that were evaluated", True))
     failed = sum(each.failure is not None for each in search.candidates)
     text = f"{len(there)} networks were evaluated with the supernet's weights{f', {failed} failed' if failed else ''}."
+    unscored = " The supernet does not have the winner: a star on the axis says what it costs." * (
+        search.winner is not None and search.winners_score is None
+    )
     pictures = [
         Picture(
             save(fronts.front(search, name), "svg"),
-            f"Accuracy with the supernet's weights against {QUANTITIES[name].called}; shaded is what is over the budget.",
+            f"Accuracy with the supernet's weights against {QUANTITIES[name].called}; shaded is what is over the budget.{unscored}",
         )
         for name in search.limited
     ]

@@ -14,7 +14,7 @@ from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.quantities import Budget, Cost, parse_budgets
 from nas.runs.folder import TRAINED_ALONE, Run
-from nas.runs.records import RunStory, SearchRecord, read_run
+from nas.runs.records import RunStory, SearchRecord, read_record, read_run
 from nas.searching.additive import AdditiveModel
 from nas.searching.finalist_study import Climber, ranked
 from nas.searching.optuna_study import StudyTrial, importances, read_studies
@@ -82,8 +82,17 @@ class Search:
     ladder: tuple[Climber, ...]
     winner: SearchRecord | None
     importances: Mapping[str, float] = field(default_factory=dict)  # of decisions, by Optuna
+    retrained: Run | None = None  # that trained the winner alone on the same images, with its weights
     decided: Collection[str] = ()  # what of each stage has more than one option, as `AdditiveModel.spread` calls it
     looked: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by key what was measured of those that were to be finalists
+
+    @property
+    def winners_score(self) -> float | None:
+        """The winner's accuracy with the supernet's weights; None too where the supernet does not have it."""
+        if self.winner is None:
+            return None
+        of_ladder = (each.supernet for each in self.ladder if each.architecture.key == self.winner.architecture.key)
+        return next(of_ladder, self.winner.found.accuracy_supernet)
 
     @property
     def limited(self) -> list[str]:
@@ -235,8 +244,22 @@ def _search(
         tuple(ladder),
         winner,
         looked=looked,
+        retrained=winner and _retrained(run, winner),
         decided=space.fields if space else (),
     )
+
+
+def _retrained(run: Run, winner: SearchRecord) -> Run | None:
+    """The run beside this one that trained the winner on the same images; of several the last."""
+    found = []
+    for path in run.folder.parent.glob("*/weights.safetensors"):
+        with contextlib.suppress(ValueError):  # another run that is damaged
+            other = Run(path.parent.name, path.parent.parent)
+            record = read_record(other)
+            its = record.retrain if record.finished else None
+            if its and (its.architecture, its.data_fingerprint) == (winner.architecture.key, winner.data_fingerprint):
+                found.append((record.finished, other.name))
+    return Run(max(found)[1], run.folder.parent) if found else None
 
 
 def _climber(run: Run, line: Mapping[str, Any], seed: int) -> Climber:
