@@ -40,6 +40,7 @@ from nas.networks.preprocessing import Preprocessing
 from nas.networks.trained import save_network
 from nas.quantities import QUANTITIES, Budget, format_quantity, parse_budget
 from nas.reporting import figures, fronts
+from nas.reporting.comparisons import picture as draw_comparison
 from nas.reporting.drawings import INK, color
 from nas.reporting.notes import tellings
 from nas.reporting.page import page
@@ -183,8 +184,8 @@ def test_the_report_tells_the_records_and_needs_nothing_else(
     assert len(page.pictures) >= 6 and all(ElementTree.fromstring(picture).tag.endswith("svg") for picture in page.pictures)
     winner = read_yaml(folder / f"runs/found/{FIRST}.yaml")
     (ladder,) = (table for table in page.tables if "from" in table[0] and "fine-tuned" in table[0])
-    rows = {row[1]: dict(zip(ladder[0], row, strict=True)) for row in ladder[1:]}
-    assert [row[1] for row in ladder[1:]] == ["model", "variety", "conv", "s2_shift"], "the winner first, then by how far they came"
+    rows = {row[2]: dict(zip(ladder[0], row, strict=True)) for row in ladder[1:]}
+    assert [row[2] for row in ladder[1:]] == ["model", "variety", "conv", "s2_shift"], "the winner first, then by how far they came"
     assert (rows["model"]["accuracy"], rows["model"]["steps"], rows["conv"]["accuracy"], rows["conv"]["steps"]) == (
         "70.00%",
         "to the end",
@@ -469,6 +470,16 @@ def test_names_beside_a_curve_are_moved_apart_as_little_as_it_takes() -> None:
     assert fronts._apart([0.0, 0.2, 0.5], 0.1) == [0.0, 0.2, 0.5]
 
 
+def test_no_line_to_a_name_runs_through_another_name() -> None:
+    figure, axes = figures.one_plot(7, 4.6)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    fronts._beside(axes, [(0.2 + k / 20, 0.5 + k / 200, f"a long name {k}") for k in range(6)], 0.7)
+    figure.draw_without_rendering()
+    for one, other in itertools.permutations(axes.texts, 2):
+        line = one.arrow_patch.get_transform().transform_path(one.arrow_patch.get_path())
+        assert not line.intersects_bbox(Text.get_window_extent(other), filled=False)
+
+
 def test_what_a_network_looks_at_is_told_stage_by_stage() -> None:
     (network,) = networks_of([["conv", "s2_shift"], ["s2_shift"]])
     draw = np.random.default_rng(0)
@@ -565,6 +576,10 @@ def test_every_word_of_a_picture_is_in_ink(folder: Path, monkeypatch: pytest.Mon
     search = story.searches[FIRST]
     shown = [fronts.front(search, "macs"), fronts.ladder(search), figures.mixers(search), figures.importance({"a": 1.0}, "points")]
     shown += [figures.curves(story.curve, story.losses), *map(picture, story.rankings.values())]
+    runs = {"accuracies": [0.5, 0.6], "failures": [None, None], "second_tries": [False, False], "macs": 1e6}
+    shown.append(
+        draw_comparison([{**runs, "names": [kind], "kinds": [kind]} for kind in ("winner", "pattern", "preset", "random")], "Tested")
+    )
     words = [each for figure in shown for each in figure.findobj(Text) if each.get_text().strip()]
     assert len(words) > 60 and {to_hex(each.get_color()) for each in words} == {INK.lower()}
 
@@ -663,7 +678,7 @@ def test_a_report_can_be_read_in_a_browser(
 def test_tables_sort_by_what_they_mean(reports: dict[str, Path], chromium: Browser) -> None:
     chromium.open(reports["found"].as_uri())
     table = "[...document.querySelectorAll('table')].find(t => t.rows[0].textContent.includes('steps'))"
-    for column, wanted in ((2, ["30.00%", "50.00%", "70.00%", "72.00%"]), (3, ["6", "18", "to the end", "to the end"])):
+    for column, wanted in ((1, ["30.00%", "50.00%", "70.00%", "72.00%"]), (3, ["6", "18", "to the end", "to the end"])):
         script = (
             "const [t, c] = [%s, %d]; t.rows[0].cells[c].click(); const down = [...t.tBodies[0].rows].map(r => r.cells[c].textContent);"
         )
@@ -710,6 +725,7 @@ def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(fo
     assert shown == [("model", "COMPLETE", 0.7), ("variety", "COMPLETE", 0.72), *behind], "the winner first"
     assert [each.user_attrs.get("winner") for each in finalists.trials] == [True, None, None, None]
     assert ["s0.b1.mixer" in each.params for each in finalists.trials[1:]] == [False, True, True], "of blocks that are there"
+    assert "place 3 of 4 finalists" in get_note(optuna.trial.Trial(finalists, finalists.trials[2]._trial_id))
     notes = [get_note(optuna.trial.Trial(finalists, each._trial_id)) for each in finalists.trials]
     assert [text in note for text, note in zip(("winner", "72.00%", "50.00%", "30.00%"), notes, strict=True)] == [True] * 4
     assert set(metas) <= {path.name for path in artifacts.iterdir()} and len(list(artifacts.iterdir())) == sum(
@@ -740,7 +756,9 @@ def test_the_line_that_is_printed_opens_the_dashboard_of_the_last_winner(
     shutil.copytree(folder / "runs/found", here / "runs/found")
     shutil.copy(folder / "runs/found/best.yaml", here / "runs/best.yaml")
     monkeypatch.setattr("nas.searching.dashboard.serve", lambda *given: None)
-    line = succeed("dashboard --port 8766", here).partition("The same by hand: ")[2]
+    said = succeed("dashboard --port 8766", here)
+    assert re.findall("Winner: (.*)", said) == [f"http://127.0.0.1:8766/dashboard/studies/{number}/note" for number in (1, 2)]
+    line = said.partition("The same by hand: ")[2]
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     with subprocess.Popen(shlex.split(line), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         assert {each["study_name"] for each in studies_at(8766)} == {FIRST, SECOND, f"{FIRST}-finalists"}

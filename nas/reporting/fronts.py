@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from nas.networks.architecture import Architecture
 from nas.quantities import QUANTITIES, format_quantity
-from nas.reporting.drawings import INK
-from nas.reporting.figures import BY_HAND, CHOSEN, WINNER, legend, one_plot
+from nas.reporting.drawings import BY_HAND, CHOSEN, INK, WINNER
+from nas.reporting.figures import legend, one_plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,7 +118,7 @@ def ladder(search: Search) -> Figure:
         if steps:
             xs, ys = zip(*((step, 100 * accuracy) for step, accuracy in steps), strict=True)
             won = kind == "winner"
-            axes.plot(xs, ys, "-o", ms=2.5, color=KINDS[kind][0], gid=kind, lw=2.2 if won else 1.0, alpha=1.0 if won else 0.7)
+            axes.plot(xs, ys, "-o", ms=2.5, color=KINDS[kind][0], gid=kind, lw=2.2 if won else 1.0)
             if won or each.by_hand:  # the others are in the table
                 said = ["winner"] * won + [each.origin] * each.by_hand
                 names.append((xs[-1], ys[-1], ", ".join(said)))
@@ -143,12 +143,12 @@ def climbed(each: Climber) -> list[tuple[int, float]]:
 def _beside(axes: Axes, points: Sequence[tuple[float, float, str]], at: float | None = None) -> None:
     """Names to the right of points (or of `at`, for all of them), moved apart where they would lie on each other, with a line to their point."""
     low, high = axes.get_ylim()
-    gap, room = 0.012 * (axes.get_xlim()[1] - axes.get_xlim()[0]), 0.038 * (high - low)
+    gap, room = 0.03 * (axes.get_xlim()[1] - axes.get_xlim()[0]), 0.038 * (high - low)
     for column in sorted({x if at is None else at for x, *_ in points}):
         these = sorted((y, x, text) for x, y, text in points if at is not None or x == column)
         heights = _apart([y for y, *_ in these], room)
         for (y, x, text), height in zip(these, heights, strict=True):
-            line = {"arrowstyle": "-", "color": INK, "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
+            line = {"arrowstyle": "-", "color": INK, "lw": 0.5, "shrinkA": 1, "shrinkB": 2, "relpos": (0.0, 0.5)}
             axes.annotate(
                 text, (x, y), xytext=(column + gap, height), fontsize=7.5, color=INK, va="center", arrowprops=line, annotation_clip=False,
                 parse_math=False,

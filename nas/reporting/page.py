@@ -155,11 +155,17 @@ def _parts(story: Story, looks: Mapping[str, Look]) -> Iterator[Part]:
         yield _training(story)
     for name, found in story.rankings.items():
         pictures = [Picture(draw_ranking(found, "svg"), "Networks trained alone for the truth, against what scores said of them.")]
-        yield Part(f"How well the supernet ranks ({name})", pictures=pictures, tables=[_ranked(found)], commands=list(as_table(found)))
+        yield Part(
+            f"How well the supernet ranks ({name})",
+            pictures=pictures,
+            tables=[_ranked(found)],
+            commands=list(as_table(found)),
+            columns=True,
+        )
     if story.comparison:
         networks, seeds = story.comparison["networks"], story.comparison["settings"]["seeds"]
         svg = save(draw_comparison(networks, f"Tested with {len(seeds)} seeds"), "svg")
-        yield Part("Compared", pictures=[Picture(svg, "Test accuracies.")], commands=table(networks, seeds))
+        yield Part("Compared", pictures=[Picture(svg, "Test accuracies.")], commands=table(networks, seeds), columns=True)
     if made := dict.fromkeys(each.command for each in story.told.record.invocations if each.command):
         text = "These commands made the run. Given again, one that was interrupted goes on, and one that has ended prints its result."
         yield Part("How it was made", [text], commands=[again(each) for each in made])
@@ -204,7 +210,7 @@ def _alone(each: Climber) -> str:
 
 def _ladder(search: Search, suffix: str) -> Part:
     """Finalists and networks drawn by hand, trained alone."""
-    heads = ["network", "from", "accuracy", "steps", "supernet", "fine-tuned", *_costs(search)]
+    heads = ["network", "accuracy", "from", "steps", "supernet", "fine-tuned", *_costs(search)]
     winner = search.winner.architecture.key if search.winner else ""
     rows = [Row(_climber(search, each), each.architecture.key == winner) for each in search.ladder]
     about = "Held-out accuracy of each finalist while it was trained alone; who ends early was left behind."
@@ -227,7 +233,7 @@ def _climber(search: Search, each: Climber) -> list[Cell]:
     failure = ended.failure if ended else None
     last = Cell(f"failed: {failure}", "") if failure else percent(each.last)
     return [
-        Cell(each.architecture.key, each.architecture.key), Cell(each.origin, each.origin), last,
+        Cell(each.architecture.key, each.architecture.key), last, Cell(each.origin, each.origin),
         Cell("to the end", float("1e18")) if ended and not failure else number(each.steps), percent(each.supernet), percent(each.fine_tuned),
         *(quantity(name, search.known(each.architecture, name)) for name in _costs(search).values()),
     ]  # fmt: skip
