@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser, open_browser
 from command_line import refused, succeed
+from event_files import events
 from finished import STUDY, WITH, finished_search
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.text import Text
@@ -178,12 +179,12 @@ def test_the_report_tells_the_records_and_needs_nothing_else(
     folder: Path, reports: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = reports["found"].read_text()
-    page = Page(text)
-    assert len(text) < 700_000 and all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
+    shown = Page(text)
+    assert len(text) < 700_000 and all(address.startswith("data:image/svg+xml;base64,") for address in shown.addresses)
     assert "http" not in re.sub(r"data:[^\"]*", "", text), "nothing is fetched from elsewhere"
-    assert len(page.pictures) >= 6 and all(ElementTree.fromstring(picture).tag.endswith("svg") for picture in page.pictures)
+    assert len(shown.pictures) >= 6 and all(ElementTree.fromstring(picture).tag.endswith("svg") for picture in shown.pictures)
     winner = read_yaml(folder / f"runs/found/{FIRST}.yaml")
-    (ladder,) = (table for table in page.tables if "from" in table[0] and "fine-tuned" in table[0])
+    (ladder,) = (table for table in shown.tables if "from" in table[0] and "fine-tuned" in table[0])
     rows = {row[2]: dict(zip(ladder[0], row, strict=True)) for row in ladder[1:]}
     assert [row[2] for row in ladder[1:]] == ["model", "variety", "conv", "s2_shift"], "the winner first, then by how far they came"
     assert (rows["model"]["accuracy"], rows["model"]["steps"], rows["conv"]["accuracy"], rows["conv"]["steps"]) == (
@@ -196,9 +197,13 @@ def test_the_report_tells_the_records_and_needs_nothing_else(
     assert f"{winner['found']['accuracy_supernet']:.2%}" in text and FIRST in text and SECOND in text
     for search_ in (story := _at(folder, read_story)).searches.values():
         evaluated = [each for each in search_.candidates if each.accuracy is not None]
-        assert any(len(table) - 1 == len(evaluated) and "proposed by" in table[0] for table in page.tables), "all points of its front"
-    assert len(next(table for table in page.tables if table[0] == ["step", "loss"])) - 1 == len(story.losses) == 20
-    (scatter,) = (table for table in page.tables if table[0][:2] == ["network", "alone"])
+        assert any(len(table) - 1 == len(evaluated) and "proposed by" in table[0] for table in shown.tables), "all points of its front"
+    assert len(next(table for table in shown.tables if table[0] == ["step", "loss"])) - 1 == len(story.losses) == 20
+    every_tenth = {step: loss for step, loss in story.losses if step % 10 == 0}
+    assert events(folder / "runs/found/events")["loss"] == pytest.approx(every_tenth, rel=1e-4) and len(every_tenth) == 2, (
+        "in TensorBoard too"
+    )
+    (scatter,) = (table for table in shown.tables if table[0][:2] == ["network", "alone"])
     first = story.rankings["fidelity-200kMACs"]["networks"][0]
     assert len(scatter) - 1 == 12 and scatter[1][:3] == [first["key"], f"{first['retrained'][0]:.2%}", f"{first['supernet']:.2%}"]
     assert f"({SPLITS['train'] + SPLITS['val']} of 4 classes, the test&#39;s apart)" in text
@@ -206,9 +211,13 @@ def test_the_report_tells_the_records_and_needs_nothing_else(
     assert all(command in text for command in commands), "how it was made, and goes on"
     monkeypatch.chdir(folder)
     story = read_story(folder / "runs/found")
+    half = {FIRST: dataclasses.replace(story.searches[FIRST], winner=None), SECOND: story.searches[SECOND]}
+    told = page(dataclasses.replace(story, searches=half, rankings={}))
+    assert told.index(f"The winner ({SECOND})") < told.index(f"The ladder ({FIRST})"), "what has not ended comes last"
+    assert f"retrain runs/found/baselines/{FIRST}/conv.yaml" in text
     assert text.count("against multiply-adds") == 4 and text.count("against parameters") == 2, "a front for each budget, and what it shows"
-    best = next(table for table in page.tables if "proposed by" in table[0])
-    evaluated = [table for table in page.tables if "proposed by" in table[0]][1]
+    best = next(table for table in shown.tables if "proposed by" in table[0])
+    evaluated = [table for table in shown.tables if "proposed by" in table[0]][1]
     marked = {row[0] for row in evaluated[1:] if row[evaluated[0].index("on the front by")] == "multiply-adds"}
     assert marked == {each.architecture.key for each in front_of(story.searches[FIRST])}
     assert [row[0] for row in best[1:]] == [each.architecture.key for each in story.searches[FIRST].in_band][:25]
@@ -829,6 +838,7 @@ def test_a_winner_for_another_budget_is_the_best_that_was_looked_at(folder: Path
     assert "with its own weights" in (folder / "runs/alone/report.html").read_text()
     text, result = (folder / "runs/alone/report.html").read_text(), read_yaml(folder / "runs/alone/result.yaml")["result"]
     assert f"Test accuracy: {result['test_accuracy']:.2%} of {result['test_images']} images" in text and text.count("<img") == 3
+    assert all(f"launch.py {command} runs/alone/weights.safetensors" in text for command in ("evaluate", "predict", "export"))
     searched = next(each for each in read_story(folder / "runs/found").searches.values() if each.retrained)
     assert searched.retrained and searched.retrained.name == "alone"
     told = page(dataclasses.replace(read_story(folder / "runs/found"), searches={"its": searched}, rankings={}))

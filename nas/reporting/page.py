@@ -52,12 +52,17 @@ def _lead(story: Story) -> Iterator[Said]:
         yield Said("Unfinished: the supernet is still in training.", unfinished=True)
     if story.space is None:
         yield Said(f"The space {record.space} is not here as it was: what the search looked at cannot be told.", unfinished=True)
-    for search in story.searches.values():
+    for search in _in_order(story):
         if search.winner is None:
             yield Said(f"Unfinished: search {search.name} has no winner yet; what follows is what there is so far.", unfinished=True)
         else:
             yield Said(_won(search))
             yield from map(Said, (*_lead_of(search), *_retrained(search)))
+
+
+def _in_order(story: Story) -> list[Search]:
+    """Who has a winner comes first, and then what has not ended."""
+    return sorted(story.searches.values(), key=lambda each: each.winner is None)
 
 
 def _settings(record: Begun) -> str:
@@ -131,7 +136,7 @@ def _retrained(search: Search) -> Iterator[str]:
 
 
 def _parts(story: Story, looks: Mapping[str, Look]) -> Iterator[Part]:
-    for search in story.searches.values():
+    for search in _in_order(story):
         suffix = f" ({search.name})" if len(story.searches) > 1 else ""
         if search.winner:
             yield Part(
@@ -169,7 +174,7 @@ def _parts(story: Story, looks: Mapping[str, Look]) -> Iterator[Part]:
     if made := dict.fromkeys(each.command for each in story.told.record.invocations if each.command):
         text = "These commands made the run. Given again, one that was interrupted goes on, and one that has ended prints its result."
         yield Part("How it was made", [text], commands=[again(each) for each in made])
-    if story.searches:
+    if story.searches or story.told.training:
         yield Part("How to go on", commands=list(_commands(story)))
 
 
@@ -330,9 +335,17 @@ def _training(story: Story) -> Part:
 
 
 def _commands(story: Story) -> Iterator[str]:
+    if story.told.training and (record := story.told.record.retrain):
+        weights = story.run.folder / "weights.safetensors"
+        yield pasted("evaluate", weights, "--data", record.data)
+        yield pasted("predict", weights, "IMAGE")
+        yield pasted("export", weights)
     for search in story.searches.values():
         if search.winner:
             path = story.run.folder / f"{search.name}.yaml"
             yield pasted("retrain", path)
             yield pasted("compare", path)
-    yield pasted("dashboard", story.run.name)
+            by_hand = sorted((story.run.folder / "baselines" / search.name).glob("*.yaml"))
+            yield from (pasted("retrain", each) for each in by_hand)
+    if story.searches:
+        yield pasted("dashboard", story.run.name)
