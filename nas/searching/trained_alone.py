@@ -274,7 +274,7 @@ def _result(place: Run) -> tuple[Evaluation, float | None] | None:
         return None
     try:
         entries = json.loads(path.read_bytes())
-        return Evaluation(entries["accuracy"], entries["failure"]), entries["phase"]["epochs"]
+        return Evaluation(entries["accuracy"], entries["failure"]), entries.get("phase", {}).get("epochs")
     except (ValueError, LookupError, TypeError, AssertionError):
         raise one_line_error(
             f"{path}: damaged: got neither an accuracy nor a failure; accepted: what a training wrote. Without it ({deletion(path)}) the network is trained again."
