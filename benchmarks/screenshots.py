@@ -57,8 +57,12 @@ def main() -> None:
     asked.add_argument("folder", type=Path)
     given = asked.parse_args()
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from browser import open_browser
+    from browser import CHROMIUM, open_browser
 
+    if CHROMIUM is None:
+        asked.error(
+            "no browser on PATH: got none; accepted: chromium, chromium-browser, google-chrome. Install one (apt install chromium)."
+        )
     run, launch = run_folder(given.run), [sys.executable, "launch.py"]
     search = list(read_story(run).searches.values())[-1]
     (given.folder / "winner.svg").write_bytes(winner(search))

@@ -121,7 +121,15 @@ class Browser:
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """A browser with one empty page, closed at the end of the block."""
+    """A browser with one empty page, closed at the end of the block.
+
+    Raises:
+        ValueError: there is no browser here.
+    """
+    if CHROMIUM is None:
+        raise ValueError(
+            "PATH: no browser: got none; accepted: chromium, chromium-browser, google-chrome. Install one (apt install chromium)."
+        )
     (reads, its_write), (its_read, writes) = os.pipe(), os.pipe()
     # It reads from 3 and writes to 4, whatever these were; numbers above them are in nobody's way.
     high = [fcntl.fcntl(end, fcntl.F_DUPFD, 50) for end in (its_read, its_write)]

@@ -34,11 +34,12 @@ def test_each_run_is_told_by_what_it_is_and_what_came_of_it(folder: Path) -> Non
     winner, result = (read_yaml(folder / "runs" / name) for name in ("found/best.yaml", "final/result.yaml"))
     told = {each.name: each for each in overviews(folder / "runs")}
     assert {name: (each.what, each.state) for name, each in told.items() if name != "broken"} == {
-        "found": ("search of tiny", f"searched: {STUDY}"), "alone": ("search of tiny", "supernet trained"), "final": ("retraining", "ended"),
+        "found": ("search of tiny", "searched"), "alone": ("search of tiny", "supernet trained"), "final": ("retraining", "ended"),
     }  # fmt: skip
     assert told["broken"].what == "damaged" and "run.yaml" in told["broken"].state
-    assert f"{winner['found']['accuracy_supernet']:.2%}" in told["found"].accuracy
-    assert f"{result['result']['test_accuracy']:.2%}" in told["final"].accuracy and told["found"].network == told["final"].network
+    assert f"{winner['found']['accuracy_supernet']:.2%}" in told["found"].results[0][2]
+    assert f"{result['result']['test_accuracy']:.2%}" in told["final"].results[0][2]
+    assert told["found"].results[0][:2] == (STUDY, told["final"].results[0][1])
     for name, each in told.items():
         assert each.size == sum(path.stat().st_size for path in (folder / "runs" / name).rglob("*") if path.is_file())
     said = succeed("runs", folder).splitlines()
@@ -65,6 +66,8 @@ def test_cleaning_asks_and_takes_nothing_that_anybody_needs(folder: Path, monkey
         assert "its result again" in succeed(f"search {WITH} --budget 200kMACs --run found", folder)
         assert "its result again" in succeed(f"{RETRAIN} --run final", folder)
         succeed(f"search {WITH} --budget 180kMACs --run found", folder)
+    said = [line for line in succeed("runs", folder).splitlines() if "kMACs-evolution" in line]
+    assert [STUDY in said[0], "180kMACs-evolution" in said[1], len(said)] == [True, True, 2], "a line for each winner"
     assert not seen.steps, "a further search has its supernet"
     assert "Nothing to remove" in succeed("runs --clean --yes", folder)
 

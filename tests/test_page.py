@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser, open_browser
 from command_line import refused, succeed
+from event_files import events
 from finished import STUDY, WITH, finished_search
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.text import Text
@@ -40,6 +41,7 @@ from nas.networks.preprocessing import Preprocessing
 from nas.networks.trained import save_network
 from nas.quantities import QUANTITIES, Budget, format_quantity, parse_budget
 from nas.reporting import figures, fronts
+from nas.reporting.comparisons import picture as draw_comparison
 from nas.reporting.drawings import INK, color
 from nas.reporting.notes import tellings
 from nas.reporting.page import page
@@ -52,6 +54,7 @@ from nas.searching.dashboard import tell
 from nas.searching.fidelity import SCORES, figures_of
 from nas.searching.finalist_study import write_finalists
 from nas.searching.optuna_study import open_study
+from nas.searching.pick import pick as picked_by
 from nas.searching.search import Evaluation, Instruments, SearchRequest, search
 from nas.searching.story import Candidate, Search, Story, read_story
 from nas.searching.trained_alone import Trained
@@ -76,7 +79,7 @@ def add_ladder(run: Run) -> None:
     path = run.folder / f"{FIRST}.yaml"
     entries = read_yaml(path)
     winner = Architecture.from_dict(entries["architecture"], "winner")
-    write_yaml(path, {**entries, "found": {**entries["found"], "accuracy_alone": 0.7, "epochs_alone": 1.0}})
+    write_yaml(path, {**entries, "found": {**entries["found"], "accuracy_alone": 0.7, "epochs_alone": 3.0}})
     searches = run.recorded()["searches"]
     run.record(searches={**searches, FIRST: {**searches[FIRST], "winner": digest(path)}})
     slow = {"width": 16, "mixers": ["conv"], "mlp_ratio": 2.0, "cpe": False, "sharing": False, "kernel": 3}
@@ -88,7 +91,8 @@ def add_ladder(run: Run) -> None:
         for step, accuracy in rungs.items():
             place.log("alone rung", step=step, accuracy=accuracy)
         if ended:
-            (place.folder / "result.json").write_text(json.dumps({"accuracy": ended, "failure": None}))
+            place.log("alone", step=27, loss=1.0)
+            (place.folder / "result.json").write_text(json.dumps({"accuracy": ended, "failure": None, "phase": {"epochs": 3.0}}))
         told = {
             "study": FIRST,
             "schedule": "01234567",
@@ -175,14 +179,14 @@ def test_the_report_tells_the_records_and_needs_nothing_else(
     folder: Path, reports: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = reports["found"].read_text()
-    page = Page(text)
-    assert len(text) < 700_000 and all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
+    shown = Page(text)
+    assert len(text) < 700_000 and all(address.startswith("data:image/svg+xml;base64,") for address in shown.addresses)
     assert "http" not in re.sub(r"data:[^\"]*", "", text), "nothing is fetched from elsewhere"
-    assert len(page.pictures) >= 6 and all(ElementTree.fromstring(picture).tag.endswith("svg") for picture in page.pictures)
+    assert len(shown.pictures) >= 6 and all(ElementTree.fromstring(picture).tag.endswith("svg") for picture in shown.pictures)
     winner = read_yaml(folder / f"runs/found/{FIRST}.yaml")
-    (ladder,) = (table for table in page.tables if "from" in table[0] and "fine-tuned" in table[0])
-    rows = {row[1]: dict(zip(ladder[0], row, strict=True)) for row in ladder[1:]}
-    assert [row[1] for row in ladder[1:]] == ["model", "variety", "conv", "s2_shift"], "the winner first, then by how far they came"
+    (ladder,) = (table for table in shown.tables if "from" in table[0] and "fine-tuned" in table[0])
+    rows = {row[2]: dict(zip(ladder[0], row, strict=True)) for row in ladder[1:]}
+    assert [row[2] for row in ladder[1:]] == ["model", "variety", "conv", "s2_shift"], "the winner first, then by how far they came"
     assert (rows["model"]["accuracy"], rows["model"]["steps"], rows["conv"]["accuracy"], rows["conv"]["steps"]) == (
         "70.00%",
         "to the end",
@@ -193,9 +197,13 @@ def test_the_report_tells_the_records_and_needs_nothing_else(
     assert f"{winner['found']['accuracy_supernet']:.2%}" in text and FIRST in text and SECOND in text
     for search_ in (story := _at(folder, read_story)).searches.values():
         evaluated = [each for each in search_.candidates if each.accuracy is not None]
-        assert any(len(table) - 1 == len(evaluated) and "proposed by" in table[0] for table in page.tables), "all points of its front"
-    assert len(next(table for table in page.tables if table[0] == ["step", "loss"])) - 1 == len(story.losses) == 20
-    (scatter,) = (table for table in page.tables if table[0][:2] == ["network", "alone"])
+        assert any(len(table) - 1 == len(evaluated) and "proposed by" in table[0] for table in shown.tables), "all points of its front"
+    assert len(next(table for table in shown.tables if table[0] == ["step", "loss"])) - 1 == len(story.losses) == 20
+    every_tenth = {step: loss for step, loss in story.losses if step % 10 == 0}
+    assert events(folder / "runs/found/events")["loss"] == pytest.approx(every_tenth, rel=1e-4) and len(every_tenth) == 2, (
+        "in TensorBoard too"
+    )
+    (scatter,) = (table for table in shown.tables if table[0][:2] == ["network", "alone"])
     first = story.rankings["fidelity-200kMACs"]["networks"][0]
     assert len(scatter) - 1 == 12 and scatter[1][:3] == [first["key"], f"{first['retrained'][0]:.2%}", f"{first['supernet']:.2%}"]
     assert f"({SPLITS['train'] + SPLITS['val']} of 4 classes, the test&#39;s apart)" in text
@@ -203,8 +211,15 @@ def test_the_report_tells_the_records_and_needs_nothing_else(
     assert all(command in text for command in commands), "how it was made, and goes on"
     monkeypatch.chdir(folder)
     story = read_story(folder / "runs/found")
+    half = {FIRST: dataclasses.replace(story.searches[FIRST], winner=None), SECOND: story.searches[SECOND]}
+    told = page(dataclasses.replace(story, searches=half, rankings={}))
+    assert told.index(f"The winner ({SECOND})") < told.index(f"The ladder ({FIRST})"), "what has not ended comes last"
+    assert f"retrain runs/found/baselines/{FIRST}/conv.yaml" in text
     assert text.count("against multiply-adds") == 4 and text.count("against parameters") == 2, "a front for each budget, and what it shows"
-    best = next(table for table in page.tables if "proposed by" in table[0])
+    best = next(table for table in shown.tables if "proposed by" in table[0])
+    evaluated = [table for table in shown.tables if "proposed by" in table[0]][1]
+    marked = {row[0] for row in evaluated[1:] if row[evaluated[0].index("on the front by")] == "multiply-adds"}
+    assert marked == {each.architecture.key for each in front_of(story.searches[FIRST])}
     assert [row[0] for row in best[1:]] == [each.architecture.key for each in story.searches[FIRST].in_band][:25]
 
 
@@ -251,6 +266,19 @@ def searched(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
         return read_story(run.folder)
 
     return search_under
+
+
+def front_of(search: Search) -> list[Candidate]:
+    """Whom nobody beats in accuracy for as few multiply-adds."""
+    there = [(each.accuracy or 0.0, each) for each in search.candidates if each.accuracy is not None]
+    beaten = [
+        any(
+            more >= accuracy and other.cost.macs <= each.cost.macs and (more, other.cost.macs) != (accuracy, each.cost.macs)
+            for more, other in there
+        )
+        for accuracy, each in there
+    ]
+    return [each for (_, each), lost in zip(there, beaten, strict=True) if not lost]
 
 
 def test_what_was_measured_over_a_limit_is_not_among_the_best_and_the_others_are(searched: Callable[..., Story]) -> None:
@@ -332,6 +360,17 @@ def test_a_front_names_the_winner_and_whom_a_person_would_have_drawn(
             (beside,) = (each for each in Page(reports["found"].read_text()).pictures if told in each)
             assert beside.count(b'id="network ') == 1 + len(by_hand)
         if name == FIRST:
+            without = [dataclasses.replace(each, supernet=None) if each.origin == "model" else each for each in search_.ladder]
+            story = dataclasses.replace(read_story(folder / "runs/found"), rankings={})
+            unscored = dataclasses.replace(search_, ladder=tuple(without))
+            drawn = fronts.front(unscored, "macs")
+            assert drawn_lines(drawn)["winner"] == [[(cost(winner).macs, 0.0)]], "on the axis, by what it costs"
+            assert "winner: no supernet accuracy" in [each.get_text() for each in drawn.legends[0].texts]
+            told = page(dataclasses.replace(story, searches={FIRST: unscored}))
+            assert "star on the axis" in told and "ahead of" not in told, "the other one that came to the end is better"
+            lower = [dataclasses.replace(each, trained=Trained(Evaluation(0.69))) if each.origin == "variety" else each for each in without]
+            told = page(dataclasses.replace(story, searches={FIRST: dataclasses.replace(unscored, ladder=tuple(lower))}))
+            assert "by 1.00 points, less than two standard errors of the difference: no lead" in told
             assert lines["floor"][0][0][0] == 160_000 and "a winner uses 80% or more" in [
                 text.get_text() for text in figure.legends[0].texts
             ]
@@ -343,8 +382,8 @@ def stored_trials(path: Path, name: str) -> list[tuple[Any, dict[str, Any]]]:
 
 
 CLIMBED = {
-    "winner": [[(6, 35), (18, 55), (30, 70)]],
-    "finalists": [[(6, 35), (18, 60), (30, 72)]],
+    "winner": [[(6, 35), (18, 55), (27, 70)]],
+    "finalists": [[(6, 35), (18, 60), (27, 72)]],
     "drawn by hand": [[(6, 30)], [(6, 40), (18, 50)]],
 }
 
@@ -354,7 +393,7 @@ def test_the_ladder_shows_each_finalist_rung_by_rung(folder: Path, reports: dict
     lines = drawn_lines(fronts.ladder(read_story(folder / "runs/found").searches[FIRST]))
     assert {kind: sorted([(x, round(y, 6)) for x, y in line] for line in its) for kind, its in lines.items()} == CLIMBED
     (rungs,) = (table for table in Page(reports["found"].read_text()).tables if table[0] == ["network", "from", "steps", "accuracy"])
-    assert {tuple(row[1:]) for row in rungs[1:]} >= {("model", "30", "70.00%"), ("conv", "18", "50.00%"), ("s2_shift", "6", "30.00%")}
+    assert {tuple(row[1:]) for row in rungs[1:]} >= {("model", "27", "70.00%"), ("conv", "18", "50.00%"), ("s2_shift", "6", "30.00%")}
     assert len(rungs) - 1 == sum(len(line) for its in CLIMBED.values() for line in its)
 
 
@@ -400,7 +439,15 @@ def test_curves_show_what_was_judged_and_the_mean_of_the_losses() -> None:
     np.testing.assert_allclose(lines["loss"][0], np.stack([groups[:, -1, 0], groups[:, :, 1].mean(axis=1)], axis=1))
 
 
-def test_the_decision_that_matters_is_the_most_important_by_both_measures(searched: Callable[..., Story]) -> None:
+def test_the_decision_that_matters_is_the_most_important_by_both_measures(
+    searched: Callable[..., Story], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what was drawn for a block that is not there is none."""
+    import optuna
+
+    asked, estimate = list[optuna.Study](), optuna.importance.get_param_importances
+    monkeypatch.setattr(optuna.importance, "get_param_importances", lambda study: asked.append(study) or estimate(study))
+
     def taste(architecture: Architecture) -> float:
         return 0.3 + 0.3 * (architecture.stages[0].mixers[0] == "conv") + 0.01 * architecture.stages[0].mlp_ratio
 
@@ -408,7 +455,7 @@ def test_the_decision_that_matters_is_the_most_important_by_both_measures(search
     found = story.searches["toy"]
     assert len(found.in_band) >= 20
     tables = [table for table in Page(page(story)).tables if table[0][0] == "decision"]
-    for effects, name, table in zip((found.spread, found.importances), ("stage 0: mixers", "s0.b0.mixer"), tables, strict=True):
+    for effects, name, table in zip((found.spread, found.importances), ("stage 0: mixers", "stage 0, block 0: mixer"), tables, strict=True):
         assert effects[name] == max(effects.values()) > 0
         axes = figures.importance({each: 100 * effect for each, effect in effects.items()}, "points").axes[0]
         drawn = {label.get_text(): bar.get_width() for label, bar in zip(axes.get_yticklabels(), axes.patches, strict=True)}
@@ -416,6 +463,10 @@ def test_the_decision_that_matters_is_the_most_important_by_both_measures(search
         assert [*drawn.values()] == sorted(drawn.values(), reverse=True), "the most important above"
         assert {row[0]: row[1] for row in table[1:]} == {each: f"{value:.2f}" for each, value in drawn.items()}
     assert found.spread["stage 0: mixers"] > 2 * sorted(found.spread.values())[-2]
+    drawn_for = {(trial.params["s0.depth"], trial.params["s0.b1.mixer"]) for study in asked for trial in study.trials}
+    assert drawn_for == {(1, "absent"), (2, "conv"), (2, "s2_shift")}
+    wanted = {f"stage 0: {each}" for each in ("width", "depth", "mlp_ratio", "mixers")}
+    assert found.spread.keys() == wanted, "what has one option is no decision, though only convolutions have a kernel"
 
 
 def test_names_beside_a_curve_are_moved_apart_as_little_as_it_takes() -> None:
@@ -426,6 +477,16 @@ def test_names_beside_a_curve_are_moved_apart_as_little_as_it_takes() -> None:
         assert all(after - before > 0.1 - 1e-9 for before, after in itertools.pairwise(apart))
         assert sum(apart) == pytest.approx(sum(heights)), "whoever touches shares its middle"
     assert fronts._apart([0.0, 0.2, 0.5], 0.1) == [0.0, 0.2, 0.5]
+
+
+def test_no_line_to_a_name_runs_through_another_name() -> None:
+    figure, axes = figures.one_plot(7, 4.6)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    fronts._beside(axes, [(0.2 + k / 20, 0.5 + k / 200, f"a long name {k}") for k in range(6)], 0.7)
+    figure.draw_without_rendering()
+    for one, other in itertools.permutations(axes.texts, 2):
+        line = one.arrow_patch.get_transform().transform_path(one.arrow_patch.get_path())
+        assert not line.intersects_bbox(Text.get_window_extent(other), filled=False)
 
 
 def test_what_a_network_looks_at_is_told_stage_by_stage() -> None:
@@ -524,6 +585,10 @@ def test_every_word_of_a_picture_is_in_ink(folder: Path, monkeypatch: pytest.Mon
     search = story.searches[FIRST]
     shown = [fronts.front(search, "macs"), fronts.ladder(search), figures.mixers(search), figures.importance({"a": 1.0}, "points")]
     shown += [figures.curves(story.curve, story.losses), *map(picture, story.rankings.values())]
+    runs = {"accuracies": [0.5, 0.6], "failures": [None, None], "second_tries": [False, False], "macs": 1e6}
+    shown.append(
+        draw_comparison([{**runs, "names": [kind], "kinds": [kind]} for kind in ("winner", "pattern", "preset", "random")], "Tested")
+    )
     words = [each for figure in shown for each in figure.findobj(Text) if each.get_text().strip()]
     assert len(words) > 60 and {to_hex(each.get_color()) for each in words} == {INK.lower()}
 
@@ -531,7 +596,10 @@ def test_every_word_of_a_picture_is_in_ink(folder: Path, monkeypatch: pytest.Mon
 def test_a_run_that_has_not_ended_is_told_as_far_as_it_is(folder: Path, reports: dict[str, Path]) -> None:
     assert "Unfinished: the supernet is still in training" in reports["begun"].read_text()
     text = reports["half"].read_text()
+    assert "Unfinished: 200kMACs-evolution" in succeed("pick half --budget 200kMACs", folder), "and what is picked from it is too"
     assert text.count("has no winner yet") == 2 and "proposed by" in text and "50.00%" in text
+    (folder / "runs/other").mkdir()
+    assert "Did you mean" not in refused("report other", folder), "a folder without a record"
     assert "no run" in refused("report nowhere", folder) and "no study" in refused("dashboard begun", folder)
 
 
@@ -584,6 +652,12 @@ def test_what_others_wrote_is_text_in_the_page(folder: Path) -> None:
     assert "<script>alert(1)" not in text and text.count("<script>") == 1
 
 
+def test_without_a_browser_pictures_are_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("browser.CHROMIUM", None)
+    with pytest.raises(ValueError, match="no browser: got none; accepted: chromium"), open_browser():
+        pass
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     if CHROMIUM is None:
@@ -613,7 +687,7 @@ def test_a_report_can_be_read_in_a_browser(
 def test_tables_sort_by_what_they_mean(reports: dict[str, Path], chromium: Browser) -> None:
     chromium.open(reports["found"].as_uri())
     table = "[...document.querySelectorAll('table')].find(t => t.rows[0].textContent.includes('steps'))"
-    for column, wanted in ((2, ["30.00%", "50.00%", "70.00%", "72.00%"]), (3, ["6", "18", "to the end", "to the end"])):
+    for column, wanted in ((1, ["30.00%", "50.00%", "70.00%", "72.00%"]), (3, ["6", "18", "to the end", "to the end"])):
         script = (
             "const [t, c] = [%s, %d]; t.rows[0].cells[c].click(); const down = [...t.tBodies[0].rows].map(r => r.cells[c].textContent);"
         )
@@ -648,6 +722,9 @@ def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(fo
     searches = read_story(folder / "runs/shown").searches
     assert list(searches) == [FIRST, SECOND], "that of the finalists is none"
     best = searches[FIRST].in_band[0]
+    for each in front_of(searches[FIRST]):
+        noted = get_note(optuna.trial.Trial(loaded, loaded.get_trials()[each.number]._trial_id))
+        assert "![the network](/artifacts/" in noted and "on the front by multiply-adds" in noted
     trial = optuna.trial.Trial(loaded, loaded.get_trials()[best.number]._trial_id)
     assert f"{best.accuracy:.2%}" in get_note(trial) and "place 1 of" in get_note(trial) and "retrain" in get_note(trial)
     finalists = optuna.load_study(study_name=f"{FIRST}-finalists", storage=storage)
@@ -656,6 +733,8 @@ def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(fo
     behind = [("conv", "PRUNED", {6: 0.4, 18: 0.5}), ("s2_shift", "PRUNED", {6: 0.3})]
     assert shown == [("model", "COMPLETE", 0.7), ("variety", "COMPLETE", 0.72), *behind], "the winner first"
     assert [each.user_attrs.get("winner") for each in finalists.trials] == [True, None, None, None]
+    assert ["s0.b1.mixer" in each.params for each in finalists.trials[1:]] == [False, True, True], "of blocks that are there"
+    assert "place 3 of 4 finalists" in get_note(optuna.trial.Trial(finalists, finalists.trials[2]._trial_id))
     notes = [get_note(optuna.trial.Trial(finalists, each._trial_id)) for each in finalists.trials]
     assert [text in note for text, note in zip(("winner", "72.00%", "50.00%", "30.00%"), notes, strict=True)] == [True] * 4
     assert set(metas) <= {path.name for path in artifacts.iterdir()} and len(list(artifacts.iterdir())) == sum(
@@ -686,7 +765,9 @@ def test_the_line_that_is_printed_opens_the_dashboard_of_the_last_winner(
     shutil.copytree(folder / "runs/found", here / "runs/found")
     shutil.copy(folder / "runs/found/best.yaml", here / "runs/best.yaml")
     monkeypatch.setattr("nas.searching.dashboard.serve", lambda *given: None)
-    line = succeed("dashboard --port 8766", here).partition("The same by hand: ")[2]
+    said = succeed("dashboard --port 8766", here)
+    assert re.findall("Winner: (.*)", said) == [f"http://127.0.0.1:8766/dashboard/studies/{number}/note" for number in (1, 2)]
+    line = said.partition("The same by hand: ")[2]
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     with subprocess.Popen(shlex.split(line), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         assert {each["study_name"] for each in studies_at(8766)} == {FIRST, SECOND, f"{FIRST}-finalists"}
@@ -727,10 +808,20 @@ def test_the_dashboard_opens_in_a_browser(folder: Path, chromium: Browser) -> No
 
 
 def test_a_winner_for_another_budget_is_the_best_that_was_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trained alone to the end first, whatever the supernet says; and of the others by its weights."""
+    """Trained alone to the end first, by the longest schedule, whatever the supernet says; and of the others by its weights."""
     monkeypatch.chdir(folder)
     searches = read_story(folder / "runs/found").searches.values()
-    assert "70.00% trained alone, the best of 1 networks" in succeed("pick found --budget 200kMACs", folder)
+    assert "70.00% trained alone for 3 epochs, the best of 1 networks" in succeed("pick found --budget 200kMACs", folder)
+    story = read_story(folder / "runs/found")
+    longer, shorter = (story.searches[name] for name in (FIRST, SECOND))
+    brief = Trained(Evaluation(0.9), steps=9, epochs=1.0)
+    both = [
+        dataclasses.replace(shorter, ladder=tuple(dataclasses.replace(each, schedule="brief", trained=brief) for each in longer.ladder)),
+        longer,
+    ]
+    for order in (both, both[::-1]):
+        found = picked_by(order, [parse_budget("200kMACs")], 0.8, lambda network: {})
+        assert found and (found.accuracy, found.how) == (0.7, "trained alone for 3 epochs"), "an epoch's 90% is of another kind"
     alone = {each.architecture.key for search in searches for each in search.ladder if each.trained.ended}
     seen = [each for search in searches for each in search.candidates if each.accuracy is not None and each.architecture.key not in alone]
     for each in seen:
@@ -747,9 +838,15 @@ def test_a_winner_for_another_budget_is_the_best_that_was_looked_at(folder: Path
     assert "with its own weights" in (folder / "runs/alone/report.html").read_text()
     text, result = (folder / "runs/alone/report.html").read_text(), read_yaml(folder / "runs/alone/result.yaml")["result"]
     assert f"Test accuracy: {result['test_accuracy']:.2%} of {result['test_images']} images" in text and text.count("<img") == 3
-    assert "72.00% trained alone, the best of 2 networks" in succeed("pick found --device cpu --budget 100s", folder)
+    assert all(f"launch.py {command} runs/alone/weights.safetensors" in text for command in ("evaluate", "predict", "export"))
+    searched = next(each for each in read_story(folder / "runs/found").searches.values() if each.retrained)
+    assert searched.retrained and searched.retrained.name == "alone"
+    told = page(dataclasses.replace(read_story(folder / "runs/found"), searches={"its": searched}, rankings={}))
+    assert f"Retrained in alone: {result['test_accuracy']:.2%} of {result['test_images']} test images" in told
+    assert "72.00% trained alone for 3 epochs, the best of 2 networks" in succeed("pick found --device cpu --budget 100s", folder)
     assert read_yaml(folder / "runs/found/picked-100s.yaml")["costs"]["latency_ms"] > 0
     assert "none of the" in refused("pick found --device cpu --budget 1us", folder)
+    assert read_yaml(folder / "runs/found/picked-100s.yaml")["picked"]["by"] == "trained alone for 3 epochs"
     told = refused("pick found --budget 1kMACs", folder)
     assert "none of the" in told and "search --run found --budget 1kMACs" in told
     with read_story(folder / "runs/found").run.lock():  # by who searches there

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from errors import refused
+from event_files import events
 
 from nas.data import Data
 from nas.networks.architecture import Architecture, Frame, Stage
@@ -163,22 +164,6 @@ def test_weights_that_are_no_numbers_are_not_begun_with() -> None:
         weights.head.fc.bias[0] = torch.nan
     with refused("--init w: ", "got them in head.fc.bias;"):
         begin_with(network_for(Frame(32, 3, 5)), weights, "--init w")
-
-
-def events(folder: Path) -> dict[str, dict[int, float]]:
-    """The scalars of event files, by name and step: TensorFlow's records are a length, its checksum, the event and its checksum."""
-    from tensorboardX.proto.event_pb2 import Event
-
-    found: dict[str, dict[int, float]] = {}
-    for path in sorted(folder.glob("events.out.tfevents*")):
-        content, at = path.read_bytes(), 0
-        while at < len(content):
-            length = int.from_bytes(content[at : at + 8], "little")
-            event = Event.FromString(content[at + 12 : at + 12 + length])
-            for value in event.summary.value:
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
-            at += 16 + length
-    return found
 
 
 def test_tensorboard_shows_what_was_logged(setting: Setting, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ def dashboard(run: str | None, port: int, storage: str) -> int:
     """
     from nas.reporting.notes import tellings
     from nas.runs.folder import InUse, Run, run_folder
-    from nas.searching.dashboard import HOST, check_port, serve, tell
+    from nas.runs.records import read_run
+    from nas.searching.dashboard import HOST, check_port, note_of, serve, tell
     from nas.searching.finalist_study import write_finalists
     from nas.searching.story import read_story
     from nas.searching.study_storage import STUDY_FILE, address, place_of
@@ -32,6 +33,7 @@ def dashboard(run: str | None, port: int, storage: str) -> int:
     if isinstance(study, Path) and not study.exists():
         raise ValueError(f"{folder}: no study in it: got no {STUDY_FILE}; accepted: a run that searched. `runs` lists them.")
     check_port(port)
+    print("Drawing pictures and writing notes: up to a minute.", flush=True)
     try:
         with Run(folder.name, folder.parent).lock():
             story = read_story(folder, storage)
@@ -40,6 +42,8 @@ def dashboard(run: str | None, port: int, storage: str) -> int:
             tell(study, artifacts, tellings(story))
     except InUse:
         print("A search is at work here: notes and pictures are as they were.")
+    for name in read_run(folder).searches:
+        print(f"Winner: http://{HOST}:{port}{note_of(study, name)}")
     print(f"Dashboard: http://{HOST}:{port}/dashboard/   (Ctrl-C ends it)")
     words = ["optuna-dashboard", address(study.resolve() if isinstance(study, Path) else study), "--artifact-dir", artifacts.resolve()]
     print(f"The same by hand: {shlex.join(map(str, [*words, '--port', port]))}", flush=True)

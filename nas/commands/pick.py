@@ -25,7 +25,8 @@ from nas.commands.options import BUDGETS, SHARE, device_option, option, storage_
 def pick(run: str, budget: tuple[str, ...], floor: float, target: str | None, device: str, storage: str) -> int:
     """Take a winner for another budget out of what the searches of a run have found out; nothing is evaluated anew but latencies.
 
-    RUN is the name or folder of a run. Networks trained alone count first; without one the supernet's weights decide.
+    RUN is the name or folder of a run. Networks trained alone count first, those that were trained for longest; without one the supernet's weights
+    decide.
     """
     from nas.cost import cost
     from nas.cost.measured import measures
@@ -49,6 +50,8 @@ def pick(run: str, budget: tuple[str, ...], floor: float, target: str | None, de
     budgets, measure = there.bound(budgets), measures(there.target)
     found = picked_of(list(story.searches.values()), budgets, floor, partial(measured_values, budgets=budgets, measure=measure))
     texts = " and ".join(each.text for each in budgets)
+    if going := [each.name for each in story.searches.values() if each.winner is None]:
+        print(f"Unfinished: {', '.join(going)}. What was found so far is picked from.")
     search = pasted("search", "--run", story.run.name, *(word for each in budgets for word in ("--budget", each.text)))
     if found is None:
         known = sum(len(each.candidates) for each in story.searches.values())
@@ -56,16 +59,15 @@ def pick(run: str, budget: tuple[str, ...], floor: float, target: str | None, de
             f"--budget {texts}: none of the {known} networks that were looked at uses {floor:.0%} or more of it and obeys it: got none; accepted: a "
             f"budget of a network that was looked at. Lower --floor, or search: {search}"
         )
-    how = "trained alone" if found.alone else "with the supernet's weights"
     counted = {**cost(found.architecture)._asdict(), **{name: float(value) for name, value in found.measured.items()}}
     path = folder / f"picked-{'-'.join(each.text for each in budgets)}.yaml"
     told = begun.model_dump(mode="json", exclude_none=True, include=set(Begun.model_fields)) if begun else {}
-    picked = {"accuracy": round(found.accuracy, 4), "by": how, "origin": found.origin}
+    picked = {"accuracy": round(found.accuracy, 4), "by": found.how, "origin": found.origin}
     entries = {"costs": counted, "budgets": [each.text for each in budgets], "picked": picked, **told, "run": story.run.name}
     with story.run.lock():
         write_architecture(path, found.architecture, entries, f"Picked for another budget. Retrain it: {pasted('retrain', path)}")
     print(
-        f"Under {texts}: {found.accuracy:.2%} {how}, the best of {found.among} networks that use it; {found.usage:.0%} of the tightest budget"
+        f"Under {texts}: {found.accuracy:.2%} {found.how}, the best of {found.among} networks that use it; {found.usage:.0%} of the tightest budget"
     )
     for line in describe(found.architecture):
         print(f"  {line}")

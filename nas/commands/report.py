@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from nas.commands.options import option, storage_option
 
 if TYPE_CHECKING:
     from nas.reporting.parts import Look
-    from nas.runs.records import Begun, SearchRecord
+    from nas.runs.records import Begun
     from nas.searching.story import Story
 
 LOOKED_AT = 32  # images
@@ -48,31 +47,14 @@ def _looks(story: Story) -> Iterator[tuple[str, Look]]:
     record = story.told.record
     for name, search in story.searches.items():
         if search.winner and record.supernet:
-            weights, alone = story.run.folder / f"{name}.safetensors", retrained(story, search.winner)
-            whose = (
-                f"the weights of {alone.parent.name}, trained alone" if alone else "the supernet's weights, as they lie beside the winner"
-            )
-            if alone or weights.exists():
-                yield name, _look(alone or weights, whose, record.supernet)
+            weights, again = story.run.folder / f"{name}.safetensors", search.retrained
+            whose = f"the weights of {again.name}, trained alone" if again else "the supernet's weights, as they lie beside the winner"
+            if again or weights.exists():
+                yield name, _look(again.folder / "weights.safetensors" if again else weights, whose, record.supernet)
             else:
                 yield name, Look("No weights of it are here: once it is retrained, this page shows it.")
     if story.told.training and record.retrain:
         yield "", _look(story.run.folder / "weights.safetensors", "its own weights", record.retrain)
-
-
-def retrained(story: Story, winner: SearchRecord) -> Path | None:
-    """The weights of a run beside this one that trained the network alone on the same images; of several the last."""
-    from nas.runs.folder import Run
-    from nas.runs.records import read_record
-
-    found = []
-    for path in story.run.folder.parent.glob("*/weights.safetensors"):
-        with contextlib.suppress(ValueError):  # another run that is damaged
-            record = read_record(Run(path.parent.name, path.parent.parent))
-            its = record.retrain if record.finished else None
-            if its and (its.architecture, its.data_fingerprint) == (winner.architecture.key, winner.data_fingerprint):
-                found.append((record.finished, path))
-    return max(found)[1] if found else None
 
 
 def _look(weights: Path, whose: str, begun: Begun) -> Look:

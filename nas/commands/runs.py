@@ -11,7 +11,7 @@ import click
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def runs(clean: bool, yes: bool) -> int:
-    """List the runs: what each is, how far it came, its network and accuracy, and its size on disk.
+    """List the runs: what each is, how far it came, its size on disk, and a line for each winner or trained network.
 
     With --clean, after asking, checkpoints of what has ended are removed. A supernet stays, since further searches use it.
     """
@@ -22,8 +22,10 @@ def runs(clean: bool, yes: bool) -> int:
     if not found:
         print(f"No runs in {RUNS}/.")
         return 0
-    rows = [("run", "what", "state", "network", "accuracy", "size")]
-    rows += [(each.name, each.what, each.state, each.network, each.accuracy, _size(each.size)) for each in found]
+    rows = [("run", "what", "state", "size", "search", "network", "accuracy")]
+    for each in found:
+        first, *others = each.results or (("", "", ""),)
+        rows += [(each.name, each.what, each.state, _size(each.size), *first), *(("", "", "", "", *other) for other in others)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip())

@@ -166,6 +166,7 @@ def _show(search: SearchRun, record: SearchRecord) -> None:
     from nas.runs.folder import RUNS
     from nas.runs.records import winner_path
     from nas.searching.study_storage import address
+    from nas.searching.trained_alone import trained_for
     from nas.yaml_files import write_atomically
 
     found, architecture, run = record.found, record.architecture, search.supernet.run
@@ -173,7 +174,7 @@ def _show(search: SearchRun, record: SearchRecord) -> None:
         write_atomically(copy, winner_path(run, search.study).read_bytes())
     accuracy, how = found.accuracy_supernet, "with the supernet's weights"
     if found.accuracy_alone is not None:
-        accuracy, how = found.accuracy_alone, f"trained alone for {found.epochs_alone:g} epoch{'s' * (found.epochs_alone != 1)}"
+        accuracy, how = found.accuracy_alone, trained_for(found.epochs_alone)
     print(f"\nWinner: {accuracy:.2%} of {found.held_out_images} held-out images {how} (standard error {found.standard_error:.2%})")
     if found.latency_spread is not None:
         print(f"  timed on {search.target}: half of the passes within {found.latency_spread:.0%} of the median below")

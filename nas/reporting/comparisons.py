@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.quantities import format_quantity
+from nas.reporting import drawings
 from nas.reporting.drawings import INK, save
 from nas.reporting.figures import plain
 from nas.searching.comparison import ASKED, PATTERN, PRESET, RANDOM, WINNER, Lead, Standing, standings
 from nas.searching.trained_alone import AGAIN
 
 COLORS = {
-    WINNER: "#d55e00",
-    ASKED: "#cc79a7",
-    PATTERN: "#0072b2",
-    PRESET: "#009e73",
-    RANDOM: "#808080",
-}  # told apart by colour-blind eyes too
+    WINNER: drawings.WINNER,
+    ASKED: drawings.ASKED,
+    PATTERN: drawings.BY_HAND,
+    PRESET: drawings.PUBLISHED,
+    RANDOM: drawings.RANDOM,
+}
 CALLED = {
     WINNER: "the search's winner",
     ASKED: "asked for",
@@ -112,15 +113,14 @@ def picture(networks: Sequence[Mapping[str, Any]], title: str) -> Any:
         there = [100 * each for each in row.entry["accuracies"] if each is not None]
         if kind == WINNER:
             axes.axhspan(y - 0.45, y + 0.45, color=COLORS[WINNER], alpha=0.1, lw=0)
-        axes.plot(there, [y] * len(there), "o", color=COLORS[kind], alpha=0.55, ms=5, mec="none", gid="seeds")
+        axes.plot(there, [y] * len(there), "o", color=COLORS[kind], ms=5, mec="none", gid="seeds")
         if row.mean is None:
-            axes.text(0.5, y, "no accuracy", transform=axes.get_yaxis_transform(), ha="center", va="center", color=COLORS[kind])
+            axes.text(0.5, y, "no accuracy", transform=axes.get_yaxis_transform(), ha="center", va="center", color=INK)
         else:
             axes.plot([100 * row.mean], [y], "|", color=COLORS[kind], ms=17, mew=2.5, gid="mean")
-            axes.annotate(f"{100 * row.mean:.2f}", (1.01, y), xycoords=axes.get_yaxis_transform(), va="center", color=COLORS[kind])
+            axes.annotate(f"{row.mean:.2%}", (1.01, y), xycoords=axes.get_yaxis_transform(), va="center", color=INK)
     axes.set_yticks(range(len(rows)), labels)
     for label, kind in zip(axes.get_yticklabels(), kinds, strict=True):
-        label.set_color(COLORS[kind])
         label.set_fontweight("bold" if kind == WINNER else "normal")
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.margins(x=0.05)

@@ -28,6 +28,8 @@ LETTERS = {
     "conv": "conv", "attention": "attn", "token_mlp": "mlp", "token_linear": "lin", "s2_shift": "S2", "s2_shift_v2": "S2v2", "as_shift": "AS",
     "permute": "perm", NO_MIXER: "",
 }  # fmt: skip
+# What a network is, in every picture: the winner; drawn by hand; published; asked for; random; another finalist, or one curve of several.
+WINNER, BY_HAND, PUBLISHED, ASKED, RANDOM, CHOSEN = "#D55E00", "#009E73", "#8C564B", "#CC79A7", "#808080", "#0072B2"
 # Of what is written and drawn, and of the paper below it. No grey can be read on white and on the dark pages of today, so a picture brings its own
 # paper along; a page that knows whether it is dark may put others in their place (`parts.py`).
 INK, PAPER = "#595959", "#FCFCFC"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nas.networks.architecture import Architecture
 from nas.networks.mixers import mixer_names
-from nas.reporting.drawings import INK, color
+from nas.reporting.drawings import CHOSEN, INK, WINNER, color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from nas.searching.story import Search
 
-WINNER, BY_HAND, CHOSEN = "#D55E00", "#009E73", "#0072B2"  # the winner; networks drawn by hand; other finalists
 BEST = 0.1  # share of the evaluated networks that count as the best
 POINTS = 200  # of a curve of losses, at most twice as many
 PLACE = 0.5  # inches of a block in the picture of the mixers: what is written below has room

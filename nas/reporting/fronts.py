@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nas.networks.architecture import Architecture
 from nas.quantities import QUANTITIES, format_quantity
-from nas.reporting.drawings import INK
-from nas.reporting.figures import BY_HAND, CHOSEN, WINNER, legend, one_plot
+from nas.reporting.drawings import BY_HAND, CHOSEN, INK, WINNER
+from nas.reporting.figures import legend, one_plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +34,9 @@ def front(search: Search, quantity: str) -> Figure:
         hows = dict.fromkeys(known.how for known, accuracy in values if known and accuracy is not None)
         how = " or ".join("evaluated" if each == "counted" else each for each in hows)  # what cannot win may be neither
         axes.plot(costs, accuracies, "o", ms=4, mec="none", color=INK, alpha=0.5, label=f"{len(seen)} networks {how}", gid="evaluated")
-        axes.step(costs, np.maximum.accumulate(accuracies), where="post", color=INK, lw=1.0, label="front", gid="front")
+        best = [(known.value, 100 * (each.accuracy or 0.0)) for each in search.front(quantity) if (known := each.known(quantity))]
+        steps = [*best, (costs[-1], best[-1][1])]
+        axes.step(*zip(*steps, strict=True), where="post", color=INK, lw=1.0, label="front", gid="front")
     names: list[tuple[float, float, str]] = []
     marked = list(_marked(search, quantity))
     for kind, (tint, marker) in KINDS.items():
@@ -45,6 +45,12 @@ def front(search: Search, quantity: str) -> Figure:
             xs, ys, _ = zip(*points, strict=True)
             axes.plot(xs, ys, marker, ms=13 if kind == "winner" else 6, color=tint, mec="#FFFFFF", mew=0.6, ls="", label=kind, gid=kind)
             names += points if kind == "drawn by hand" else []
+    if search.winner and search.winners_score is None and (cost := search.known(search.winner.architecture, quantity)):
+        tint, marker = KINDS["winner"]
+        axes.plot(
+            [cost.value], [0.0], marker, ms=13, color=tint, mec="#FFFFFF", mew=0.6, ls="", transform=axes.get_xaxis_transform(), clip_on=False,
+            label="winner: no supernet accuracy", gid="winner",
+        )  # fmt: skip
     _limits(axes, search, quantity)
     _beside(axes, names, axes.get_xlim()[1])
     axes.set_xlabel(QUANTITIES[quantity].called)
@@ -66,8 +72,8 @@ def _marked(search: Search, quantity: str) -> Iterator[tuple[str, tuple[float, f
         found[climber.architecture.key] = _kind(climber, search), climber.architecture, climber.supernet, climber.origin
     if search.winner:
         architecture = search.winner.architecture
-        _, _, accuracy, origin = found.get(architecture.key, ("", architecture, search.winner.found.accuracy_supernet, ""))
-        found[architecture.key] = "winner", architecture, accuracy, origin
+        *_, origin = found.get(architecture.key, ("",))
+        found[architecture.key] = "winner", architecture, search.winners_score, origin
     for kind, architecture, accuracy, origin in found.values():
         known = search.known(architecture, quantity)
         if known and accuracy is not None:
@@ -112,7 +118,7 @@ def ladder(search: Search) -> Figure:
         if steps:
             xs, ys = zip(*((step, 100 * accuracy) for step, accuracy in steps), strict=True)
             won = kind == "winner"
-            axes.plot(xs, ys, "-o", ms=2.5, color=KINDS[kind][0], gid=kind, lw=2.2 if won else 1.0, alpha=1.0 if won else 0.7)
+            axes.plot(xs, ys, "-o", ms=2.5, color=KINDS[kind][0], gid=kind, lw=2.2 if won else 1.0)
             if won or each.by_hand:  # the others are in the table
                 said = ["winner"] * won + [each.origin] * each.by_hand
                 names.append((xs[-1], ys[-1], ", ".join(said)))
@@ -127,22 +133,22 @@ def ladder(search: Search) -> Figure:
 
 
 def climbed(each: Climber) -> list[tuple[int, float]]:
-    """Its accuracies by steps; the end is where the next rung would be, since no record of the ladder says where it is."""
+    """Its accuracies by steps, that at the end of its training included."""
     steps = list(each.trained.rungs)
-    if each.trained.ended and each.trained.ended.accuracy is not None and len(steps) > 1:
-        steps.append((steps[-1][0] + steps[-1][0] - steps[-2][0], each.trained.ended.accuracy))
+    if each.trained.ended and each.trained.ended.accuracy is not None:
+        steps.append((each.trained.steps, each.trained.ended.accuracy))
     return steps
 
 
 def _beside(axes: Axes, points: Sequence[tuple[float, float, str]], at: float | None = None) -> None:
     """Names to the right of points (or of `at`, for all of them), moved apart where they would lie on each other, with a line to their point."""
     low, high = axes.get_ylim()
-    gap, room = 0.012 * (axes.get_xlim()[1] - axes.get_xlim()[0]), 0.038 * (high - low)
+    gap, room = 0.03 * (axes.get_xlim()[1] - axes.get_xlim()[0]), 0.038 * (high - low)
     for column in sorted({x if at is None else at for x, *_ in points}):
         these = sorted((y, x, text) for x, y, text in points if at is not None or x == column)
         heights = _apart([y for y, *_ in these], room)
         for (y, x, text), height in zip(these, heights, strict=True):
-            line = {"arrowstyle": "-", "color": INK, "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
+            line = {"arrowstyle": "-", "color": INK, "lw": 0.5, "shrinkA": 1, "shrinkB": 2, "relpos": (0.0, 0.5)}
             axes.annotate(
                 text, (x, y), xytext=(column + gap, height), fontsize=7.5, color=INK, va="center", arrowprops=line, annotation_clip=False,
                 parse_math=False,

@@ -28,6 +28,7 @@ def tellings(story: Story) -> dict[str, Telling]:
 def _telling(story: Story, search: Search) -> Telling:
     networks: dict[str, Architecture] = {each.architecture.key: each.architecture for each in search.in_band[:BEST]}
     networks |= {each.architecture.key: each.architecture for each in search.in_band if each.by_hand}
+    networks |= {each.architecture.key: each.architecture for name in search.limited for each in search.front(name)}
     networks |= {each.architecture.key: each.architecture for each in search.ladder}
     if search.winner:
         networks[search.winner.architecture.key] = search.winner.architecture
@@ -68,8 +69,11 @@ def _note(story: Story, search: Search, architecture: Architecture) -> str:
         said.append(f"{candidate.accuracy:.2%} with the supernet's weights{rank}")
     elif climber and climber.supernet is not None:
         said.append(f"{climber.supernet:.2%} with the supernet's weights")
+    if fronts_of := search.on_fronts.get(key):
+        said.append(f"on the front by {' and by '.join(QUANTITIES[name].called for name in fronts_of)}")
     if climber:
-        said.append(_alone(climber))
+        where = [each.architecture.key for each in search.ladder].index(key) + 1
+        said.append(f"{_alone(climber)}, place {where} of {len(search.ladder)} finalists")
     written = yaml.safe_dump(
         {"format": "architecture 1", "architecture": architecture.to_dict()}, sort_keys=False, default_flow_style=None, width=120
     )
@@ -145,6 +149,8 @@ def _table(ladder: Sequence[Climber], search: Search) -> str:
     rows = [heads, ["---"] * len(heads)]
     for each in ladder:
         supernet = "" if each.supernet is None else f"{each.supernet:.2%}"
-        costs = (quantity(name, search.known(each.architecture, name)).text for name in names)
+        costs = (
+            quantity(name, search.known(each.architecture, name)).text.replace(" ", "\u00a0") for name in names
+        )  # a number keeps its unit
         rows.append([_name(search, each.architecture.key), each.origin, *costs, supernet, _alone(each)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

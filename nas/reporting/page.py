@@ -19,9 +19,11 @@ from nas.reporting.rankings import as_table, title
 from nas.reporting.rankings import draw as draw_ranking
 from nas.runs.folder import now
 from nas.runs.overview import timed
-from nas.runs.records import Begun, NetworkRecord
+from nas.runs.records import Begun, NetworkRecord, read_training
 from nas.searching.fidelity import ACCURACIES, ranked
+from nas.searching.ladder import told_apart
 from nas.searching.story import Candidate, Climber, Search, Story
+from nas.searching.trained_alone import trained_for
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST = 25  # rows of a table of networks
@@ -50,11 +52,17 @@ def _lead(story: Story) -> Iterator[Said]:
         yield Said("Unfinished: the supernet is still in training.", unfinished=True)
     if story.space is None:
         yield Said(f"The space {record.space} is not here as it was: what the search looked at cannot be told.", unfinished=True)
-    for search in story.searches.values():
+    for search in _in_order(story):
         if search.winner is None:
             yield Said(f"Unfinished: search {search.name} has no winner yet; what follows is what there is so far.", unfinished=True)
         else:
             yield Said(_won(search))
+            yield from map(Said, (*_lead_of(search), *_retrained(search)))
+
+
+def _in_order(story: Story) -> list[Search]:
+    """Who has a winner comes first, and then what has not ended."""
+    return sorted(story.searches.values(), key=lambda each: each.winner is None)
 
 
 def _settings(record: Begun) -> str:
@@ -91,14 +99,10 @@ def _trained(story: Story, record: NetworkRecord) -> Iterator[Said]:
         yield Said("Unfinished: what was begun here is still in training.", unfinished=True)
 
 
-def _for(epochs: float) -> str:
-    return f"trained alone for {epochs:g} epoch{'s' * (epochs != 1)}"
-
-
 def _won(search: Search) -> str:
     assert search.winner
     found, winner = search.winner.found, search.winner
-    accuracy, how = found.accuracy_alone, "" if found.epochs_alone is None else _for(found.epochs_alone)
+    accuracy, how = found.accuracy_alone, trained_for(found.epochs_alone)
     if accuracy is None:
         accuracy, how = found.accuracy_supernet or 0.0, "with the supernet's weights"
     budgets = " and ".join(winner.budgets)
@@ -109,8 +113,30 @@ def _won(search: Search) -> str:
     )
 
 
+def _lead_of(search: Search) -> Iterator[str]:
+    """What the winner is ahead of the best other finalist that came to the end as far, and whether that is more than noise."""
+    assert search.winner
+    found, key = search.winner.found, search.winner.architecture.key
+    others = [each for each in search.ladder if each.trained.ended and each.last is not None and each.architecture.key != key]
+    behind = [each for each in others if found.accuracy_alone is not None and (each.last or 0.0) <= found.accuracy_alone]
+    if found.accuracy_alone is None or not behind:
+        return
+    second = max(behind, key=lambda each: each.last or 0.0)
+    lead, told = found.accuracy_alone - (second.last or 0.0), told_apart(second.last or 0.0, found.accuracy_alone, found.held_out_images)
+    worth = "more than two standard errors of the difference" if lead > told else "less than two standard errors of the difference: no lead"
+    yield f"It is ahead of {second.origin} ({second.architecture.key}), the next of those trained to the end, by {100 * lead:.2f} points, {worth}."
+
+
+def _retrained(search: Search) -> Iterator[str]:
+    """What came of the winner, where a run beside this one trained it."""
+    path = search.retrained.folder / "result.yaml" if search.retrained else None
+    if search.retrained and path and path.exists():
+        result = read_training(path).result
+        yield f"Retrained in {search.retrained.name}: {result.test_accuracy:.2%} of {result.test_images:,} test images."
+
+
 def _parts(story: Story, looks: Mapping[str, Look]) -> Iterator[Part]:
-    for search in story.searches.values():
+    for search in _in_order(story):
         suffix = f" ({search.name})" if len(story.searches) > 1 else ""
         if search.winner:
             yield Part(
@@ -134,15 +160,21 @@ def _parts(story: Story, looks: Mapping[str, Look]) -> Iterator[Part]:
         yield _training(story)
     for name, found in story.rankings.items():
         pictures = [Picture(draw_ranking(found, "svg"), "Networks trained alone for the truth, against what scores said of them.")]
-        yield Part(f"How well the supernet ranks ({name})", pictures=pictures, tables=[_ranked(found)], commands=list(as_table(found)))
+        yield Part(
+            f"How well the supernet ranks ({name})",
+            pictures=pictures,
+            tables=[_ranked(found)],
+            commands=list(as_table(found)),
+            columns=True,
+        )
     if story.comparison:
         networks, seeds = story.comparison["networks"], story.comparison["settings"]["seeds"]
         svg = save(draw_comparison(networks, f"Tested with {len(seeds)} seeds"), "svg")
-        yield Part("Compared", pictures=[Picture(svg, "Test accuracies.")], commands=table(networks, seeds))
+        yield Part("Compared", pictures=[Picture(svg, "Test accuracies.")], commands=table(networks, seeds), columns=True)
     if made := dict.fromkeys(each.command for each in story.told.record.invocations if each.command):
         text = "These commands made the run. Given again, one that was interrupted goes on, and one that has ended prints its result."
         yield Part("How it was made", [text], commands=[again(each) for each in made])
-    if story.searches:
+    if story.searches or story.told.training:
         yield Part("How to go on", commands=list(_commands(story)))
 
 
@@ -183,7 +215,7 @@ def _alone(each: Climber) -> str:
 
 def _ladder(search: Search, suffix: str) -> Part:
     """Finalists and networks drawn by hand, trained alone."""
-    heads = ["network", "from", "accuracy", "steps", "supernet", "fine-tuned", *_costs(search)]
+    heads = ["network", "accuracy", "from", "steps", "supernet", "fine-tuned", *_costs(search)]
     winner = search.winner.architecture.key if search.winner else ""
     rows = [Row(_climber(search, each), each.architecture.key == winner) for each in search.ladder]
     about = "Held-out accuracy of each finalist while it was trained alone; who ends early was left behind."
@@ -206,7 +238,7 @@ def _climber(search: Search, each: Climber) -> list[Cell]:
     failure = ended.failure if ended else None
     last = Cell(f"failed: {failure}", "") if failure else percent(each.last)
     return [
-        Cell(each.architecture.key, each.architecture.key), Cell(each.origin, each.origin), last,
+        Cell(each.architecture.key, each.architecture.key), last, Cell(each.origin, each.origin),
         Cell("to the end", float("1e18")) if ended and not failure else number(each.steps), percent(each.supernet), percent(each.fine_tuned),
         *(quantity(name, search.known(each.architecture, name)) for name in _costs(search).values()),
     ]  # fmt: skip
@@ -215,16 +247,19 @@ def _climber(search: Search, each: Climber) -> list[Cell]:
 def _candidates(search: Search, suffix: str) -> Part:
     """What the search looked at."""
     best = search.in_band[:MOST]
-    heads = ["network", "accuracy", *_costs(search), "share of the budget", "proposed by", "trial"]
+    heads = ["network", "accuracy", *_costs(search), "share of the budget", "on the front by", "proposed by", "trial"]
     tables = [Table(heads, [Row(_candidate(search, each)) for each in best], f"The best {len(best)} {figures.within(search)}", True)]
     there = [each for each in search.candidates if each.accuracy is not None]
     tables.append(Table(heads, [Row(_candidate(search, each)) for each in there], f"All {len(there)} that were evaluated", True))
     failed = sum(each.failure is not None for each in search.candidates)
     text = f"{len(there)} networks were evaluated with the supernet's weights{f', {failed} failed' if failed else ''}."
+    unscored = " The supernet does not have the winner: a star on the axis says what it costs." * (
+        search.winner is not None and search.winners_score is None
+    )
     pictures = [
         Picture(
             save(fronts.front(search, name), "svg"),
-            f"Accuracy with the supernet's weights against {QUANTITIES[name].called}; shaded is what is over the budget.",
+            f"Accuracy with the supernet's weights against {QUANTITIES[name].called}; shaded is what is over the budget.{unscored}",
         )
         for name in search.limited
     ]
@@ -254,8 +289,15 @@ def _candidate(search: Search, each: Candidate) -> list[Cell]:
     return [
         Cell(each.architecture.key, each.architecture.key), percent(each.accuracy),
         *(quantity(name, each.known(name)) for name in _costs(search).values()),
-        Cell(f"{used:.0%}", used), Cell(each.origin, each.origin), number(each.number),
+        Cell(f"{used:.0%}", used), _fronts(search, each.architecture.key),
+        Cell(each.origin, each.origin), number(each.number),
     ]  # fmt: skip
+
+
+def _fronts(search: Search, key: str) -> Cell:
+    """By which quantities a network is on the front."""
+    said = ", ".join(QUANTITIES[name].called for name in search.on_fronts.get(key, ()))
+    return Cell(said, said)
 
 
 def _mixers(search: Search) -> Table:
@@ -293,9 +335,17 @@ def _training(story: Story) -> Part:
 
 
 def _commands(story: Story) -> Iterator[str]:
+    if story.told.training and (record := story.told.record.retrain):
+        weights = story.run.folder / "weights.safetensors"
+        yield pasted("evaluate", weights, "--data", record.data)
+        yield pasted("predict", weights, "IMAGE")
+        yield pasted("export", weights)
     for search in story.searches.values():
         if search.winner:
             path = story.run.folder / f"{search.name}.yaml"
             yield pasted("retrain", path)
             yield pasted("compare", path)
-    yield pasted("dashboard", story.run.name)
+            by_hand = sorted((story.run.folder / "baselines" / search.name).glob("*.yaml"))
+            yield from (pasted("retrain", each) for each in by_hand)
+    if story.searches:
+        yield pasted("dashboard", story.run.name)

@@ -80,6 +80,7 @@ class Part:
     pictures: list[Picture] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
+    columns: bool = False  # these are lines of a table, not to be broken
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 from nas.networks.mixers import mixer_names
 from nas.pareto import LEAST
 from nas.progress import duration
-from nas.reporting.drawings import INK, Form, color, save
-from nas.reporting.figures import CHOSEN, plain
+from nas.reporting.drawings import CHOSEN, INK, Form, color, save
+from nas.reporting.figures import plain
 from nas.searching.fidelity import ACCURACIES, BY_DEPTH, COMPARED, RANKED, SCORES, mixer_shares, ranked
 from nas.searching.trained_alone import AGAIN
 

@@ -183,7 +183,7 @@ def run_folder(given: str) -> Path:
     for folder in (Path(given), RUNS / given):
         if (folder / "run.yaml").is_file():
             return folder
-    near = did_you_mean(given, (run.name for run in RUNS.glob("*/")))
+    near = did_you_mean(given, (path.parent.name for path in RUNS.glob("*/run.yaml")))
     raise one_line_error(f"{given}: no run: got no run.yaml there; accepted: the name or folder of a run.{near or ' `runs` lists them.'}")
 
 

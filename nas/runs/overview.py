@@ -19,8 +19,8 @@ class Overview:
         name: its folder's.
         what: what was run: "search of cifar_small", "retraining".
         state: how far it came.
-        network: the key of its winner or of the network that it trained; "" where there is none.
-        accuracy: as its record says it; "" where there is none.
+        results: of each network that it trained, or that won a search in it: for which search ("" for none), its key, and its accuracy as its record
+            says it.
         size: of all of its files, in bytes.
         spare: files that only a training that goes on would need, of what has ended.
     """
@@ -28,8 +28,7 @@ class Overview:
     name: str
     what: str
     state: str
-    network: str
-    accuracy: str
+    results: tuple[tuple[str, str, str], ...]
     size: int
     spare: tuple[Path, ...]
 
@@ -40,7 +39,7 @@ def overviews(root: Path) -> Iterator[Overview]:
         try:
             yield overview(folder)
         except ValueError as error:
-            yield Overview(folder.name, "damaged", str(error), "", "", _size(folder), ())
+            yield Overview(folder.name, "damaged", str(error), (), _size(folder), ())
 
 
 def overview(folder: Path) -> Overview:
@@ -52,8 +51,7 @@ def overview(folder: Path) -> Overview:
     run = Run(folder.name, folder.parent)
     story = read_run(folder)
     what, state = _state(story)
-    network, accuracy = _result(story)
-    return Overview(folder.name, what, state, network, accuracy, _size(folder), tuple(_spare(run.folder, story)))
+    return Overview(folder.name, what, state, tuple(_results(story)), _size(folder), tuple(_spare(run.folder, story)))
 
 
 def _state(story: RunStory) -> tuple[str, str]:
@@ -81,8 +79,8 @@ def timed(story: RunStory) -> str:
 def _searched(story: RunStory) -> Iterator[str]:
     """How far a supernet and its searches came."""
     going = _under_way(story)
-    if ended := [name for name in story.searches if name not in going]:
-        yield f"searched: {', '.join(ended)}"
+    if any(name not in going for name in story.searches):
+        yield "searched"
     else:
         yield "supernet trained" if story.record.supernet_finished else f"supernet at step {_last_step(story, 'supernet')}"
     if going:
@@ -100,17 +98,16 @@ def _last_step(story: RunStory, kind: str) -> int:
     return max((line["step"] for line in story.metrics if line.get("kind") == kind), default=0)
 
 
-def _result(story: RunStory) -> tuple[str, str]:
+def _results(story: RunStory) -> Iterator[tuple[str, str, str]]:
     if story.training:
         result = story.training.result
-        return story.training.architecture.key, f"{result.test_accuracy:.2%} of {result.test_images:,} test images"
-    if story.searches:
-        winner = list(story.searches.values())[-1]
+        yield "", story.training.architecture.key, f"{result.test_accuracy:.2%} of {result.test_images:,} test images"
+    for study, winner in story.searches.items():
         found = winner.found
         accuracy = found.accuracy_supernet if found.accuracy_alone is None else found.accuracy_alone
         how = "by the supernet" if found.accuracy_alone is None else "alone"
-        return winner.architecture.key, f"{accuracy:.2%} of {found.held_out_images:,} held out, {how}" if accuracy is not None else ""
-    return "", ""
+        said = f"{accuracy:.2%} of {found.held_out_images:,} held out, {how}" if accuracy is not None else ""
+        yield study, winner.architecture.key, said
 
 
 def _spare(folder: Path, story: RunStory) -> Iterator[Path]:

@@ -56,14 +56,19 @@ class AdditiveModel:
         return [float(value) for value in self._mean + (matrix - self._middle) @ self._weights]
 
     def spread(self, networks: Sequence[Architecture]) -> dict[str, float]:
-        """How far each decision moves these networks apart, by name: the standard deviation of its part of the predicted accuracy."""
+        """How far each decision moves these networks apart, by name: the standard deviation of its part of the predicted accuracy. What a block more is
+        worth belongs to the depths of the stages."""
         parts = (self._matrix([features(each) for each in networks], {}) - self._middle) * self._weights
         groups: dict[str, list[int]] = {}
         for column, name in enumerate(self._names):
             stage, _, rest = name.partition(" ")
             field = rest.partition(" ")[0] if rest.partition(" ")[0] in _FIELDS else "mixers"
-            groups.setdefault(f"stage {stage}: {field}" if rest else name, []).append(column)
-        return {group: float(parts[:, columns].sum(axis=1).std()) for group, columns in groups.items()}
+            if rest:
+                groups.setdefault(f"stage {stage}: {field}", []).append(column)
+        moved = {group: parts[:, columns].sum(axis=1) for group, columns in groups.items()}
+        for number, stages in enumerate(zip(*(each.stages for each in networks), strict=True)):
+            moved[f"stage {number}: depth"] += self._weights[self._names.index("blocks")] * np.array([stage.depth for stage in stages])
+        return {group: float(part.std()) for group, part in moved.items()}
 
     def _matrix(self, rows: Sequence[Mapping[str, float]], scores: Mapping[str, Sequence[float]]) -> NDArray[np.float64]:
         """[networks, names and scores]; what was never seen counts for nothing."""

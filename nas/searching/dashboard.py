@@ -71,6 +71,16 @@ def tell(place: Place, artifacts: Path, tellings: Mapping[str, Telling]) -> None
             storage.set_study_system_attr(study._study_id, TOLD, there)
 
 
+def note_of(place: Place, name: str) -> str:
+    """The address of a study's note on the dashboard's server.
+
+    Raises:
+        ValueError: the place cannot be used.
+    """
+    with open_storage(place) as storage:
+        return f"{_address(optuna.load_study(study_name=full_name(place, name), storage=storage))}/note"
+
+
 def _put_pictures(study: optuna.Study, artifacts: Path, pictures: Mapping[str, bytes]) -> dict[str, str]:
     """Their addresses by file name; what was there before is gone."""
     from optuna_dashboard.artifact import get_artifact_path

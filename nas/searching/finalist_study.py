@@ -38,6 +38,7 @@ class Climber:
     supernet: float | None
     fine_tuned: float | None
     trained: Trained
+    schedule: str = ""  # `Alone.digest`: accuracies by different ones cannot be compared
 
     @property
     def steps(self) -> int:
@@ -81,7 +82,7 @@ def write_finalists(place: Place, search: str, space: SearchSpace | None, climbe
         ValueError: the place cannot be used.
     """
     trials = [_trial(each, space, winner) for each in ranked(climbers, winner) if each.trained.rungs or each.trained.ended]
-    told = [[each.state.name, each.values, each.intermediate_values, each.user_attrs] for each in trials]
+    told = [[each.state.name, each.values, each.intermediate_values, each.user_attrs, each.params] for each in trials]
     digest, name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12], full_name(place, study_of(search))
     with open_storage(place) as storage:
         if name in optuna.get_all_study_names(storage):
@@ -136,8 +137,8 @@ def _attributes(climber: Climber, winner: str) -> dict[str, Any]:
 
 
 def _values(space: SearchSpace, architecture: Architecture) -> Values:
-    """An option for every decision; none for a published network that the space does not have."""
+    """An option for every decision that has an effect on it; none for a published network that the space does not have."""
     try:
-        return space.encode(architecture)
+        return space.effective(architecture)
     except ValueError:
         return {}

@@ -40,10 +40,12 @@ from nas.searching.study_storage import (
 
 if TYPE_CHECKING:  # the space itself comes with torch
     from nas.networks.mixers import Value
+    from nas.spaces.decisions import SearchSpace
 
 METRICS = ("accuracy, supernet's weights (0 to 1)", "multiply-adds")  # names for people
 FINALISTS_OF = "finalists_of"  # attribute of a study of finalists (`finalist_study.py`): of which search
 OURS = {"space", "budgets", "floor"}  # attributes that every search's study has (`all_facts`)
+ABSENT = "absent"  # of a decision that has no effect on a network
 DIGEST = "digest"  # attribute of a trial
 FORETOLD = "_foretold"  # behind a quantity's name: likewise
 # Optuna's own messages (a study was created, a trial finished) would stand between ours.
@@ -267,20 +269,26 @@ def read_studies(place: Place) -> dict[str, tuple[dict[str, Any], list[StudyTria
     return found
 
 
-def importances(place: Place, name: str) -> dict[str, float]:
-    """What each decision of a search is worth by Optuna's estimate, as shares of the whole; empty where it cannot tell.
+def importances(place: Place, name: str, space: SearchSpace | None) -> dict[str, float]:
+    """What each decision of a search is worth by Optuna's estimate, as shares of the whole; empty where it cannot tell, and without the space.
 
-    Of the accuracies with the supernet's weights; those of networks trained alone are something else.
+    Of the accuracies with the supernet's weights; those of networks trained alone are something else. What was drawn for a block that a network does
+    not have is noise: it counts as absent.
     """
+    if space is None:
+        return {}
+    tables = {each: CategoricalDistribution((*options, ABSENT)) for each, options in space.decisions.items()}
     with open_storage(place) as storage, readable_errors(place, *UNREADABLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = optuna.load_study(study_name=full_name(place, name), storage=storage)
-        trials = [trial for trial in _searched(study) if trial.state == TrialState.COMPLETE]
+        trials = [trial for trial in _searched(study) if trial.state == TrialState.COMPLETE and trial.params.keys() == tables.keys()]
         memory = optuna.create_study(direction="maximize")
         for trial in trials:
-            memory.add_trial(optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=trial.values[0]))
+            there = space.effective(space.decode(trial.params))
+            values = {each: there.get(each, ABSENT) for each in space.decisions}
+            memory.add_trial(optuna.trial.create_trial(params=values, distributions=tables, value=trial.values[0]))
         try:
-            return optuna.importance.get_param_importances(memory)
+            return {space.called(each): value for each, value in optuna.importance.get_param_importances(memory).items()}
         except (ValueError, RuntimeError):  # too few trials, or all alike
             return {}
 

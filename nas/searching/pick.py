@@ -11,6 +11,10 @@ from nas.quantities import Budget
 from nas.searching.candidates import obeying
 from nas.searching.proposals import usage
 from nas.searching.story import Search
+from nas.searching.trained_alone import trained_for
+
+SUPERNET = "with the supernet's weights"
+Found = tuple[float, Architecture, str]  # accuracy, network, where it is from
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Picked:
 
     Attributes:
         accuracy: by which it was picked.
-        alone: whether that is of a training alone; otherwise it is with the supernet's weights.
+        how: whether that is of a training alone, and of how many epochs, or with the supernet's weights.
         usage: share of the tightest budget that arithmetic judges.
         measured: measured quantities that are limited, measured now.
         origin: where the study had it from.
@@ -28,7 +32,7 @@ class Picked:
 
     architecture: Architecture
     accuracy: float
-    alone: bool
+    how: str
     usage: float
     measured: Mapping[str, float]
     origin: str
@@ -40,27 +44,30 @@ def pick(
 ) -> Picked | None:
     """The most accurate network that uses `floor` to all of the budgets: of those trained alone to the end, or else by the supernet's weights.
 
-    The two kinds of accuracy are never compared with each other. What is measured is measured from the best on, until one obeys; None where no
-    network does.
+    Accuracies of these two kinds, and of trainings by different schedules, are never compared with each other: the longest schedule that has a
+    network decides. What is measured is measured from the best on, until one obeys; None where no network does.
     """
     judged = [each for each in budgets if each.by_arithmetic]
     low = floor if judged else 0.0
-    for alone, group in ((True, list(_trained(searches))), (False, list(_scored(searches)))):
+    for how, group in (*_trained(searches), (SUPERNET, list(_scored(searches)))):
         there = {each.key: (accuracy, each, origin) for accuracy, each, origin in group if low <= usage(each, cost(each), judged) <= 1}
         for accuracy, each, origin in sorted(there.values(), key=lambda one: (-one[0], one[1].key)):
             if (values := obeying(each, budgets, measured)) is not None:
-                return Picked(each, accuracy, alone, usage(each, cost(each), judged), values, origin, len(there))
+                return Picked(each, accuracy, how, usage(each, cost(each), judged), values, origin, len(there))
     return None
 
 
-def _trained(searches: Sequence[Search]) -> Iterator[tuple[float, Architecture, str]]:
-    for search in searches:
-        for each in search.ladder:
-            if each.trained.ended and each.trained.ended.accuracy is not None:
-                yield each.trained.ended.accuracy, each.architecture, each.origin
+def _trained(searches: Sequence[Search]) -> list[tuple[str, list[Found]]]:
+    """By schedule, the longest first, how long that is in words, and who came to its end."""
+    groups: dict[tuple[float, str], list[Found]] = {}
+    for climber in (each for search in searches for each in search.ladder):
+        ended, epochs = climber.trained.ended, climber.trained.epochs
+        if ended and ended.accuracy is not None:
+            groups.setdefault((epochs or 0.0, climber.schedule), []).append((ended.accuracy, climber.architecture, climber.origin))
+    return [(trained_for(epochs or None), group) for (epochs, _), group in sorted(groups.items(), key=lambda each: each[0], reverse=True)]
 
 
-def _scored(searches: Sequence[Search]) -> Iterator[tuple[float, Architecture, str]]:
+def _scored(searches: Sequence[Search]) -> Iterator[Found]:
     for search in searches:
         for each in search.candidates:
             if each.accuracy is not None:

@@ -286,7 +286,15 @@ class SearchRun:
         winner, measured = finals.winner(ladder)
         seed = self.supernet.setting.seed
         climbers = [
-            Climber(each.architecture, each.origin, each.by_hand, each.supernet, each.fine_tuned, alone.known(each.architecture, seed))
+            Climber(
+                each.architecture,
+                each.origin,
+                each.by_hand,
+                each.supernet,
+                each.fine_tuned,
+                alone.known(each.architecture, seed),
+                alone.digest,
+            )
             for each in ladder.asked
         ]
         write_finalists(self.place, self.study, self.supernet.space, climbers, winner.key)

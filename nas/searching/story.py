@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.quantities import Budget, Cost, parse_budgets
 from nas.runs.folder import TRAINED_ALONE, Run
-from nas.runs.records import RunStory, SearchRecord, read_run
+from nas.runs.records import RunStory, SearchRecord, read_record, read_run
 from nas.searching.additive import AdditiveModel
 from nas.searching.finalist_study import Climber, ranked
 from nas.searching.optuna_study import StudyTrial, importances, read_studies
@@ -81,7 +82,17 @@ class Search:
     ladder: tuple[Climber, ...]
     winner: SearchRecord | None
     importances: Mapping[str, float] = field(default_factory=dict)  # of decisions, by Optuna
+    retrained: Run | None = None  # that trained the winner alone on the same images, with its weights
+    decided: Collection[str] = ()  # what of each stage has more than one option, as `AdditiveModel.spread` calls it
     looked: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by key what was measured of those that were to be finalists
+
+    @property
+    def winners_score(self) -> float | None:
+        """The winner's accuracy with the supernet's weights; None too where the supernet does not have it."""
+        if self.winner is None:
+            return None
+        of_ladder = (each.supernet for each in self.ladder if each.architecture.key == self.winner.architecture.key)
+        return next(of_ladder, self.winner.found.accuracy_supernet)
 
     @property
     def limited(self) -> list[str]:
@@ -100,12 +111,14 @@ class Search:
 
     @property
     def spread(self) -> dict[str, float]:
-        """How far each decision moves the networks in the band apart, in shares of accuracy, by the additive model; empty for a few."""
+        """How far each decision moves the networks in the band apart, in shares of accuracy, by the additive model; empty for a few. A size with one
+        option is no decision, though networks with a mixer that has it and without one may differ."""
         there = self.in_band
         if len(there) < LEAST:
             return {}
         networks = [each.architecture for each in there]
-        return AdditiveModel(networks, [each.accuracy or 0.0 for each in there]).spread(networks)
+        spread = AdditiveModel(networks, [each.accuracy or 0.0 for each in there]).spread(networks)
+        return {name: value for name, value in spread.items() if name in self.decided}
 
     @property
     def beside(self) -> list[str]:
@@ -125,6 +138,28 @@ class Search:
         low = self.least
         there = [each for each in self.candidates if each.accuracy is not None and low <= each.usage(self.budgets) <= 1]
         return sorted(there, key=lambda each: (-(each.accuracy or 0.0), each.number))
+
+    def front(self, quantity: str) -> list[Candidate]:
+        """Those evaluated that no other one beats: more accurate than all that need as much of a quantity or less; the cheapest first."""
+        there = [
+            (known.value, -each.accuracy, each.number, each)
+            for each in self.candidates
+            if each.accuracy is not None and (known := each.known(quantity))
+        ]
+        found: list[Candidate] = []
+        for *_, each in sorted(there, key=lambda one: one[:3]):
+            if not found or (each.accuracy or 0.0) > (found[-1].accuracy or 0.0):
+                found.append(each)
+        return found
+
+    @cached_property
+    def on_fronts(self) -> dict[str, list[str]]:
+        """By key the networks on a front, and by which of the limited quantities."""
+        found: dict[str, list[str]] = {}
+        for name in self.limited:
+            for each in self.front(name):
+                found.setdefault(each.architecture.key, []).append(name)
+        return found
 
 
 @dataclass(frozen=True)
@@ -177,7 +212,7 @@ def read_story(folder: Path, storage: str = "") -> Story:
     place = place_of(run, storage)
     studies = read_studies(place)
     searches = {name: _search(run, told, space, name, facts, trials) for name, (facts, trials) in studies.items()}
-    searches = {name: replace(each, importances=importances(place, name)) for name, each in searches.items()}
+    searches = {name: replace(each, importances=importances(place, name, space)) for name, each in searches.items()}
     rankings = {path.stem: json.loads(path.read_text()) for path in sorted(run.folder.glob("fidelity-*.json"))}
     compared = run.folder / "comparison.json"
     return Story(run, told, space, searches, rankings, json.loads(compared.read_text()) if compared.exists() else None)
@@ -201,10 +236,33 @@ def _search(
     ladder = [_climber(run, line, seed) for line in {line["key"]: line for line in lines if line["schedule"] == schedule}.values()]
     winner = told.searches.get(name)
     ladder = ranked(ladder, winner.architecture.key if winner else "")
-    return Search(name, budgets, facts.get("floor", 0.0), tuple(candidates), tuple(ladder), winner, looked=looked)
+    return Search(
+        name,
+        budgets,
+        facts.get("floor", 0.0),
+        tuple(candidates),
+        tuple(ladder),
+        winner,
+        looked=looked,
+        retrained=winner and _retrained(run, winner),
+        decided=space.fields if space else (),
+    )
+
+
+def _retrained(run: Run, winner: SearchRecord) -> Run | None:
+    """The run beside this one that trained the winner on the same images; of several the last."""
+    found = []
+    for path in run.folder.parent.glob("*/weights.safetensors"):
+        with contextlib.suppress(ValueError):  # another run that is damaged
+            other = Run(path.parent.name, path.parent.parent)
+            record = read_record(other)
+            its = record.retrain if record.finished else None
+            if its and (its.architecture, its.data_fingerprint) == (winner.architecture.key, winner.data_fingerprint):
+                found.append((record.finished, other.name))
+    return Run(max(found)[1], run.folder.parent) if found else None
 
 
 def _climber(run: Run, line: Mapping[str, Any], seed: int) -> Climber:
     architecture = Architecture.from_dict(line["architecture"], f"{run.folder}/metrics.jsonl: a finalist")
     trained = read_training_alone(run.folder / TRAINED_ALONE, architecture, line["schedule"], seed)
-    return Climber(architecture, line["origin"], line["by_hand"], line["supernet"], line["fine_tuned"], trained)
+    return Climber(architecture, line["origin"], line["by_hand"], line["supernet"], line["fine_tuned"], trained, line["schedule"])

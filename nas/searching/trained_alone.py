@@ -49,12 +49,16 @@ class Trained:
         rungs: (steps done, accuracy), ascending; the end is not among them.
         seconds: spent on it in all sittings.
         remedied: begun a second time after it had failed, with what `remedy` says.
+        steps: done in all sittings; once it has ended with an accuracy those of the whole schedule.
+        epochs: of the whole schedule; None until it has ended.
     """
 
     ended: Evaluation | None = None
     rungs: tuple[tuple[int, float], ...] = ()
     seconds: float = 0.0
     remedied: bool = False
+    steps: int = 0
+    epochs: float | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,11 @@ AGAIN = "trained with half the learning rate (after want of memory also half the
 REMEDIES = {MEMORY: 2, NOT_FINITE: 1, DIED: 2}  # what is tried a second time, and how many steps then stand for one
 
 
+def trained_for(epochs: float | None) -> str:
+    """How long a network was trained alone, in words."""
+    return "trained alone" if epochs is None else f"trained alone for {epochs:g} epoch{'s' * (epochs != 1)}"
+
+
 def remedy(phase: Phase, steps: int, failure: str) -> Phase:
     """Half of the rate, and against want of memory twice the steps of half of the images (an even number); `steps` is the length of the phase."""
     half = phase.model_copy(update={"lr": phase.lr / 2})
@@ -240,22 +249,32 @@ def read_training_alone(folder: Path, architecture: Architecture, schedule: str,
         return first
     second, twice = _read(_place(folder, architecture, schedule, seed, remedied=True)), REMEDIES[first.ended.failure]
     rungs = tuple((step // twice, accuracy) for step, accuracy in second.rungs)
-    return Trained(second.ended, rungs, first.seconds + second.seconds, remedied=True)
+    return Trained(second.ended, rungs, first.seconds + second.seconds, True, second.steps // twice, second.epochs)
 
 
 def _read(place: Run) -> Trained:
-    rungs = sorted({line["step"]: line["accuracy"] for line in place.metrics("alone rung")}.items())
-    seconds = sum(line["seconds"] for line in place.metrics("sitting"))
-    return Trained(_ended(place), tuple(rungs), seconds)
+    lines = place.metrics()
+    rungs = sorted({line["step"]: line["accuracy"] for line in lines if line.get("kind") == "alone rung"}.items())
+    seconds = sum(line["seconds"] for line in lines if line.get("kind") == "sitting")
+    steps = max((line["step"] for line in lines if line.get("kind") == "alone"), default=0)
+    result = _result(place)
+    ended, epochs = result if result else (None, None)
+    return Trained(ended, tuple(rungs), seconds, steps=steps, epochs=epochs)
 
 
 def _ended(place: Run) -> Evaluation | None:
+    result = _result(place)
+    return result[0] if result else None
+
+
+def _result(place: Run) -> tuple[Evaluation, float | None] | None:
+    """How a training ended, and how many epochs its whole schedule has; None while it has not ended."""
     path = place.folder / RESULT
     if not path.exists():
         return None
     try:
         entries = json.loads(path.read_bytes())
-        return Evaluation(entries["accuracy"], entries["failure"])
+        return Evaluation(entries["accuracy"], entries["failure"]), entries.get("phase", {}).get("epochs")
     except (ValueError, LookupError, TypeError, AssertionError):
         raise one_line_error(
             f"{path}: damaged: got neither an accuracy nor a failure; accepted: what a training wrote. Without it ({deletion(path)}) the network is trained again."

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class SearchSpace:
         self._fixed = {name: decision.options[0] for name, decision in self._table.items() if name not in self._free}
         self._mixer_names = [mixer_decision_names(file, i) for i in range(len(file.stages))]
         self.decisions: dict[str, tuple[Value, ...]] = {name: decision.options for name, decision in self._free.items()}
+        self._first = {name: options[0] for name, options in self.decisions.items()}
         self.mixer_decisions = {name: decision.options for name, decision in self._free.items() if decision.field == "mixer"}
         self._of_stage = [[name for name, decision in self._table.items() if decision.stage == i] for i in range(len(file.stages))]
         # Who fits sizes to a budget asks for each network many times, and for networks that differ in one stage.
@@ -100,6 +102,18 @@ class SearchSpace:
         """The decisions whose options ascend in cost."""
         return [name for name, decision in self._free.items() if decision.ascending]
 
+    @property
+    def fields(self) -> set[str]:
+        """What of each stage has more than one option, the mixers of its blocks together."""
+        return {f"stage {each.stage}: {'mixers' if each.field == 'mixer' else each.field}" for each in self._free.values()}
+
+    def called(self, name: str) -> str:
+        """A decision, for people."""
+        stage, field, *_ = self._table[name]
+        block = re.fullmatch(r"s\d+\.b(\d+)\..+", name)
+        where = f"stage {stage}{f', block {block[1]}' if block else ''}: "
+        return field if stage is None else f"{where}{field}"
+
     def random(self, rng: random.Random) -> dict[str, Value]:
         """An option for every decision, uniformly."""
         return {name: rng.choice(options) for name, options in self.decisions.items()}
@@ -138,19 +152,26 @@ class SearchSpace:
         Raises:
             ValueError: the architecture is not in the space.
         """
+        return self._first | self.effective(architecture)
+
+    def effective(self, architecture: Architecture) -> dict[str, Value]:
+        """The same without the decisions that have no effect on it, such as the mixer of a block that it does not have.
+
+        Raises:
+            ValueError: the architecture is not in the space.
+        """
         stages = tuple(self._options_as_here(i, stage) for i, stage in enumerate(architecture.stages))
         architecture = dataclasses.replace(architecture.at(self.frame), stages=stages)
-        values = {name: options[0] for name, options in self.decisions.items()}
-        values.update({form: getattr(architecture, form) for form in FORM_DEFAULTS})
+        values: dict[str, Value] = {form: getattr(architecture, form) for form in FORM_DEFAULTS}
         if len(stages) == len(self._file.stages):
             for i, stage in enumerate(stages):
                 values.update(self._stage_values(i, stage))
-        values = {name: value for name, value in values.items() if name in self.decisions}
+        values = {name: values[name] for name in self.decisions if name in values}
         outside = f"{self._place}: architecture {architecture.key} is not in the space"
         for name, value in values.items():
             if value not in self.decisions[name]:
                 raise ValueError(f"{outside}: {name}: got {value}; accepted: {', '.join(map(str, self.decisions[name]))}.")
-        if (nearest := self.decode(values)) != architecture:
+        if (nearest := self.decode(self._first | values)) != architecture:
             got, accepted = _flat(architecture), _flat(nearest)
             where = next(field for field in got | accepted if got.get(field) != accepted.get(field))
             raise ValueError(f"{outside}: {where}: got {got.get(where)}; accepted: {accepted.get(where)}.")
