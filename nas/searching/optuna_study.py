@@ -277,7 +277,7 @@ def importances(place: Place, name: str, space: SearchSpace | None) -> dict[str,
     """
     if space is None:
         return {}
-    tables = {each: CategoricalDistribution((*options, ABSENT)) for each, options in space.decisions.items()}
+    tables: dict[str, BaseDistribution] = {each: CategoricalDistribution((*options, ABSENT)) for each, options in space.decisions.items()}
     with open_storage(place) as storage, readable_errors(place, *UNREADABLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = optuna.load_study(study_name=full_name(place, name), storage=storage)

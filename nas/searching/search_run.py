@@ -212,8 +212,8 @@ class SearchRun:
                     if self.finalists:
                         who = candidates(self.supernet, request, self.finalists, result.trials, evaluator, looks)
                     else:
-                        winner = choose_winner(result.trials, request, num_heldout=held_out, measure=instruments.measure)
-                        choice = self._by_supernet(winner, supernet)
+                        best = choose_winner(result.trials, request, num_heldout=held_out, measure=instruments.measure)
+                        choice = self._by_supernet(best, supernet)
             if self.finalists:
                 finals = Finals(self.supernet, self.study, request, self.finalists, self.crew, looks)
                 choice = self._by_ladder(finals, supernet, who, held_out)

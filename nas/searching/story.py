@@ -244,7 +244,7 @@ def _search(
         tuple(ladder),
         winner,
         looked=looked,
-        retrained=winner and _retrained(run, winner),
+        retrained=_retrained(run, winner) if winner else None,
         decided=space.fields if space else (),
     )
 
