@@ -444,7 +444,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "train --epochs 1 --steps 2": ("--steps", "--epochs"),
     "train --device gpu": ("--device", "gpu", "cuda:N", "mean 'cuda'"),
     "train --device cuda:x": ("--device", "cuda:x"),
-    "train --resolution 33": ("33", "stride 8", "32 and 64"),
+    "train --resolution 33": ("33", "stride 8", "32 and 40"),
     "train --resolution 1048576": ("--resolution", "1048576", "4096"),
     "retrain spach_trans_xxs --resolution 4096 --device cpu": ("--resolution", "4096 px", "MACs"),  # attention over a million tokens
     "train --loaders -1": ("--loaders", "-1"),

@@ -504,11 +504,13 @@ def test_what_the_winner_looks_at_is_shown_with_the_best_weights_at_hand(folder:
     shutil.copytree(folder / "runs/found", folder / "runs/looked")
     run, entries = Run("looked", folder / "runs"), read_yaml(folder / f"runs/found/{FIRST}.yaml")
     winner = Architecture.from_dict(entries["architecture"], "winner")
-    assert reports["found"].read_text().count("No weights of it are here") == 2
+    assert reports["found"].read_text().count("weights, as they lie beside the winner") == 2
 
     def look() -> Look:
         return dict(looks_of(read_story(run.folder)))[FIRST]
 
+    (run.folder / f"{FIRST}.safetensors").unlink()
+    assert look().svg is None and look().said.startswith("No weights of it are here")
     how = Preprocessing(16, 1, (0.5,), (0.25,))
     save_network(run.folder / f"{FIRST}.safetensors", Network(winner).state_dict(), winner, list("abcd"), how)
     assert look().svg and "supernet's weights" in look().said
