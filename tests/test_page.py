@@ -534,6 +534,7 @@ def test_what_the_winner_looks_at_is_shown_with_the_best_weights_at_hand(folder:
     )
     run.record(supernet={**run.recorded()["supernet"], "data": str(folder / "gone")})
     assert look().svg is None and look().said.startswith("Not shown, since its weights or images cannot be read: ")
+    shutil.rmtree(again.folder)  # the winner of the other tests was not retrained
 
 
 def test_every_quantity_that_can_be_limited_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
