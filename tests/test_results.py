@@ -111,6 +111,13 @@ def test_how_the_supernet_ranks_is_printed_as_it_was_measured() -> None:
             if shown not in SCORED or score.max() > 1 or names[shown] in ("both", "gradient_norm", "jacobian_covariance")
             else percent(score.mean())
         )
+    lost = scores["fine-tuned, 40 steps"] - scores["supernet"]
+    assert f"lowers the accuracy of {(lost < 0).sum()} of the 30, by {-100 * lost.mean():.2f} points on average" in TEXT
+    chosen = json.loads((DOCS / "results/finalist_choice.json").read_text())
+    better, short = ({name: f"{each[what][0]:.2f}" for name, each in chosen.items()} for what in ("better", "short"))
+    said = f"{better['ladder']} points better than the others (standard error over 300 draws 0.03), the supernet's six favourites {better['supernet']}"
+    assert said in TEXT and f"the supernet's scores {better['scores never']};" in TEXT
+    assert f"the best there was by {short['ladder']}, {short['supernet']} and {short['scores never']} points" in TEXT
     assert f"makes the tau of the same scores {kendalltau(scores['supernet'] + 0.008 * blocks, truth).statistic:.2f}." in TEXT
     for one, other, clear in (
         ("supernet", "macs", True),

@@ -212,7 +212,15 @@ def read_story(folder: Path, storage: str = "") -> Story:
     place = place_of(run, storage)
     studies = read_studies(place)
     searches = {name: _search(run, told, space, name, facts, trials) for name, (facts, trials) in studies.items()}
-    searches = {name: replace(each, importances=importances(place, name, space)) for name, each in searches.items()}
+    trained = _trained_beside(run) if told.searches else {}  # read once for all searches
+    searches = {
+        name: replace(
+            each,
+            importances=importances(place, name, space),
+            retrained=trained.get((each.winner.architecture.key, each.winner.data_fingerprint)) if each.winner else None,
+        )
+        for name, each in searches.items()
+    }
     rankings = {path.stem: json.loads(path.read_text()) for path in sorted(run.folder.glob("fidelity-*.json"))}
     compared = run.folder / "comparison.json"
     return Story(run, told, space, searches, rankings, json.loads(compared.read_text()) if compared.exists() else None)
@@ -244,22 +252,20 @@ def _search(
         tuple(ladder),
         winner,
         looked=looked,
-        retrained=_retrained(run, winner) if winner else None,
         decided=space.fields if space else (),
     )
 
 
-def _retrained(run: Run, winner: SearchRecord) -> Run | None:
-    """The run beside this one that trained the winner on the same images; of several the last."""
-    found = []
+def _trained_beside(run: Run) -> dict[tuple[str, str | None], Run]:
+    """The runs beside this one that ended training a network alone, by network and images; of several the last."""
+    found: dict[tuple[str, str | None], tuple[str, str]] = {}
     for path in run.folder.parent.glob("*/weights.safetensors"):
         with contextlib.suppress(ValueError):  # another run that is damaged
-            other = Run(path.parent.name, path.parent.parent)
-            record = read_record(other)
-            its = record.retrain if record.finished else None
-            if its and (its.architecture, its.data_fingerprint) == (winner.architecture.key, winner.data_fingerprint):
-                found.append((record.finished, other.name))
-    return Run(max(found)[1], run.folder.parent) if found else None
+            record = read_record(Run(path.parent.name, path.parent.parent))
+            if record.retrain and record.finished:
+                whose = record.retrain.architecture, record.retrain.data_fingerprint
+                found[whose] = max(found.get(whose, ("", "")), (record.finished, path.parent.name))
+    return {whose: Run(name, run.folder.parent) for whose, (_, name) in found.items()}
 
 
 def _climber(run: Run, line: Mapping[str, Any], seed: int) -> Climber:
