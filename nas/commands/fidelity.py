@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @option("--seeds", "N", "With how many each network is trained alone; from two on the noise is known (default: 1).", type=COUNT, default=1)
 @option(
     "--alone-epochs", "N", "For how long each network is trained alone, instead of the recipe's finalist_epochs.",
-    type=Number(0, 1e6, min_open=True, max_open=True),
+    type=Number(0, 1e6, min_open=True, max_open=True),  # as `Epochs` of nas/training/recipe.py, which help would wait for
 )  # fmt: skip
 @option(
     "--workers",
