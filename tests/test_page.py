@@ -7,6 +7,7 @@ import dataclasses
 import html.parser
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -366,7 +367,14 @@ def test_a_front_names_the_winner_and_whom_a_person_would_have_drawn(
             drawn = fronts.front(unscored, "macs")
             assert drawn_lines(drawn)["winner"] == [[(cost(winner).macs, 0.0)]], "on the axis, by what it costs"
             assert "winner: no supernet accuracy" in [each.get_text() for each in drawn.legends[0].texts]
+            drawn.draw_without_rendering()
+            box = drawn.legends[0].get_window_extent()
+            assert box.x0 >= 0 and box.x1 <= drawn.bbox.width, "the longest legend there is"
             told = page(dataclasses.replace(story, searches={FIRST: unscored}))
+            named = f"{FIRST}-0a1b2c"
+            assert "six digits" not in told and "six digits" in page(
+                dataclasses.replace(story, searches={named: dataclasses.replace(unscored, name=named)})
+            )
             assert "star on the axis" in told and "ahead of" not in told, "the other one that came to the end is better"
             lower = [dataclasses.replace(each, trained=Trained(Evaluation(0.69))) if each.origin == "variety" else each for each in without]
             told = page(dataclasses.replace(story, searches={FIRST: dataclasses.replace(unscored, ladder=tuple(lower))}))
@@ -497,6 +505,25 @@ def test_what_a_network_looks_at_is_told_stage_by_stage() -> None:
     assert [axes.get_title() for axes in shown] == ["stage 0: pixels", "conv", "s2_shift", "stage 1: pixels", "s2_shift"]
     for axes, values in zip(shown, [np.sqrt(fields[0]), *mixing[0], np.sqrt(fields[1]), *mixing[1]], strict=True):
         np.testing.assert_array_equal(axes.images[0].get_array(), values)
+
+
+def test_how_far_a_network_looks_is_the_least_circle_that_holds_so_much() -> None:
+    draw = np.random.default_rng(0)
+    for size, side in ((8, 8), (32, 8), (7, 7)):
+        field = draw.standard_normal((size, size))
+        middle = (side // 2 + 0.5) * size / side
+        away = [(math.hypot(i + 0.5 - middle, j + 0.5 - middle), abs(field[i, j])) for i in range(size) for j in range(size)]
+        for share in (0.5, 0.9):
+            found = figures.reach(field, side, share)
+            within = sum(value for distance, value in away if distance <= found)
+            closer = sum(value for distance, value in away if distance < found - 1e-9)
+            assert closer < share * sum(value for _, value in away) <= within + 1e-9
+    alone = np.zeros((8, 8))
+    alone[4, 4] = -1.0
+    assert figures.reach(alone, 8, 0.9) == 0.0, "a token that looks at itself alone"
+    (network,) = networks_of([["conv", "s2_shift"]])
+    told = figures.reaches([draw.random((64, 64))], [[draw.random((16, 16)), np.zeros((1, 1))]], network.architecture)
+    assert [each[:3] for each in told] == [("stage 0", "all of it", "pixels"), ("stage 0, block 0", "conv", "tokens")]
 
 
 def test_what_the_winner_looks_at_is_shown_with_the_best_weights_at_hand(folder: Path, reports: dict[str, Path]) -> None:
@@ -722,6 +749,10 @@ def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(fo
     assert note.startswith(f"**The winner is {winner.key}**") and "70.00%" in note.splitlines()[2]
     shown = [metas[address] for address in re.findall(r"\(/artifacts/\d+/([0-9a-f-]+)\)", note)]
     assert {"front-macs.svg", "ladder.svg", "mixers.svg", "fidelity-200kMACs.svg"} < set(shown) and "{" not in note and "70.00%" in note
+    (linked,) = re.findall(r"\[!\[the winner\]\([^)]*\)\]\(([^)]*)\)", note)
+    where = re.fullmatch(r"/dashboard/studies/(\d+)/trials\?numbers=(\d+)", linked)
+    assert where and storage.get_study_name_from_id(int(where[1])) == f"{FIRST}-finalists"
+    assert storage.get_all_trials(int(where[1]))[int(where[2])].user_attrs["arch_key"] == winner.key
     searches = read_story(folder / "runs/shown").searches
     assert list(searches) == [FIRST, SECOND], "that of the finalists is none"
     best = searches[FIRST].in_band[0]

@@ -72,4 +72,4 @@ def _look(weights: Path, whose: str, begun: Begun) -> Look:
     except ValueError as error:
         return Look(f"Not shown, since its weights or images cannot be read: {error}")
     fields = receptive_fields(network, images), mixing_fields(network, images)
-    return Look(whose, save(figures.looking(*fields, network.architecture), "svg"))
+    return Look(whose, save(figures.looking(*fields, network.architecture), "svg"), figures.reaches(*fields, network.architecture))

@@ -139,6 +139,11 @@ class Architecture:
         """Pixels of the image per token of the last stage, along one side."""
         return self.patch * 2 ** (len(self.stages) - 1)
 
+    @property
+    def sides(self) -> list[int]:
+        """Of each stage, how many tokens its grid has along a side."""
+        return [self.frame.resolution // self.patch >> number for number in range(len(self.stages))]
+
     def at(self, frame: Frame) -> Architecture:
         """The same network for other images or classes."""
         return self if frame == self.frame else dataclasses.replace(self, frame=frame)

@@ -149,11 +149,11 @@ def _draw_one(axes: Axes, name: str, architecture: Architecture, widest: int, sc
     total, parts = cost(architecture), stage_costs(architecture)
     axes.text(0.2, ROW - 0.2, name, color=INK, fontsize=NAME, fontweight="bold", va="center", parse_math=False)
     axes.text(0.2, ROW - 0.38, _figures(architecture), color=INK, fontsize=FIGURES, va="center")
-    x, side = 0.2, architecture.frame.resolution // architecture.patch
-    for number, stage in enumerate(architecture.stages):
+    x = 0.2
+    for number, (stage, side) in enumerate(zip(architecture.stages, architecture.sides, strict=True)):
         end = _draw_stage(axes, x, stage, LOWEST + (TALLEST - LOWEST) * stage.width / widest, scale)
         about = [
-            f"{side >> number}x{side >> number} tokens",
+            f"{side}x{side} tokens",
             f"width {stage.width}",
             f"mlp x{stage.mlp_ratio:g}",
             f"{parts[f'stages.{number}'].macs / total.macs:.0%} of MACs",

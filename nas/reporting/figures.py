@@ -43,9 +43,16 @@ def plain(axes: Axes) -> Axes:
 
 
 def legend(figure: Figure, handles: Sequence[Any] | None = None, columns: int = 5) -> None:
-    """Below the plot, where no point can lie."""
+    """Below the plot, where no point can lie, in as many columns as the picture's width has room for."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
     shown = {} if handles is None else {"handles": handles}
-    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8, labelcolor=INK, **shown)
+    for fewer in range(columns, 0, -1):
+        drawn = figure.legend(loc="outside lower center", ncols=fewer, frameon=False, fontsize=8, labelcolor=INK, **shown)
+        if drawn.get_window_extent(renderer).width <= figure.bbox.width or fewer == 1:
+            return
+        drawn.remove()
 
 
 def within(search: Search) -> str:
@@ -156,3 +163,25 @@ def looking(fields: Sequence[NDArray[np.float64]], mixing: Sequence[Sequence[NDA
             for spine in axes.spines.values():
                 spine.set_color(INK)
     return figure
+
+
+def reach(field: NDArray[np.float64], side: int, share: float) -> float:
+    """Within how many of a map's cells of the middle of `side` x `side` tokens' middle token so much of it lies, signs left aside."""
+    rows, columns = np.indices(field.shape) + 0.5
+    away = np.hypot(*(at - (side // 2 + 0.5) * size / side for at, size in zip((rows, columns), field.shape, strict=True))).ravel()
+    order = np.argsort(away)
+    grown = np.cumsum(np.abs(field).ravel()[order])
+    return float(away[order][np.searchsorted(grown, share * grown[-1] * (1 - 1e-12))])
+
+
+def reaches(
+    fields: Sequence[NDArray[np.float64]], mixing: Sequence[Sequence[NDArray[np.float64]]], architecture: Architecture
+) -> list[tuple[str, str, str, float, float]]:
+    """The numbers of that picture: place, what looks, the unit, and within how many of these of the middle token half and nine tenths of it lie."""
+    found = []
+    for i, (field, maps, stage, side) in enumerate(zip(fields, mixing, architecture.stages, architecture.sides, strict=True)):
+        found.append((f"stage {i}", "all of it", "pixels", reach(field, side, 0.5), reach(field, side, 0.9)))
+        for j, (mixer, each) in enumerate(zip(stage.mixers, maps, strict=True)):
+            if each.any():
+                found.append((f"stage {i}, block {j}", mixer, "tokens", reach(each, side, 0.5), reach(each, side, 0.9)))
+    return found

@@ -22,11 +22,16 @@ from nas.runs.overview import timed
 from nas.runs.records import Begun, NetworkRecord, read_training
 from nas.searching.fidelity import ACCURACIES, ranked
 from nas.searching.ladder import told_apart
+from nas.searching.optuna_study import other_settings
 from nas.searching.story import Candidate, Climber, Search, Story
 from nas.searching.trained_alone import trained_for
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST = 25  # rows of a table of networks
+OTHERS = (
+    "A search is named by its budgets and its sampler; six digits behind these tell one apart that had other settings than the run began with "
+    '(recipe, floor, target, networks given with --start). "How it was made" has its command.'
+)
 
 
 def page(story: Story, looks: Mapping[str, Look] | None = None) -> str:
@@ -58,6 +63,8 @@ def _lead(story: Story) -> Iterator[Said]:
         else:
             yield Said(_won(search))
             yield from map(Said, (*_lead_of(search), *_retrained(search)))
+    if any(other_settings(name) for name in story.searches):
+        yield Said(OTHERS)
 
 
 def _in_order(story: Story) -> list[Search]:
@@ -185,7 +192,12 @@ def _looking(title: str, look: Look) -> Part:
         "For each stage the pixels that move the token in its middle, and for each of its blocks what the mixer takes from where (red adds, "
         f"blue takes away; of a stage's blocks the first eleven), by gradients on held-out images, with {look.said}."
     )
-    return Part(title, pictures=[Picture(look.svg, about)])
+    rows = [
+        Row([Cell(place, place), Cell(what, what), Cell(f"{half:.1f} {unit}", half), Cell(f"{most:.1f} {unit}", most)])
+        for place, what, unit, half, most in look.reaches
+    ]
+    table = Table(["place", "what", "half of it within", "nine tenths within"], rows, "How far it looks from the middle token", True)
+    return Part(title, pictures=[Picture(look.svg, about)], tables=[table])
 
 
 def _beside_winner(search: Search) -> dict[str, Architecture]:

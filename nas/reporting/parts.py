@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nas.quantities import QUANTITIES, format_quantity
@@ -65,10 +66,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Look:
-    """What a network looks at: with which weights, and the picture, or why there is none."""
+    """What a network looks at: with which weights, and the picture with its numbers, as `figures.reaches` gives them, or why there is none."""
 
     said: str
     svg: bytes | None = None
+    reaches: Sequence[tuple[str, str, str, float, float]] = ()
 
 
 @dataclass(frozen=True)

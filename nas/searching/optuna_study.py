@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ FINALISTS_OF = "finalists_of"  # attribute of a study of finalists (`finalist_st
 OURS = {"space", "budgets", "floor"}  # attributes that every search's study has (`all_facts`)
 ABSENT = "absent"  # of a decision that has no effect on a network
 DIGEST = "digest"  # attribute of a trial
+UNUSUAL = 6  # digits behind a study's name
 FORETOLD = "_foretold"  # behind a quantity's name: likewise
 # Optuna's own messages (a study was created, a trial finished) would stand between ours.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -299,6 +301,16 @@ def _as_read(trial: FrozenTrial) -> StudyTrial:
     accuracy = trial.values[0] if trial.state == TrialState.COMPLETE else None
     found = told.get("failure"), told.get("origin", ""), told.get("repeat_of"), measured, foretold
     return StudyTrial(trial.number, trial.params, accuracy, *found)
+
+
+def told_apart_by(name: str, unusual: Mapping[str, Any]) -> str:
+    """The name of a study with settings that are not the usual ones: a few digits of them stand behind its own."""
+    return f"{name}-{hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:UNUSUAL]}" if unusual else name
+
+
+def other_settings(name: str) -> bool:
+    """Whether a study's name has such digits."""
+    return re.search(rf"-[0-9a-f]{{{UNUSUAL}}}$", name) is not None
 
 
 def _searched(study: optuna.Study) -> list[FrozenTrial]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -29,7 +28,7 @@ from nas.searching.finalist_study import Climber, write_finalists
 from nas.searching.finals import Finals, save_inherited, table
 from nas.searching.known_networks import baselines
 from nas.searching.latency_table import TableRun
-from nas.searching.optuna_study import OptunaStudy, open_study
+from nas.searching.optuna_study import OptunaStudy, open_study, told_apart_by
 from nas.searching.proposals import usage
 from nas.searching.ray_cluster import Crew
 from nas.searching.search import Instruments, Result, SearchRequest, Trial, failures, measured_values, search
@@ -87,7 +86,7 @@ class SearchRun:
             here["retrain"], usual["retrain"] = _schedule(recipe.retrain), _schedule(validate(Phase, known, "run.yaml: recipe.retrain"))
         unusual = {key: value for key, value in {**here, **self._measured()}.items() if value != usual.get(key)}
         name = "-".join([*(each.text for each in self.budgets), self.request.sampler if self.request.trials else ALONE])
-        return f"{name}-{hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()[:6]}" if unusual else name
+        return told_apart_by(name, unusual)
 
     def _keys(self) -> dict[str, str]:
         return {name: self.supernet.space.decode(values).key for name, values in self.request.starts.items()}
