@@ -392,7 +392,13 @@ def test_no_systems_file_is_taken_for_another(name: str) -> None:
 
 def test_another_shape_is_told() -> None:
     state = mixer_state() | {"head.weight": torch.zeros(7, 24), "head.bias": torch.zeros(7)}
-    refused_mixer(state, "head.weight (got 7x24; accepted 5x24)", "head.bias (got 7; accepted 5)")
+    refused_mixer(
+        state,
+        "head.weight (got 7x24; accepted 5x24)",
+        "head.bias (got 7; accepted 5)",
+        "Its head is made for 7 classes: take the file that was published for 5.",
+    )
+    assert "head is made" not in refused_mixer(state | {"renamed": torch.zeros(5)}, "left over: renamed")
     turned = mixer_state()
     turned["blocks.0.mlp_channels.fc1.weight"] = turned["blocks.0.mlp_channels.fc1.weight"].T
     refused_mixer(turned, "blocks.0.mlp_channels.fc1.weight (got 24x96; accepted 96x24)")

@@ -414,14 +414,24 @@ def advised(command: str, told: str, option: str) -> str:
 
 
 @pytest.mark.parametrize("run_name", ["", " --run r"])
-def test_advice_after_a_loss_that_is_not_finite_leads_to_the_end(run_name: str, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [f"train {WITH}", f"retrain net.yaml {WITH.replace('--space tiny.yaml ', '')}", f"search {WITH} --budget 300kMACs --finalists 0"],
+    ids=["train", "retrain", "search"],
+)
+def test_advice_after_a_loss_that_is_not_finite_leads_to_the_end(command: str, run_name: str, folder: Path) -> None:
+    (folder / "net.yaml").write_text(NETWORK)
     (folder / "steep.yaml").write_text(RECIPE.replace("steps: 4, batch_size: 8, lr: 1.0e-3", "steps: 12, batch_size: 8, lr: 1.0e+30"))
-    command = f"train {WITH.replace('plain', 'steep')}{run_name}"
+    command = f"{command.replace('plain', 'steep')}{run_name}"
     told = run(command, folder).err.splitlines()[-1]
     assert re.search(r"a lower rate, such as --lr \S+\.$", told), told
     succeed(advised(command, told, "--lr 0.001"), folder)
-    lower = [run for run in (folder / "runs").iterdir() if read_yaml(run / "run.yaml", format="run 1").get("supernet_finished")]
-    assert [each.name for each in lower] == ["NAME"]
+    ended = [
+        each.parent.name
+        for each in (folder / "runs").glob("*/run.yaml")
+        if (entries := read_yaml(each, format="run 1")).get("supernet_finished") or entries.get("finished")
+    ]
+    assert ended == ["NAME"]
 
 
 def test_advice_after_memory_ran_out_leads_to_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -521,7 +531,11 @@ def test_fine_tuning_begins_with_the_given_weights_at_a_tenth_of_the_rate(folder
     with recording() as again:
         succeed(command, folder)
         assert "begun with other weights" in refused(command.partition(" --init")[0] + f" --run {run.name}", folder)
+        (folder / "wider.yaml").write_text(NETWORK.replace("width: 16", "width: 32"))
+        told = refused(command.replace("net.yaml", "wider.yaml"), folder)
+        assert "another architecture" in told and told.endswith("Retrain runs/first/result.yaml instead.\n")
     assert not again.steps
+    succeed(command.replace("net.yaml", "runs/first/result.yaml") + " --run told", folder)
 
 
 @pytest.mark.parametrize(

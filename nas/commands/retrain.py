@@ -59,7 +59,9 @@ def _retrain(file: str, init: str | None, dry_run: bool, options: dict[str, Any]
     weights = weights_file(init) if init is not None else None
     with torch.device("meta"):
         network = Network(architecture.at(setting.frame))  # geometry at the resolution trained at, before anything is loaded
-    fresh = begin_with(network.to_empty(device="cpu"), load_network(weights), f"--init {init}") if weights else []
+    beside = weights.with_name("result.yaml") if weights else path
+    theirs = beside if beside.exists() else None  # of a run that trained one network
+    fresh = begin_with(network.to_empty(device="cpu"), load_network(weights), f"--init {init}", theirs) if weights else []
     unusual = [*given.unusual(), *([f"from{digest(weights)}"] if weights else [])]
     name = default_name("retrain", architecture.key, setting.source.name, setting.recipe_name, setting.seed, *unusual)
     run = Run(name if options["run"] is None else options["run"], writes=ranks.first)

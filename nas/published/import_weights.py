@@ -33,7 +33,8 @@ def convert(system: str, architecture: Architecture, state: Mapping[str, Tensor]
     """
     dialect = dialect_of(system, architecture, state, place)
     names = wanted(dialect, architecture)
-    _check(dialect, {theirs: like for theirs, (_, like) in names.items()}, state, place)
+    heads = [theirs for theirs, (name, _) in names.items() if name.startswith("head.fc")]
+    _check(dialect, {theirs: like for theirs, (_, like) in names.items()}, heads, state, place)
     given = {theirs: state[theirs].reshape(like.shape).to(like.dtype) for theirs, (_, like) in names.items()}
     advice = "The training that wrote it had failed by then: take an earlier checkpoint, or download it again."
     check_numbers(given, place, advice)
@@ -45,8 +46,8 @@ def convert(system: str, architecture: Architecture, state: Mapping[str, Tensor]
     return converted
 
 
-def _check(dialect: str, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str) -> None:
-    """Axes of length one do not count: the originals have them where a linear is a 1x1 convolution, and where a scale is (1, 1, C)."""
+def _check(dialect: str, wanted: Mapping[str, Tensor], heads: Collection[str], state: Mapping[str, Tensor], place: str) -> None:
+    """`heads` are those of the keys that depend on the number of classes. Axes of length one do not count: the originals have them where a linear is a 1x1 convolution, and where a scale is (1, 1, C)."""
 
     def like(tensor: Tensor) -> tuple[list[int], bool]:
         return [size for size in tensor.shape if size != 1], tensor.is_floating_point()
@@ -55,7 +56,8 @@ def _check(dialect: str, wanted: Mapping[str, Tensor], state: Mapping[str, Tenso
         return ("x".join(map(str, tensor.shape)) or "one number") + ("" if tensor.is_floating_point() else f" of {tensor.dtype}")
 
     both = {name: (state[name], tensor) for name, tensor in wanted.items() if name in state}
-    unlike = [f"{name} (got {shown(a)}; accepted {shown(b)})" for name, (a, b) in both.items() if like(a) != like(b)]
+    differ = {name: pair for name, pair in both.items() if like(pair[0]) != like(pair[1])}
+    unlike = [f"{name} (got {shown(a)}; accepted {shown(b)})" for name, (a, b) in differ.items()]
     problems = {
         "missing": [name for name in wanted if name not in state],
         "left over": [name for name in state if name not in wanted],
@@ -64,7 +66,10 @@ def _check(dialect: str, wanted: Mapping[str, Tensor], state: Mapping[str, Tenso
     found = "; ".join(f"{what}: {listed(names)}" for what, names in problems.items() if names)
     if found:
         fit = len(both) - len(unlike)
-        if fit >= MOSTLY * len(wanted.keys() | state.keys()):
+        if differ.keys() == set(heads) and state.keys() == wanted.keys():
+            got, accepted = (next(each[k].numel() for each in differ.values() if each[k].dim() == 1) for k in range(2))  # of the bias
+            advice = f"Its head is made for {got:,} classes: take the file that was published for {accepted:,}."
+        elif fit >= MOSTLY * len(wanted.keys() | state.keys()):
             advice = f"The other {fit} fit: the file was changed (a key renamed, a head for other classes). Take it as it was published."
         else:
             advice = "It is probably of another network: name the preset that it was trained as."
