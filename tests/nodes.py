@@ -19,8 +19,8 @@ MEGABYTES = 80  # of each node's object store
 
 
 @contextlib.contextmanager
-def cluster(*cpus: int) -> Iterator[Any]:
-    """A `ray.cluster_utils.Cluster` whose nodes have so many CPUs; the first is the one that drivers connect to."""
+def cluster(*cpus: int, gpus: int = 0) -> Iterator[Any]:
+    """A `ray.cluster_utils.Cluster` whose nodes have so many CPUs, and declare so many GPUs each; the first is the one that drivers connect to."""
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="nodes", dir="/tmp")  # sockets want short paths
@@ -31,25 +31,27 @@ def cluster(*cpus: int) -> Iterator[Any]:
         patch.setenv("PYTHONPATH", f"{tests.parent}{os.pathsep}{tests}")  # what is installed on a node
         patch.setenv("RAY_health_check_period_ms", "500")  # a dead node is found dead within seconds
         patch.setenv("RAY_health_check_failure_threshold", "3")
+        if gpus:
+            patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # Ray takes it for all that there are
         first, *others = cpus
         with surroundings_kept("PATH"):  # signal handlers, above all
-            nodes = Cluster(initialize_head=True, head_node_args=_settings(first))
+            nodes = Cluster(initialize_head=True, head_node_args=_settings(first, gpus))
         try:
             for each in others:
-                new_node(nodes, each)
+                new_node(nodes, each, gpus)
             yield nodes
         finally:
             nodes.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def new_node(nodes: Any, cpus: int = 1) -> None:
+def new_node(nodes: Any, cpus: int = 1, gpus: int = 0) -> None:
     with surroundings_kept("PATH"):
-        nodes.add_node(**_settings(cpus))
+        nodes.add_node(**_settings(cpus, gpus))
 
 
-def _settings(cpus: int) -> dict[str, Any]:
-    return {"num_cpus": cpus, "object_store_memory": MEGABYTES * 2**20, "include_dashboard": False}
+def _settings(cpus: int, gpus: int) -> dict[str, Any]:
+    return {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": MEGABYTES * 2**20, "include_dashboard": False}
 
 
 def kill(nodes: Any, node: Any) -> None:

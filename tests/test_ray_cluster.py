@@ -21,7 +21,7 @@ from toy_space import FRAME, accuracy_of
 
 from nas.networks.architecture import Architecture, Stage
 from nas.searching import ray_cluster, ray_workers
-from nas.searching.ray_cluster import Crew, RaySession, check_nodes
+from nas.searching.ray_cluster import Crew, RaySession, Share, check_nodes, gpu_share
 from nas.searching.ray_workers import Workers
 from nas.searching.search import Evaluation
 from tests.test_optuna_study import run, stored_trials
@@ -53,9 +53,9 @@ def second(nodes: Any) -> Any:
     return next(iter(nodes.worker_nodes))
 
 
-def workers_of(nodes: Any, folder: Path, num: int = 3) -> Workers:
+def workers_of(nodes: Any, folder: Path, num: int = 3, gpu: bool = False) -> Workers:
     told = {"folder": np.frombuffer(str(folder).encode(), dtype=np.uint8), "weights": np.ones(PAYLOAD, dtype=np.uint8)}
-    return Workers(Crew(num, nodes.address), factory, told)
+    return Workers(Crew(num, nodes.address), factory, told, gpu=gpu)
 
 
 def seen_on(folder: Path) -> set[str]:
@@ -146,6 +146,33 @@ def test_more_workers_than_have_room_say_so_and_begin_with_those_that_have(
     with workers_of(nodes, tmp_path, num=7) as workers:
         assert list(workers.evaluate([network(10)])) == expected([network(10)])
     assert "Of 7 workers 3 have room" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_ray_gives_each_worker_the_gpu_or_the_part_of_one_that_it_asks_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes that declare GPUs, though there are none: what Ray itself makes of shares. Two thirds each would leave the third worker waiting."""
+
+    def at_work(workers: Workers, wanted: int) -> None:
+        time_out = time.monotonic() + 90
+        while len(workers._actors) < wanted:
+            assert time.monotonic() < time_out
+            assert list(workers.evaluate([network(LONG)] * 3)) == expected([network(LONG)] * 3)
+
+    with cluster(4, gpus=2) as nodes:
+        with workers_of(nodes, tmp_path, gpu=True) as workers:
+            at_work(workers, 2)
+            assert len(workers._building) == 1, "the third waits for a GPU"
+            assert "Of 3 workers 2 have room" in capsys.readouterr().out
+            new_node(nodes, 2, gpus=1)
+            at_work(workers, 3)
+        nodes.remove_node(next(iter(nodes.worker_nodes)))
+        for part, wanted in ((gpu_share(3, 2), 3), (0.6666, 2)):
+            monkeypatch.setattr(ray_cluster, "share_of", lambda *_, part=part, **__: Share(1, part))
+            with workers_of(nodes, tmp_path, gpu=True) as workers:
+                at_work(workers, wanted)
+                assert len(workers._building) == 3 - wanted
 
 
 @pytest.mark.slow
