@@ -490,7 +490,7 @@ def test_names_beside_a_curve_are_moved_apart_as_little_as_it_takes() -> None:
 def test_no_line_to_a_name_runs_through_another_name() -> None:
     figure, axes = figures.one_plot(7, 4.6)
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    fronts._beside(axes, [(0.2 + k / 20, 0.5 + k / 200, f"a long name {k}") for k in range(6)], 0.7)
+    fronts._beside(axes, [(0.64 + k / 100, 0.5 + k / 200, f"a long name {k}") for k in range(6)], 0.7)  # close by, so that lines are steep
     figure.draw_without_rendering()
     for one, other in itertools.permutations(axes.texts, 2):
         line = one.arrow_patch.get_transform().transform_path(one.arrow_patch.get_path())
