@@ -672,6 +672,16 @@ def test_without_its_space_a_run_tells_its_ladder_and_its_winner(folder: Path, t
     assert "tiny.yaml is not here" in text and "70.00%" in text and "The winner" in text and "proposed by" not in text
 
 
+@pytest.mark.parametrize("name", ["comparison.json", "fidelity-200kMACs.json"])
+@pytest.mark.parametrize("text", ['{"netw', "[1]", "{}", "3"])
+def test_a_damaged_result_is_named_with_what_deletes_it(name: str, text: str, tmp_path: Path) -> None:
+    run = Run("compared", tmp_path / "runs")
+    run.record(imported=None)
+    (run.folder / name).write_text(text)
+    told = refused("report compared", tmp_path)
+    assert f"runs/compared/{name}: damaged: " in told and f"(rm runs/compared/{name})" in told
+
+
 def test_what_others_wrote_is_text_in_the_page(folder: Path) -> None:
     """A class, a path or a failure may hold anything."""
     shutil.copytree(folder / "runs/found", folder / "runs/odd")

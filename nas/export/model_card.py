@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from nas.published.presets import preset_names, read_preset
 from nas.quantities import format_quantity
 from nas.reporting.drawings import as_text, key_of
 from nas.runs.folder import Run
-from nas.runs.records import Begun, read_record, read_search, read_training
+from nas.runs.records import Begun, read_found, read_record, read_search, read_training
 
 CLASSES = 10  # so many are named; the file has all
 
@@ -108,7 +107,7 @@ def _training(record: Begun) -> Iterator[tuple[str, str]]:
 def _evaluations(origin: Origin) -> Iterator[tuple[str, str]]:
     """What `evaluate` found of these weights."""
     for path in sorted(origin.path.parent.glob("evaluation-*.json")):
-        found = json.loads(path.read_text())
+        found = read_found(path, "settings", "accuracy", "images")
         settings = found["settings"]
         if settings["weights_digest"] == origin.digest:
             yield "evaluated", f"{found['accuracy']:.2%} of {found['images']:,} images of {settings['data']}, {settings['split']}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from nas.machine import deletion
 from nas.networks.architecture import FORMAT as ARCHITECTURE_FORMAT
 from nas.networks.architecture import MAX_RESOLUTION, Architecture, read_architecture
 from nas.runs.folder import Run, now, provenance
-from nas.yaml_files import validate, write_yaml
+from nas.yaml_files import listed, one_line_error, validate, write_yaml
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[StrictInt, Field(ge=0)]
@@ -300,3 +301,20 @@ def _flat(record: Begun) -> dict[str, Any]:
         **({"bf16": recipe["bf16"]} if "bf16" in recipe else {}),
         **{key: value for key, value in phase.items() if value is not None and key not in HOW},
     }
+
+
+def read_found(path: Path, *keys: str) -> dict[str, Any]:
+    """What a command found out and wrote as JSON: `fidelity`, `compare` or `evaluate`.
+
+    Raises:
+        ValueError: it is damaged, or another file; one line.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        if missing := [key for key in keys if key not in found]:
+            raise ValueError(f"no {listed(missing)}")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise one_line_error(
+            f"{path}: damaged: {error}; accepted: what a command wrote there. Without it ({deletion(path)}) the command that made it writes it anew."
+        ) from None
+    return dict(found)

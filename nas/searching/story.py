@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.quantities import Budget, Cost, parse_budgets
 from nas.runs.folder import TRAINED_ALONE, Run
-from nas.runs.records import RunStory, SearchRecord, read_record, read_run
+from nas.runs.records import RunStory, SearchRecord, read_found, read_record, read_run
 from nas.searching.additive import AdditiveModel
 from nas.searching.finalist_study import Climber, ranked
 from nas.searching.optuna_study import StudyTrial, importances, read_studies
@@ -23,6 +22,7 @@ from nas.searching.trained_alone import read_training_alone
 from nas.spaces.decisions import SearchSpace
 from nas.training.setting import shipped
 
+RANKING = ("settings", "networks", "truth", "figures", "bias", "means", "agreement", "seconds")  # what `fidelity` writes
 LEAST = 20  # networks from which on the additive model is asked
 
 
@@ -221,9 +221,9 @@ def read_story(folder: Path, storage: str = "") -> Story:
         )
         for name, each in searches.items()
     }
-    rankings = {path.stem: json.loads(path.read_text()) for path in sorted(run.folder.glob("fidelity-*.json"))}
+    rankings = {path.stem: read_found(path, *RANKING) for path in sorted(run.folder.glob("fidelity-*.json"))}
     compared = run.folder / "comparison.json"
-    return Story(run, told, space, searches, rankings, json.loads(compared.read_text()) if compared.exists() else None)
+    return Story(run, told, space, searches, rankings, read_found(compared, "settings", "networks") if compared.exists() else None)
 
 
 def _search(
