@@ -47,7 +47,7 @@ from nas.reporting.drawings import INK, color
 from nas.reporting.notes import tellings
 from nas.reporting.page import page
 from nas.reporting.parts import Look
-from nas.reporting.rankings import picture
+from nas.reporting.rankings import as_table, picture
 from nas.runs.folder import Run
 from nas.runs.records import digest
 from nas.searching.candidates import Looks
@@ -607,6 +607,16 @@ def test_the_picture_of_a_ranking_has_each_network_and_says_how_sure_it_is(folde
         assert [group.get_facecolor()[0].tolist() for group in axes.collections] == [
             list(to_rgba(color(mixer))) for mixer in ("conv", "s2_shift")
         ]
+
+
+def test_a_ranking_that_an_earlier_version_wrote_is_told(folder: Path) -> None:
+    """It had neither what is foretold by depth nor a ceiling."""
+    found = json.loads((folder / "runs/found/fidelity-200kMACs.json").read_text())
+    del found["ceiling"]
+    found["figures"] = {name: each for name, each in found["figures"].items() if "by_depth" not in name}
+    found["agreement"] = found["figures"]["supernet"]
+    told = "\n".join(as_table(found))
+    assert "agreement of two seeds" in told and "tau above that of" in told and "by depth" not in told
 
 
 def test_every_word_of_a_picture_is_in_ink(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

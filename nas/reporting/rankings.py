@@ -44,13 +44,15 @@ def as_table(found: Entries) -> Iterator[str]:
         yield _row(title(name), [*_cells(figures[name]), f"{found['means'][name]:.2%}" if name in found["means"] else ""], 22)
     if found["agreement"]:
         yield _row("agreement of two seeds", _cells(found["agreement"]), 22)
-        yield f"A score without error would have a tau of some {found['ceiling']:.2f}: the rest is the noise of the trainings."
+        if "ceiling" in found:
+            yield f"A score without error would have a tau of some {found['ceiling']:.2f}: the rest is the noise of the trainings."
     else:
         yield f"Not known is how well two seeds agree, and so the tau of a score without error: --seeds 2 tells both, of {LEAST} networks or more."
     yield ""
-    yield _row("tau above that of", [title(one) for one in COMPARED], 34)
+    compared = [one for one in COMPARED if one in figures]  # an earlier version wrote fewer
+    yield _row("tau above that of", [title(one) for one in compared], 34)
     for other in names:
-        yield _row(title(other), [_verdict(figures[f"{one} - {other}"]["tau"]) if one != other else "" for one in COMPARED], 34)
+        yield _row(title(other), [_verdict(figures[f"{one} - {other}"]["tau"]) if one != other else "" for one in compared], 34)
     yield ""
     yield _row("overrated, in ranks of 0 to 1", [title(one) for one in RANKED], 34)
     for group in bias[RANKED[0]]:
