@@ -50,6 +50,8 @@ def test_the_ladder_of_the_search_is_printed_as_it_was_recorded() -> None:
     best = {each["key"]: each["accuracy"] for each in raw["finalists"] if each["accuracy"]}
     conv = next(each["accuracy"] for each in raw["finalists"] if each["origin"] == "conv")
     assert f"leads plain convolution by {100 * (max(best.values()) - conv):.2f} points" in TEXT
+    length = sum(15 if each["accuracy"] else max(map(int, each["rungs"])) for each in raw["finalists"])
+    assert f"up to 15 epochs: {length} epochs in all" in TEXT and raw["settings"]["epochs_in_all"] == length
 
 
 def test_the_comparison_is_printed_as_it_was_measured() -> None:
@@ -67,8 +69,11 @@ def test_the_comparison_is_printed_as_it_was_measured() -> None:
     assert found == tuple(f"{100 * (both['winner'] - both[name]).mean():.2f}" for name in ("conv", "conv-then-attention"))
     agreement = kendalltau(*np.array(list(both.values())).T).statistic
     assert f"a Kendall's tau of {agreement:.2f} between them" in TEXT
-    searched = json.loads((DOCS / "results/search-cifar10-5MMACs.json").read_text())
+    searched = json.loads((DOCS / "results/search-cifar10-5MMACs-first.json").read_text())
     assert networks["winner"]["key"] == searched["settings"]["chosen"]
+    best = {each["key"]: each["accuracy"] for each in searched["finalists"] if each["accuracy"]}
+    conv = next(each["accuracy"] for each in searched["finalists"] if each["origin"] == "conv")
+    assert f"the same {percent(max(best.values()))}, and led plain convolution by {100 * (max(best.values()) - conv):.2f} points" in TEXT
 
 
 SCORED = {
