@@ -341,6 +341,7 @@ def assert_same_end(folder: Path, other: Path) -> None:
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_killed_commands_end_as_if_they_had_not_been_killed(folder: Path, finished_once: Path, forked: Forked) -> None:
     killed(forked, SEARCH, folder, STEP)  # in the supernet's training
     assert (folder / RUN / "supernet.pt").exists() and not (folder / RUN / "study.db").exists()

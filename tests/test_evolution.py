@@ -73,6 +73,7 @@ def test_a_small_band_is_found_whole(sampler: str) -> None:
     assert {a.key for a in space.all() if 0.8e6 <= cost_of(a).macs <= 1e6} <= set(recorder.seen)
 
 
+@pytest.mark.slow
 def test_evolution_beats_draws() -> None:
     """By the best accuracy in the band, over two seeds."""
     best = {}

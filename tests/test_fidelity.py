@@ -304,6 +304,7 @@ def accuracy(passes: list[Pass]) -> float:
     return sum(right) / len(right)
 
 
+@pytest.mark.slow
 def test_a_second_try_is_told(told_once: Told) -> None:
     found = json.loads(json.dumps(told_once.found))
     found["networks"][2]["second_tries"] = [4]

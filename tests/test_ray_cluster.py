@@ -89,6 +89,7 @@ def test_a_cluster_gives_the_study_that_this_process_gives_and_the_weights_go_to
     assert PAYLOAD <= kept < 1.5 * PAYLOAD, "two workers there have it once"
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_loses_its_network_to_another_and_one_that_comes_works(nodes: Any, second: Any, tmp_path: Path) -> None:
     with workers_of(nodes, tmp_path) as workers:
         await_both(workers, tmp_path)
