@@ -398,6 +398,8 @@ def test_another_shape_is_told() -> None:
         "head.bias (got 7; accepted 5)",
         "Its head is made for 7 classes: take the file that was published for 5.",
     )
+    numbers = {name: torch.zeros(mixer_state()[name].shape, dtype=torch.int8) for name in ("head.weight", "head.bias")}
+    assert "head is made" not in refused_mixer(mixer_state() | numbers, "head.bias (got 5 of torch.int8; accepted 5)")
     assert "head is made" not in refused_mixer(state | {"renamed": torch.zeros(5)}, "left over: renamed")
     turned = mixer_state()
     turned["blocks.0.mlp_channels.fc1.weight"] = turned["blocks.0.mlp_channels.fc1.weight"].T

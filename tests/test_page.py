@@ -49,7 +49,7 @@ from nas.reporting.page import page
 from nas.reporting.parts import Look
 from nas.reporting.rankings import as_table, picture
 from nas.runs.folder import Run
-from nas.runs.records import digest
+from nas.runs.records import Invocation, digest
 from nas.searching.candidates import Looks
 from nas.searching.dashboard import tell
 from nas.searching.fidelity import SCORES, figures_of
@@ -405,6 +405,26 @@ def test_the_ladder_shows_each_finalist_rung_by_rung(folder: Path, reports: dict
     assert len(rungs) - 1 == sum(len(line) for its in CLIMBED.values() for line in its)
 
 
+def test_raw_figures_of_a_ladder_are_what_its_trainings_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    import ladder
+
+    story = read_story(folder / "runs/found")
+    made = [Invocation(command="launch.py search --budget 200kMACs", revision="0123456789"), Invocation(command="launch.py report found")]
+    story = dataclasses.replace(
+        story, told=dataclasses.replace(story.told, record=story.told.record.model_copy(update={"invocations": made}))
+    )
+    found = ladder.figures(dataclasses.replace(story, searches={FIRST: story.searches[FIRST]}))
+    epochs = found["settings"]["epochs"]
+    ends = [*(each["rungs"] | ({f"{epochs:g}": each["accuracy"]} if each["accuracy"] else {}) for each in found["finalists"])]
+    climbed = [{f"{round(27 * float(epoch) / epochs)}": accuracy for epoch, accuracy in each.items()} for each in ends]
+    wanted = [{f"{step}": accuracy / 100 for step, accuracy in line} for its in CLIMBED.values() for line in its]
+    assert sorted(map(str, climbed)) == sorted(map(str, wanted))
+    assert found["settings"]["chosen"] == found["finalists"][0]["key"] and found["settings"]["revision"] == "0123456"
+    assert found["settings"]["command"] == "python launch.py search --budget 200kMACs"
+
+
 def networks_of(*mixers: list[list[str]]) -> list[Candidate]:
     """Evaluated networks with these mixers by stage and block, each better than the one before."""
     frame, found = {"resolution": 64, "channels": 1, "classes": 4}, []
@@ -559,6 +579,9 @@ def test_what_the_winner_looks_at_is_shown_with_the_best_weights_at_hand(folder:
     assert len(Page(text).pictures) == 3 and "with the weights of again, trained alone" in text, (
         "the winner, what it looks at, the supernet's curves"
     )
+    (reach,) = (table for table in Page(text).tables if "nine tenths within" in table[0])
+    blocks = sum(mixer != "none" for stage in winner.stages for mixer in stage.mixers)
+    assert len(reach) - 1 == len(winner.stages) + blocks and all(row[2].endswith(("pixels", "tokens")) for row in reach[1:])
     run.record(supernet={**run.recorded()["supernet"], "data": str(folder / "gone")})
     assert look().svg is None and look().said.startswith("Not shown, since its weights or images cannot be read: ")
     shutil.rmtree(again.folder)  # the winner of the other tests was not retrained
@@ -683,7 +706,7 @@ def test_without_its_space_a_run_tells_its_ladder_and_its_winner(folder: Path, t
 
 
 @pytest.mark.parametrize("name", ["comparison.json", "fidelity-200kMACs.json"])
-@pytest.mark.parametrize("text", ['{"netw', "[1]", "{}", "3"])
+@pytest.mark.parametrize("text", ['{"netw', "[1]", "{}", "3", '"settings networks truth figures bias means agreement seconds"'])
 def test_a_damaged_result_is_named_with_what_deletes_it(name: str, text: str, tmp_path: Path) -> None:
     run = Run("compared", tmp_path / "runs")
     run.record(imported=None)

@@ -72,10 +72,11 @@ def evaluate(
 def _changed(weights: Path, source: DataSource, data: str) -> str:
     """Whether the images are not those that the network was trained with, although they lie in the same place; in words."""
     from nas.networks.architecture import read_architecture
+    from nas.runs.folder import told_beside
     from nas.runs.records import Begun
     from nas.yaml_files import validate
 
-    told = weights.with_name("result.yaml") if weights.stem == "weights" else weights.with_suffix(".yaml")
+    told = told_beside(weights)
     with contextlib.suppress(ValueError):  # a file of weights that lies alone
         begun = validate(Begun, read_architecture(told)[1], str(told))
         if begun.data == str(Path(data).expanduser().resolve()) and begun.data_fingerprint != source.fingerprint:

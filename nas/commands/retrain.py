@@ -44,7 +44,7 @@ def _retrain(file: str, init: str | None, dry_run: bool, options: dict[str, Any]
     from nas.networks.network import Network
     from nas.networks.trained import begin_with, load_network
     from nas.published.presets import architecture_file
-    from nas.runs.folder import Run, default_name, weights_file
+    from nas.runs.folder import Run, default_name, told_beside, weights_file
     from nas.runs.records import Begun, digest, read_record, read_training, same_as_begun
     from nas.training.given import Given
     from nas.training.plan import network_plan
@@ -59,9 +59,7 @@ def _retrain(file: str, init: str | None, dry_run: bool, options: dict[str, Any]
     weights = weights_file(init) if init is not None else None
     with torch.device("meta"):
         network = Network(architecture.at(setting.frame))  # geometry at the resolution trained at, before anything is loaded
-    beside = weights.with_name("result.yaml") if weights else path
-    theirs = beside if beside.exists() else None  # of a run that trained one network
-    fresh = begin_with(network.to_empty(device="cpu"), load_network(weights), f"--init {init}", theirs) if weights else []
+    fresh = begin_with(network.to_empty(device="cpu"), load_network(weights), f"--init {init}", told_beside(weights)) if weights else []
     unusual = [*given.unusual(), *([f"from{digest(weights)}"] if weights else [])]
     name = default_name("retrain", architecture.key, setting.source.name, setting.recipe_name, setting.seed, *unusual)
     run = Run(name if options["run"] is None else options["run"], writes=ranks.first)

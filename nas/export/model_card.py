@@ -13,7 +13,7 @@ from nas.networks.onnx_model import INPUT, OUTPUT
 from nas.published.presets import preset_names, read_preset
 from nas.quantities import format_quantity
 from nas.reporting.drawings import as_text, key_of
-from nas.runs.folder import Run
+from nas.runs.folder import Run, told_beside
 from nas.runs.records import Begun, read_found, read_record, read_search, read_training
 
 CLASSES = 10  # so many are named; the file has all
@@ -77,15 +77,15 @@ def provenance(origin: Origin) -> Iterator[tuple[str, str]]:
             yield "published", f"{published.name} ({published.system}); its paper's weights reach {published.top1 or '?'}% on ImageNet-1k"
         return
     yield "weights", f"`{origin.path.name}`, SHA-256 {origin.digest}..."
-    folder = origin.path.parent
-    if (path := folder / "result.yaml").exists() and origin.path.stem == "weights":
-        trained = read_training(path)
+    folder, told = origin.path.parent, told_beside(origin.path)
+    if told.exists() and told.stem == "result":
+        trained = read_training(told)
         yield from _training(trained)
         result = trained.result
         yield "trained for", f"{result.epochs:g} epochs, {result.steps:,} steps"
         yield "accuracy", f"{result.test_accuracy:.2%} of {result.test_images:,} test images"
-    elif (path := folder / f"{origin.path.stem}.yaml").exists():
-        winner = read_search(path)
+    elif told.exists():
+        winner = read_search(told)
         yield from _training(winner)
         yield "chosen by", f"a search under {' and '.join(winner.budgets)}; the weights are a supernet's, not yet trained alone"
         if winner.found.accuracy_at_once is not None:

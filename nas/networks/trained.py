@@ -63,7 +63,7 @@ def load_network(path: Path | str) -> Network:
 @torch.no_grad()
 def begin_with(network: Network, weights: Network, place: str, theirs: Path | None = None) -> list[str]:
     """Gives a network the weights of another of the same architecture, which may be made for other images; what is left fresh, in words. `theirs` is
-    the file of the architecture that they were trained from, if it is known.
+    where the file of its architecture would lie.
 
     Another number of classes leaves the head fresh; grey images get the sum of a stem's weights for colours, and colours a third each of those for
     grey. Any resolution will do where no mixer's weights depend on the grid.
@@ -74,7 +74,7 @@ def begin_with(network: Network, weights: Network, place: str, theirs: Path | No
     made_for, wanted = weights.architecture.frame, network.architecture.frame
     if weights.architecture.at(wanted) != network.architecture:
         got, accepted = weights.architecture.key, network.architecture.at(made_for).key
-        named = f"{theirs} instead" if theirs else "the file that they were trained from"
+        named = f"{theirs} instead" if theirs and theirs.exists() else "the file that they were trained from"
         raise ValueError(f"{place}: weights of another architecture: got {got}; accepted: {accepted}. Retrain {named}.")
     check_numbers(weights.state_dict(), place, "The training that wrote them had failed by then: take weights of one that went well.")
     own, fresh = network.state_dict(), list[str]()

@@ -47,7 +47,10 @@ def convert(system: str, architecture: Architecture, state: Mapping[str, Tensor]
 
 
 def _check(dialect: str, wanted: Mapping[str, Tensor], heads: Collection[str], state: Mapping[str, Tensor], place: str) -> None:
-    """`heads` are those of the keys that depend on the number of classes. Axes of length one do not count: the originals have them where a linear is a 1x1 convolution, and where a scale is (1, 1, C)."""
+    """`heads` are those of the keys that depend on the number of classes.
+
+    Axes of length one do not count: the originals have them where a linear is a 1x1 convolution, and where a scale is (1, 1, C).
+    """
 
     def like(tensor: Tensor) -> tuple[list[int], bool]:
         return [size for size in tensor.shape if size != 1], tensor.is_floating_point()
@@ -66,8 +69,8 @@ def _check(dialect: str, wanted: Mapping[str, Tensor], heads: Collection[str], s
     found = "; ".join(f"{what}: {listed(names)}" for what, names in problems.items() if names)
     if found:
         fit = len(both) - len(unlike)
-        if differ.keys() == set(heads) and state.keys() == wanted.keys():
-            got, accepted = (next(each[k].numel() for each in differ.values() if each[k].dim() == 1) for k in range(2))  # of the bias
+        got, accepted = next(((a.numel(), b.numel()) for a, b in differ.values() if b.dim() == 1), (0, 0))  # of a head it is the bias
+        if got != accepted and differ.keys() == set(heads) and state.keys() == wanted.keys():
             advice = f"Its head is made for {got:,} classes: take the file that was published for {accepted:,}."
         elif fit >= MOSTLY * len(wanted.keys() | state.keys()):
             advice = f"The other {fit} fit: the file was changed (a key renamed, a head for other classes). Take it as it was published."

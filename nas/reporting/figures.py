@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,6 +165,16 @@ def looking(fields: Sequence[NDArray[np.float64]], mixing: Sequence[Sequence[NDA
     return figure
 
 
+class Reach(NamedTuple):
+    """How far a stage or a mixer looks: within so many pixels or tokens of the middle token half, or most, of what moves it lies."""
+
+    place: str
+    what: str
+    unit: str
+    half: float
+    most: float  # nine tenths
+
+
 def reach(field: NDArray[np.float64], side: int, share: float) -> float:
     """Within how many of a map's cells of the middle of `side` x `side` tokens' middle token so much of it lies, signs left aside."""
     rows, columns = np.indices(field.shape) + 0.5
@@ -176,12 +186,12 @@ def reach(field: NDArray[np.float64], side: int, share: float) -> float:
 
 def reaches(
     fields: Sequence[NDArray[np.float64]], mixing: Sequence[Sequence[NDArray[np.float64]]], architecture: Architecture
-) -> list[tuple[str, str, str, float, float]]:
-    """The numbers of that picture: place, what looks, the unit, and within how many of these of the middle token half and nine tenths of it lie."""
+) -> list[Reach]:
+    """The numbers of the picture `looking`."""
     found = []
     for i, (field, maps, stage, side) in enumerate(zip(fields, mixing, architecture.stages, architecture.sides, strict=True)):
-        found.append((f"stage {i}", "all of it", "pixels", reach(field, side, 0.5), reach(field, side, 0.9)))
+        found.append(Reach(f"stage {i}", "all of it", "pixels", reach(field, side, 0.5), reach(field, side, 0.9)))
         for j, (mixer, each) in enumerate(zip(stage.mixers, maps, strict=True)):
             if each.any():
-                found.append((f"stage {i}, block {j}", mixer, "tokens", reach(each, side, 0.5), reach(each, side, 0.9)))
+                found.append(Reach(f"stage {i}, block {j}", mixer, "tokens", reach(each, side, 0.5), reach(each, side, 0.9)))
     return found

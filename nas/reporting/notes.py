@@ -120,26 +120,26 @@ def _winner(search: Search) -> str:
     found = search.winner.found
     alone = found.accuracy_alone is not None
     accuracy = found.accuracy_alone if found.accuracy_alone is not None else found.accuracy_supernet or 0.0
-    number, study = (0, study_of(search.name)) if alone else (found.trial, search.name)
+    where, number = _winners_trial(search)
+    study = study_of(search.name) if where == "finalists" else search.name
     # in the dark the dashboard's links cannot be read: trial and study are named, and the picture below is a link too
-    won = f"**The winner is {search.winner.architecture.key}**, trial {number} of {study} ([open]({_winners_page(search)}))."
+    won = f"**The winner is {search.winner.architecture.key}**, trial {number} of {study} ([open]({{{where}}}/trials?numbers={number}))."
     how = "trained alone" if alone else "with the supernet's weights"
     has = f"It has {accuracy:.2%} of {found.held_out_images:,} held-out images {how}: {found.reason}."
     return f"{won}\n\n{has} It costs {needs(search.winner)}."
 
 
-def _winners_page(search: Search) -> str:
-    """Where the dashboard shows the winner: the first of its finalists, or a trial of the search."""
+def _winners_trial(search: Search) -> tuple[str, int | None]:
+    """Where the dashboard has the winner: the study, and the trial's number."""
     assert search.winner
-    alone = search.winner.found.accuracy_alone is not None
-    return "{finalists}/trials?numbers=0" if alone else f"{{search}}/trials?numbers={search.winner.found.trial}"
+    return ("search", search.winner.found.trial) if search.winner.found.accuracy_alone is None else ("finalists", 0)
 
 
 def _winners_picture(story: Story, search: Search) -> list[str]:
     if search.winner is None:
         return []
-    command = pasted("retrain", story.run.folder / f"{search.name}.yaml")
-    return [f"[![the winner]({{{search.winner.architecture.key}.svg}})]({_winners_page(search)})", f"```\n{command}\n```"]
+    command, (where, number) = pasted("retrain", story.run.folder / f"{search.name}.yaml"), _winners_trial(search)
+    return [f"[![the winner]({{{search.winner.architecture.key}.svg}})]({{{where}}}/trials?numbers={number})", f"```\n{command}\n```"]
 
 
 def _finalists_note(story: Story, search: Search) -> str:

@@ -193,8 +193,14 @@ def _looking(title: str, look: Look) -> Part:
         f"blue takes away; of a stage's blocks the first eleven), by gradients on held-out images, with {look.said}."
     )
     rows = [
-        Row([Cell(place, place), Cell(what, what), Cell(f"{half:.1f} {unit}", half), Cell(f"{most:.1f} {unit}", most)])
-        for place, what, unit, half, most in look.reaches
+        Row(
+            [
+                Cell(each.place, each.place),
+                Cell(each.what, each.what),
+                *(Cell(f"{far:.1f} {each.unit}", far) for far in (each.half, each.most)),
+            ]
+        )
+        for each in look.reaches
     ]
     table = Table(["place", "what", "half of it within", "nine tenths within"], rows, "How far it looks from the middle token", True)
     return Part(title, pictures=[Picture(look.svg, about)], tables=[table])

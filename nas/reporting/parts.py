@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from nas.quantities import QUANTITIES, format_quantity
 from nas.reporting.drawings import INK, PAPER
+from nas.reporting.figures import Reach
 from nas.runs.records import SearchRecord
 from nas.searching.story import Known
 
@@ -66,11 +67,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Look:
-    """What a network looks at: with which weights, and the picture with its numbers, as `figures.reaches` gives them, or why there is none."""
+    """What a network looks at: with which weights, and the picture with its numbers, or why there is none."""
 
     said: str
     svg: bytes | None = None
-    reaches: Sequence[tuple[str, str, str, float, float]] = ()
+    reaches: Sequence[Reach] = ()
 
 
 @dataclass(frozen=True)

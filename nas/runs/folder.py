@@ -211,6 +211,11 @@ def weights_file(given: str) -> Path:
     return path
 
 
+def told_beside(weights: Path) -> Path:
+    """The file beside weights that says of which network they are, if there is one: of a run that trained a network, or of a search's winner."""
+    return weights.with_name("result.yaml") if weights.stem == "weights" else weights.with_suffix(".yaml")
+
+
 def now() -> str:
     """The time in UTC, to the second: ``2026-01-31T12:00:00+00:00``."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

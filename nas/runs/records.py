@@ -96,6 +96,7 @@ class Invocation(_Entries):
 
     command: StrictStr = ""
     started: StrictStr = ""
+    revision: StrictStr = ""  # of the program, in a git checkout
 
 
 class RunRecord(_Entries):
@@ -311,9 +312,9 @@ def read_found(path: Path, *keys: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_bytes())
-        if missing := [key for key in keys if key not in found]:
+        if missing := [key for key in keys if not isinstance(found, dict) or key not in found]:
             raise ValueError(f"no {listed(missing)}")
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise one_line_error(
             f"{path}: damaged: {error}; accepted: what a command wrote there. Without it ({deletion(path)}) the command that made it writes it anew."
         ) from None
