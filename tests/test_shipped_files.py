@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import runpy
 import shlex
@@ -14,6 +15,7 @@ from often import often
 
 import launch
 from nas.commands import COMMANDS
+from nas.training.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md", "docs/code.md")]
@@ -51,6 +53,13 @@ def test_a_shipped_recipe_runs(recipe: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(sys, "argv", ["launch.py", "retrain", "runs/best.yaml", "--smoke", "--steps", "2"])
     assert launch.main() == 0
     assert "Test accuracy" in capsys.readouterr().out
+
+
+def test_imagenets_supernet_has_the_rate_that_its_header_names_for_its_batch() -> None:
+    """As suits Adam: by the square root of the batch."""
+    recipe = read_recipe(ROOT / "recipes/imagenet.yaml")
+    assert recipe.supernet.lr == pytest.approx(recipe.retrain.lr * math.sqrt(recipe.supernet.batch_size / recipe.retrain.batch_size))
+    assert recipe.retrain.lr == 1e-3 and recipe.retrain.batch_size == 1024
 
 
 def test_every_dependency_says_which_file_needs_it() -> None:
