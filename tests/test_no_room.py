@@ -193,7 +193,7 @@ def goes_on_with_room(written: str, fault: str, disk: Path, whole: dict[str | No
     assert finished.keys() == expected.keys()
     for file in expected:
         assert finished[file] == expected[file], file
-    happened(f"{fault} at {written}", name, "one line, status 2; the file before is whole; the same command ends as if uninterrupted")
+    happened(fault, f"{name}, at {written}", "one line, status 2; the file before is whole; the same command ends as if uninterrupted")
 
 
 @pytest.mark.parametrize("fault", FAULTS)

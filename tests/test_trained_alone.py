@@ -94,6 +94,36 @@ def left(alone: Alone) -> set[str]:
     return {path.name for path in alone.folder.rglob("*") if path.is_file()}
 
 
+class Killed(BaseException):
+    """Nothing that a command does about errors or signals is done."""
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_killed_while_it_tidies_up_a_training_ends_when_it_is_called_again(
+    alone: Alone, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Before the so many-th of the files that it leaves to nobody is removed: weights, checkpoint, and the one before."""
+    whole = Alone.on_held_out(setting, tmp_path / "whole", 9)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    expected, removed, real = whole.train(NETWORK, SEED), list[Path](), Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.exists() and path.parent == alone.place(NETWORK, SEED).folder:
+            removed.append(path)
+            if len(removed) == number:
+                raise Killed
+        real(path, missing_ok)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Path, "unlink", unlink)
+        alone.train(NETWORK, SEED)
+    assert alone.known(NETWORK, SEED).ended is None and "result.json" in left(alone)
+    with recording() as seen:
+        again = alone.train(NETWORK, SEED)
+    assert not seen.steps and (again.ended, again.rungs, again.steps) == (expected.ended, expected.rungs, expected.steps)
+    assert left(alone) == left(whole) == {"result.json", "metrics.jsonl"}
+
+
 # ---- images --------------------------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ from nas.training.loop import NotFinite
 from nas.training.recipe import Phase
 from nas.training.report import Report
 from nas.training.setting import Setting
-from nas.training.train_network import train_network
+from nas.training.train_network import CHECKPOINT, WEIGHTS, train_network
 from nas.yaml_files import one_line_error, write_atomically
 
 RESULT = "result.json"
@@ -136,7 +136,7 @@ class Alone:
 
     def kept_at(self, architecture: Architecture, seed: int) -> int:
         """When the last checkpoint of its training was written, in nanoseconds; 0 where there is none."""
-        file = self.place(architecture, seed, self.known(architecture, seed).remedied).folder / "checkpoint.pt"
+        file = self.place(architecture, seed, self.known(architecture, seed).remedied).folder / CHECKPOINT
         return file.stat().st_mtime_ns if file.exists() else 0
 
     def steps_done(self, architecture: Architecture, seed: int) -> int:
@@ -198,7 +198,8 @@ class Alone:
         content = {"architecture": architecture.to_dict(), "seed": seed, "phase": self.phase.model_dump(mode="json"), **asdict(ended)}
         place.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(place.folder / RESULT, json.dumps(content).encode())
-        for leftover in (*place.folder.glob("checkpoint.pt*"), *place.folder.glob("weights.safetensors")):  # figures are what is wanted
+        leftovers = (*place.folder.glob(WEIGHTS), *place.folder.glob(f"{CHECKPOINT}*"))  # figures are what is wanted
+        for leftover in sorted(leftovers, key=lambda each: each.name == CHECKPOINT):  # until it is gone the training has not ended
             leftover.unlink()
 
 
@@ -268,9 +269,12 @@ def _ended(place: Run) -> Evaluation | None:
 
 
 def _result(place: Run) -> tuple[Evaluation, float | None] | None:
-    """How a training ended, and how many epochs its whole schedule has; None while it has not ended."""
+    """How a training ended, and how many epochs its whole schedule has; None while it has not ended.
+
+    Nor has one whose checkpoint is still there: it was killed between its result and its last tidying, and does both again.
+    """
     path = place.folder / RESULT
-    if not path.exists():
+    if not path.exists() or (place.folder / CHECKPOINT).exists():
         return None
     try:
         entries = json.loads(path.read_bytes())

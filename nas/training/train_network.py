@@ -19,6 +19,8 @@ from nas.training.recipe import Phase
 from nas.training.report import Report
 from nas.training.setting import Setting
 
+CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"  # of a training, in its folder
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -77,7 +79,7 @@ def train_network(
     steps = phase.num_steps(per_epoch)
     batches = images.batches(fit, phase.batch_size, seed, phase.augmentation)
     course = Course(
-        phase, steps, seed, setting.autocast, folder.folder / "checkpoint.pt",
+        phase, steps, seed, setting.autocast, folder.folder / CHECKPOINT,
         identity=f"network {architecture.key} at {setting.resolution} px, seed {seed}", ranks=setting.ranks,
     )  # fmt: skip
 
@@ -94,7 +96,7 @@ def train_network(
         if evaluate_on:
             batches_shown = report.evaluated(evaluate_on, images.size(evaluate_on), images.evaluation_batches(evaluate_on, batch_size))
             accuracy = evaluate(model, batches_shown, setting.autocast)
-        target = folder.folder / "weights.safetensors"
+        target = folder.folder / WEIGHTS
         save_network(target, model.state_dict(), trained, images.classes, images.preprocessing, setting.recipe.bf16)
         return accuracy
 
