@@ -518,6 +518,6 @@ def test_real_workers_train_what_is_missing_and_show_how_far_they_are(told: Told
     assert outcome.status == 0, outcome
     found = json.loads((told.folder / FILE).read_text())
     assert [len(each["retrained"]) for each in found["networks"]] == [1] * 10 and not any("failure" in each for each in found["networks"])
-    assert f"networks alone: {10 * STEPS}/{10 * STEPS} steps" in outcome.err and "10 of 10 networks" in outcome.err
+    assert f"networks alone: {10 * STEPS}/{10 * STEPS} steps" in outcome.err and "10 of 10 trainings" in outcome.err
     run_lines = Run("told", told.folder / "runs").metrics("fine-tuned")
     assert len(run_lines) == 10, "tuned in the first sitting"
