@@ -23,14 +23,14 @@ def import_weights(preset: str, file: Path, run: str | None) -> int:
     from nas.published.checkpoint_files import read_checkpoint
     from nas.published.import_weights import class_names, convert, preprocessing
     from nas.published.presets import read_preset
-    from nas.runs.folder import Run, default_name, now
+    from nas.runs.folder import WEIGHTS, Run, default_name, now
     from nas.runs.records import ImportRecord, read_record
 
     network = read_preset(preset)
     architecture, state = network.architecture, read_checkpoint(file)
     weights, how = convert(network.published.system, architecture, state, str(file)), preprocessing(network, state, str(file))
     folder = Run(default_name("import", preset) if run is None else run)
-    target = folder.folder / "weights.safetensors"
+    target = folder.folder / WEIGHTS
     source = ImportRecord(preset=preset, file=str(file), sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     with folder.lock():
         begun = read_record(folder).imported

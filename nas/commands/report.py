@@ -43,6 +43,7 @@ def report(run: str, out: Path | None, storage: str) -> int:
 def _looks(story: Story) -> Iterator[tuple[str, Look]]:
     """What the winner of each study looks at, by study, and by "" what the network does that the run itself trained."""
     from nas.reporting.parts import Look
+    from nas.runs.folder import WEIGHTS
 
     record = story.told.record
     for name, search in story.searches.items():
@@ -50,11 +51,11 @@ def _looks(story: Story) -> Iterator[tuple[str, Look]]:
             weights, again = story.run.folder / f"{name}.safetensors", search.retrained
             whose = f"the weights of {again.name}, trained alone" if again else "the supernet's weights, as they lie beside the winner"
             if again or weights.exists():
-                yield name, _look(again.folder / "weights.safetensors" if again else weights, whose, record.supernet)
+                yield name, _look(again.folder / WEIGHTS if again else weights, whose, record.supernet)
             else:
                 yield name, Look("No weights of it are here: once it is retrained, this page shows it.")
     if story.told.training and record.retrain:
-        yield "", _look(story.run.folder / "weights.safetensors", "its own weights", record.retrain)
+        yield "", _look(story.run.folder / WEIGHTS, "its own weights", record.retrain)
 
 
 def _look(weights: Path, whose: str, begun: Begun) -> Look:

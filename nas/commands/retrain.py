@@ -44,7 +44,7 @@ def _retrain(file: str, init: str | None, dry_run: bool, options: dict[str, Any]
     from nas.networks.network import Network
     from nas.networks.trained import begin_with, load_network
     from nas.published.presets import architecture_file
-    from nas.runs.folder import Run, default_name, told_beside, weights_file
+    from nas.runs.folder import WEIGHTS, Run, default_name, told_beside, weights_file
     from nas.runs.records import Begun, digest, read_record, read_training, same_as_begun
     from nas.training.given import Given
     from nas.training.plan import network_plan
@@ -77,7 +77,7 @@ def _retrain(file: str, init: str | None, dry_run: bool, options: dict[str, Any]
         return 0
     with ranks.holding(run), ranks.interrupt() as stop:
         same_as_begun(run, read_record(run).retrain, wanted)
-        if (run.folder / "result.yaml").exists() and (run.folder / "weights.safetensors").exists():
+        if (run.folder / "result.yaml").exists() and (run.folder / WEIGHTS).exists():
             print(f"This retraining is done ({run.folder / 'result.yaml'}); its result again:")
         else:
             _train(architecture, setting, run, wanted, stop)
@@ -88,7 +88,7 @@ def _retrain(file: str, init: str | None, dry_run: bool, options: dict[str, Any]
         f"Test accuracy: {result.test_accuracy:.2%} of {result.test_images} images "
         f"({setting.source.name} at {setting.resolution} px, {result.steps} steps)"
     )
-    weights = run.folder / "weights.safetensors"
+    weights = run.folder / WEIGHTS
     print(f"Weights: {weights}")
     print(f"Next:    {pasted('predict', weights, 'IMAGE')}")
     return 0

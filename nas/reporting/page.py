@@ -17,7 +17,7 @@ from nas.reporting.drawings import draw, save
 from nas.reporting.parts import Cell, Look, Part, Picture, Row, Said, Table, needs, number, percent, quantity
 from nas.reporting.rankings import as_table, title
 from nas.reporting.rankings import draw as draw_ranking
-from nas.runs.folder import now
+from nas.runs.folder import WEIGHTS, now
 from nas.runs.overview import timed
 from nas.runs.records import Begun, NetworkRecord, read_training
 from nas.searching.fidelity import ACCURACIES, ranked
@@ -354,7 +354,7 @@ def _training(story: Story) -> Part:
 
 def _commands(story: Story) -> Iterator[str]:
     if story.told.training and (record := story.told.record.retrain):
-        weights = story.run.folder / "weights.safetensors"
+        weights = story.run.folder / WEIGHTS
         yield pasted("evaluate", weights, "--data", record.data)
         yield pasted("predict", weights, "IMAGE")
         yield pasted("export", weights)

@@ -37,6 +37,7 @@ from nas.yaml_files import did_you_mean, one_line_error, read_yaml, write_yaml
 FORMAT = "run 1"
 RUNS = Path("runs")  # where runs are, from where a command is started
 TRAINED_ALONE = "alone"  # the folder, in that of a run, of networks trained alone
+CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"  # of a network's training, in its folder
 CHECKSUM_BYTES = 20
 _PACKAGES = ("torch", "torchvision", "timm", "optuna", "ray", "numpy")
 
@@ -203,7 +204,7 @@ def weights_file(given: str) -> Path:
     if not folders:
         near = did_you_mean(given, (*map(str, Path(given).parent.glob("*.safetensors")), *(run.name for run in RUNS.glob("*/"))))
         raise one_line_error(f"{given}: no such file; accepted: weights, or the name or folder of a run.{near or ' Check the path.'}")
-    path = min((folder / "weights.safetensors" for folder in folders), key=lambda each: not each.exists())
+    path = min((folder / WEIGHTS for folder in folders), key=lambda each: not each.exists())
     if not path.exists():
         others = sorted(map(str, path.parent.glob("*.safetensors")))
         advice = f"Name {others[0]}, the winner with the supernet's weights, or retrain it." if others else "Retrain a network first."

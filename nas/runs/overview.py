@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.runs.folder import TRAINED_ALONE, Run
+from nas.runs.folder import CHECKPOINT, TRAINED_ALONE, WEIGHTS, Run
 from nas.runs.records import RunStory, read_run
 
 
@@ -112,8 +112,8 @@ def _results(story: RunStory) -> Iterator[tuple[str, str, str]]:
 
 def _spare(folder: Path, story: RunStory) -> Iterator[Path]:
     """A finished training's state, the checkpoint before the last, and those of networks trained alone that were left behind."""
-    if story.training and (folder / "weights.safetensors").exists():
-        yield from folder.glob("checkpoint.pt*")
+    if story.training and (folder / WEIGHTS).exists():
+        yield from folder.glob(f"{CHECKPOINT}*")
     if story.searches and story.record.supernet_finished:
         yield from folder.glob("supernet.pt.previous")
     yield from _left_behind(folder, story)
@@ -130,7 +130,7 @@ def _left_behind(folder: Path, story: RunStory) -> Iterator[Path]:
         else:
             ended = datetime.datetime.fromisoformat(story.record.searches[study].finished).timestamp()
             left[place] = max(ended, left.get(place, 0.0))
-    for path in (folder / TRAINED_ALONE).glob("*/checkpoint.pt*"):
+    for path in (folder / TRAINED_ALONE).glob(f"*/{CHECKPOINT}*"):
         place = "-".join(path.parent.name.split("-")[:2])
         if place in left and place not in kept and int(path.stat().st_mtime) <= left[place]:
             yield path

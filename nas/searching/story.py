@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from nas.cost import cost
 from nas.networks.architecture import Architecture
 from nas.quantities import Budget, Cost, parse_budgets
-from nas.runs.folder import TRAINED_ALONE, Run
+from nas.runs.folder import TRAINED_ALONE, WEIGHTS, Run
 from nas.runs.records import RunStory, SearchRecord, read_found, read_record, read_run
 from nas.searching.additive import AdditiveModel
 from nas.searching.finalist_study import Climber, ranked
@@ -259,7 +259,7 @@ def _search(
 def _trained_beside(run: Run) -> dict[tuple[str, str | None], Run]:
     """The runs beside this one that ended training a network alone, by network and images; of several the last."""
     found: dict[tuple[str, str | None], tuple[str, str]] = {}
-    for path in run.folder.parent.glob("*/weights.safetensors"):
+    for path in run.folder.parent.glob(f"*/{WEIGHTS}"):
         with contextlib.suppress(ValueError):  # another run that is damaged
             record = read_record(Run(path.parent.name, path.parent.parent))
             if record.retrain and record.finished:

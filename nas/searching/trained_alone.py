@@ -22,7 +22,7 @@ from nas.cost.latency import memory_errors
 from nas.machine import deletion
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
-from nas.runs.folder import Run
+from nas.runs.folder import CHECKPOINT, WEIGHTS, Run
 from nas.runs.interrupt import Stopped
 from nas.runs.records import HOW
 from nas.searching.search import MEMORY, Evaluation
@@ -30,7 +30,7 @@ from nas.training.loop import NotFinite
 from nas.training.recipe import Phase
 from nas.training.report import Report
 from nas.training.setting import Setting
-from nas.training.train_network import CHECKPOINT, WEIGHTS, train_network
+from nas.training.train_network import train_network
 from nas.yaml_files import one_line_error, write_atomically
 
 RESULT = "result.json"

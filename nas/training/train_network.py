@@ -12,14 +12,12 @@ from nas.cost.latency import built
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
 from nas.networks.trained import begin_with, load_network, save_network
-from nas.runs.folder import Run
+from nas.runs.folder import CHECKPOINT, WEIGHTS, Run
 from nas.runs.interrupt import Stopped
 from nas.training.loop import Course, evaluate, train_model
 from nas.training.recipe import Phase
 from nas.training.report import Report
 from nas.training.setting import Setting
-
-CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"  # of a training, in its folder
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,38 @@
+"""What checkpoints take of a training: the seconds of each, beside those of the command.
+
+    OMP_NUM_THREADS=1 python benchmarks/checkpoints.py train --data cifar10 --space cifar_small --recipe cifar_cpu --budget 5MMACs --steps 3300 --run clocked
+
+Any command that trains in this process; it runs as `launch.py` runs it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import launch
+import nas.training.loop
+
+
+def main() -> None:
+    spent, save, begun = list[float](), clocked(nas.training.loop.save_checkpoint), time.monotonic()
+    nas.training.loop.save_checkpoint = lambda *given: spent.append(save(*given))
+    status = launch.main()
+    seconds = time.monotonic() - begun
+    print(f"{len(spent)} checkpoints took {sum(spent):.1f} s of {seconds:.0f} s: {sum(spent) / seconds:.1%}")
+    sys.exit(status)
+
+
+def clocked(work: Callable[..., None]) -> Callable[..., float]:
+    def seconds_of(*given: Any) -> float:
+        begun = time.monotonic()
+        work(*given)
+        return time.monotonic() - begun
+
+    return seconds_of
+
+
+if __name__ == "__main__":
+    main()
