@@ -7,6 +7,7 @@ Any command that trains in this process; it runs as `launch.py` runs it.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,9 @@ import nas.training.loop
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="what follows `launch.py`")
+    sys.argv[1:] = parser.parse_args().command
     spent, save, begun = list[float](), clocked(nas.training.loop.save_checkpoint), time.monotonic()
     nas.training.loop.save_checkpoint = lambda *given: spent.append(save(*given))
     status = launch.main()
