@@ -103,6 +103,7 @@ def test_a_resolution_that_the_mixers_cannot_take_is_named(folder: Path, name: s
     assert not (folder / "runs").exists()
 
 
+@pytest.mark.whole
 def test_a_search_begins_with_what_it_is_given_and_with_the_published_networks_of_its_space(folder: Path) -> None:
     architecture, _ = read_architecture(Path(__file__).parents[1] / "search_spaces" / "presets" / "spach_trans_ms_xxs.yaml")
     write_yaml(folder / "mine.yaml", {"format": FORMAT, "architecture": architecture.to_dict()})
@@ -127,6 +128,7 @@ def test_a_start_outside_the_space_or_the_budget_is_refused(folder: Path, start:
     assert not (folder / "runs").exists()
 
 
+@pytest.mark.whole
 def test_published_networks_of_the_same_budget_are_baselines(folder: Path) -> None:
     succeed(SEARCH, folder)
     (baselines,) = folder.glob("runs/*/baselines/*")
@@ -211,6 +213,7 @@ def test_imported_weights_know_their_images_and_classes(folder: Path, original: 
     torch.testing.assert_close(network.preprocess(picture), theirs, atol=2.1 / 255, rtol=0)  # a level, where rounding tips over
 
 
+@pytest.mark.whole
 def test_a_training_goes_on_from_imported_weights_by_the_name_of_their_run(folder: Path, original: tuple[torch.nn.Module, Path]) -> None:
     """Their mixers are made for a grid: the message says which resolution, and with it the training begins with all but the head."""
     succeed(f"import-weights mixer_s_32 {original[1]}", folder)

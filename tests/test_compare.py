@@ -211,6 +211,7 @@ def table_of(said: str) -> list[str]:
     return said[said.index("\nnetwork ") :].splitlines()
 
 
+@pytest.mark.whole
 def test_the_same_command_goes_on_where_a_signal_stopped_it(
     here: Path, compared: Compared, monkeypatch: pytest.MonkeyPatch, without_ray: None
 ) -> None:

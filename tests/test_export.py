@@ -97,6 +97,7 @@ def read_torch(path: Path) -> tuple[dict[str, Any], Any]:
     return json.loads(files["metadata.json"]), lambda images: network(torch.from_numpy(images)).detach().numpy()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("ending", "read"), [("onnx", read_onnx), ("pt2", read_torch)])
 def test_another_program_answers_as_the_network_by_the_file_alone(ending: str, read: Any, exported: Any) -> None:
     folder, _ = exported

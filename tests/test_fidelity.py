@@ -390,6 +390,7 @@ def test_the_table_says_what_the_file_says_and_the_file_how_it_was_made(told_onc
         assert min(picture.size) > 800
 
 
+@pytest.mark.whole
 def test_what_is_known_is_neither_tuned_nor_trained_again_and_more_seeds_count(told: Told, in_process: None) -> None:
     with recording() as seen, pytest.MonkeyPatch.context() as patch:
         patch.setattr("nas.searching.fidelity.PROXIES", {name: lambda *_: 1.0 for name in PROXIES})
@@ -412,6 +413,7 @@ def alone_of(folder: Path) -> Alone:
     return Alone.on_held_out(setting, folder / "runs/told/alone", 1.0)
 
 
+@pytest.mark.whole
 def test_a_network_that_failed_is_named_and_left_out(told: Told, in_process: None) -> None:
     network = Architecture.from_dict(told.found["networks"][4]["architecture"], "")
     alone = alone_of(told.folder)
@@ -441,6 +443,7 @@ def stopping_at(step: int) -> Any:
     return recording(before_step=lambda number: os.kill(os.getpid(), signal.SIGINT) if number == step else None)
 
 
+@pytest.mark.whole
 def test_interrupted_anywhere_the_same_command_goes_on(told: Told, in_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the second network's fine-tuning, then in the first training alone; all comes out as without."""
     monkeypatch.setattr("nas.searching.fidelity.PROXIES", {name: lambda *_: 1.0 for name in PROXIES})

@@ -334,6 +334,7 @@ def test_the_weights_beside_the_winner_have_the_accuracy_that_is_said(
         assert accuracy == pytest.approx(found["accuracy_at_once"]) and found["accuracy_at_once"] >= found["accuracy_supernet"]
 
 
+@pytest.mark.whole
 def test_done_is_done_and_more_finalists_train_only_what_is_new(ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {row["arch_key"] for row in finalists(ended)}
     with recording() as seen:
@@ -364,6 +365,7 @@ def once(folder: Path, kind: str) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+@pytest.mark.whole
 def test_ctrl_c_in_each_part_of_the_end_loses_and_repeats_nothing(folder: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fine-tuning, the look at candidates, trainings alone."""
     real = {"tuned": FineTuned._found_out, "looked": finals.evaluate_subnet, "trained": Alone.train}
@@ -407,6 +409,7 @@ def test_ctrl_c_in_each_part_of_the_end_loses_and_repeats_nothing(folder: Path, 
         assert steps == [line["step"] for line in Run(place.name, whole.folder / "runs/found/alone").metrics("alone")]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "changed",
     [
@@ -454,6 +457,7 @@ def change_recipe(folder: Path, changed: dict[str, str]) -> None:
     (folder / "plain.yaml").write_text(text)
 
 
+@pytest.mark.whole
 def test_without_a_supernet_finalists_alone_decide(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of a ladder: as many finalists, drawn and then chosen by what the first rung shows; no supernet is trained or asked."""
     monkeypatch.setattr(tune, "train_beside", in_this_process())
@@ -470,6 +474,7 @@ def test_without_a_supernet_finalists_alone_decide(folder: Path, monkeypatch: py
     assert run(f"{line} --trials 0 --finalists 0", folder).status == 2
 
 
+@pytest.mark.whole
 def test_each_network_is_timed_once_and_the_winner_once_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the search, before finalists are trained, or on a shortlist. Of three networks one takes too long; none of these is trained."""
     timed = Counter[str]()

@@ -235,6 +235,7 @@ def test_killed_once_it_ends_as_if_it_had_not_been(ends: Ends, tmp_path: Path) -
     killed_at_random(ends, "search", 1, tmp_path)
 
 
+@pytest.mark.whole
 def test_killed_after_a_checkpoint_it_ends_as_if_it_had_not_been(ends: Ends, tmp_path: Path) -> None:
     """The second one: of the third file that is renamed into its place."""
     hook = WORST.format(number=3, counted="") + PLACES["after a rename"]

@@ -74,6 +74,7 @@ def write_rows(
         pq.write_table(change(table), folder / f"{split}.parquet")
 
 
+@pytest.mark.whole
 def test_names_of_classes_and_images_lead_nowhere_and_are_shown_as_text(here: Path) -> None:
     rows = "<img src=x onerror=alert(1)>"
     write_rows(here / rows, EVIL)

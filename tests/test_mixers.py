@@ -241,6 +241,7 @@ def together() -> tuple[dict[str, nn.Module], dict[str, Tensor], dict[str, list[
     return mixers, dict(zip(mixers, answers.unbind(1), strict=True)), operators
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", MIXERS)
 def test_exports_to_onnx(name: str, together: Any) -> None:
     mixers, answers, _ = together

@@ -78,6 +78,7 @@ def test_images_that_are_not_here_are_planned_like_those_that_are(folder: Path) 
         Given(images=120).or_else(Begun(data="photos"))
 
 
+@pytest.mark.whole
 def test_imagenet_is_planned_by_its_numbers_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """1,281,167 images in 1,000 classes: 5,000 are held out; 120 epochs of batches of 256, and 300 of 1,024."""
     monkeypatch.setattr("nas.searching.plan.step_seconds", lambda *_: 0.36)

@@ -196,6 +196,7 @@ def goes_on_with_room(written: str, fault: str, disk: Path, whole: dict[str | No
     happened(fault, f"{name}, at {written}", "one line, status 2; the file before is whole; the same command ends as if uninterrupted")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("written", OFTEN)
 def test_without_room_it_is_one_line_and_the_same_command_goes_on(
@@ -213,6 +214,7 @@ def test_whatever_is_written_without_room_the_same_command_goes_on(
     goes_on_with_room(written, fault, disk, whole, capfd)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "ended", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )

@@ -99,6 +99,7 @@ def stored_trials(path: Path | str, name: str = "4MMACs") -> list[Any]:
         ]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("sampler", [*PROPOSERS, *SAMPLERS])
 def test_stopped_and_continued_equals_uninterrupted(sampler: str, tmp_path: Path) -> None:
     run(tmp_path / "a.db", sampler=sampler)
@@ -130,6 +131,7 @@ for position in (4, 2):  # in the first generation, and in the second
 """
 
 
+@pytest.mark.whole
 def test_killed_in_a_generation_and_continued_equals_uninterrupted(ended: Callable[[Path], Result], tmp_path: Path) -> None:
     with another_process(KILLED, tmp_path / "b.db") as process:
         statuses, _ = process.communicate(timeout=60)
@@ -164,6 +166,7 @@ def test_ctrl_c_in_an_evaluation_leaves_a_study_that_goes_on(ended: Callable[[Pa
     assert stored_trials(tmp_path / "a.db") == stored_trials(tmp_path / "b.db")
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("memory")
 def test_what_was_measured_or_failed_is_taken_from_the_study_when_continued(tmp_path: Path) -> None:
     calls: list[tuple[str, str]] = []
@@ -355,6 +358,7 @@ def test_unknown_sampler_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("damage", ["text", "cut", "page"])
 def test_a_damaged_study_is_named_and_left_as_it_is(damage: str, ended: Callable[[Path], Result], tmp_path: Path) -> None:
     path = tmp_path / "a.db"

@@ -40,6 +40,7 @@ print(*statuses, sep="\\n")
 """
 
 
+@pytest.mark.whole
 def test_a_wheel_finds_its_spaces_presets_and_recipes_from_any_folder(installed: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(installed)}
 

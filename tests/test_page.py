@@ -322,6 +322,7 @@ def drawn_lines(figure: Any) -> dict[str, list[list[tuple[float, float]]]]:
     return found
 
 
+@pytest.mark.whole
 def test_a_front_names_the_winner_and_whom_a_person_would_have_drawn(
     folder: Path, reports: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -546,6 +547,7 @@ def test_how_far_a_network_looks_is_the_least_circle_that_holds_so_much() -> Non
     assert [each[:3] for each in told] == [("stage 0", "all of it", "pixels"), ("stage 0, block 0", "conv", "tokens")]
 
 
+@pytest.mark.whole
 def test_what_the_winner_looks_at_is_shown_with_the_best_weights_at_hand(folder: Path, reports: dict[str, Path]) -> None:
     """Those of its retraining, or else the supernet's; without any, or without the images, a sentence says why not."""
     shutil.copytree(folder / "runs/found", folder / "runs/looked")
@@ -587,6 +589,7 @@ def test_what_the_winner_looks_at_is_shown_with_the_best_weights_at_hand(folder:
     shutil.rmtree(again.folder)  # the winner of the other tests was not retrained
 
 
+@pytest.mark.whole
 def test_every_quantity_that_can_be_limited_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     story = read_story(folder / "runs/found")
@@ -606,6 +609,7 @@ def test_every_quantity_that_can_be_limited_is_told(folder: Path, monkeypatch: p
             )
 
 
+@pytest.mark.whole
 def test_what_a_winner_takes_and_where_that_was_measured_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(folder / "runs/found", folder / "runs/timed")
     succeed("search --device cpu --run timed --budget 200kMACs --budget 100s --target cpu:eager,batch=2 --trials 3", folder)
@@ -739,6 +743,7 @@ def chromium() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 @pytest.mark.parametrize("name", ["found", "half", "begun"])
@@ -768,6 +773,7 @@ def test_tables_sort_by_what_they_mean(reports: dict[str, Path], chromium: Brows
         assert chromium.ask(f"(() => {{ {script % (table, column)} {again} }})()") == [wanted[::-1], wanted]
 
 
+@pytest.mark.whole
 def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import optuna
     from optuna.artifacts import get_all_artifact_meta
@@ -819,6 +825,7 @@ def test_the_dashboard_has_a_note_and_a_picture_for_each_network_worth_a_look(fo
     )
 
 
+@pytest.mark.whole
 def test_a_study_of_another_program_is_left_alone(folder: Path) -> None:
     """The dashboard itself has a button that makes one."""
     import optuna
@@ -835,6 +842,7 @@ def test_a_study_of_another_program_is_left_alone(folder: Path) -> None:
         assert "study.db: no search of this project in it: got 'its own'" in refused(command, folder)
 
 
+@pytest.mark.whole
 def test_the_line_that_is_printed_opens_the_dashboard_of_the_last_winner(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -861,6 +869,7 @@ def studies_at(port: int) -> list[dict[str, Any]]:
     pytest.fail("no dashboard within 40 seconds")
 
 
+@pytest.mark.whole
 def test_the_dashboard_opens_in_a_browser(folder: Path, chromium: Browser) -> None:
     shutil.copytree(folder / "runs/found", folder / "runs/opened")
     start = f"os.chdir({str(folder)!r}); sys.argv = ['launch.py', 'dashboard', 'opened', '--port', '8765']; launch.main()"
@@ -884,6 +893,7 @@ def test_the_dashboard_opens_in_a_browser(folder: Path, chromium: Browser) -> No
         process.kill()
 
 
+@pytest.mark.whole
 def test_a_winner_for_another_budget_is_the_best_that_was_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained alone to the end first, by the longest schedule, whatever the supernet says; and of the others by its weights."""
     monkeypatch.chdir(folder)

@@ -413,6 +413,7 @@ def advised(command: str, told: str, option: str) -> str:
     return f"{command} {option}" + " --run NAME" * ("another --run NAME" in before)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("run_name", ["", " --run r"])
 @pytest.mark.parametrize(
     "command",
@@ -448,6 +449,7 @@ def test_advice_after_memory_ran_out_leads_to_the_end(folder: Path, monkeypatch:
     assert [len(step.numbers) for step in seen.steps] == [4] * 4
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("advice", ["--accumulate 2", "--recompute", "--batch-size 4", "--resolution 8"])
 @pytest.mark.parametrize(
     "command",

@@ -361,12 +361,14 @@ def test_what_is_accepted_of_random_files_and_lines_trains_or_says_why_not(
             happened("random input that is accepted", line.split()[0], f"{ending}, after {'a step' if any(did) else 'no step'}")
 
 
+@pytest.mark.whole
 @given(cases)
 @some(FEW)
 def test_any_yaml_ends_well(finished: Path, tmp_path_factory: pytest.TempPathFactory, number: int) -> None:
     yaml_case(number, finished, tmp_path_factory.getbasetemp() / "yaml")
 
 
+@pytest.mark.whole
 @given(cases)
 @some(FEW)
 def test_any_command_line_ends_well(finished: Path, tmp_path_factory: pytest.TempPathFactory, number: int) -> None:

@@ -114,6 +114,7 @@ def assert_as_close_as_rounding(one: dict[str, Tensor], other: dict[str, Tensor]
 # ---- the same training -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("kind", "count"), [("supernet", 2), ("network", 3), pytest.param("batch norm", 2, marks=pytest.mark.slow)])
 def test_several_processes_give_what_one_gives(kind: str, count: int, processes: Processes, tmp_path: Path) -> None:
     """Also with uneven parts, with all that is drawn at random, and with gradients that go in several messages, as those of large networks do;
@@ -186,6 +187,7 @@ def test_parts_of_parts_and_recomputing_change_nothing(processes: Processes, tmp
     assert processes(training("batch norm", "accumulate=3", "parts"), tmp_path, 3).statuses == [0] * 3, "as many goes everywhere"
 
 
+@pytest.mark.whole
 def test_a_training_goes_on_with_another_number_of_processes(processes: Processes, tmp_path: Path) -> None:
     more = "checkpoint=Path('c.pt'), watch=together.Until({})"
     assert processes(training("supernet", more.format(4)), tmp_path, 2).statuses == [0, 0]
@@ -251,6 +253,7 @@ def test_processes_that_do_not_train_the_same_are_told_apart(processes: Processe
     assert "process 1 of 2" in ended.err[1] and "seed 1" in ended.err[1] and len(ended.err[1].splitlines()) == 1
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("line", [TRAIN, RETRAIN])
 def test_other_images_or_another_program_on_one_machine_are_refused_at_once(line: str, processes: Processes, folder: Path) -> None:
     """As many images and steps, so that nothing else tells them apart: on one machine a file was copied in part."""
@@ -301,6 +304,7 @@ def lines(folder: Path, kind: str) -> list[int]:
     return [line["step"] for line in Run("r", folder / "runs").metrics(kind)]
 
 
+@pytest.mark.whole
 def test_one_process_writes_and_speaks(processes: Processes, folder: Path) -> None:
     for line, kind in ((TRAIN, "supernet"), (RETRAIN.replace("run r", "run n"), "retrain")):
         timed = "import nas.training.plan, nas.searching.plan as p; nas.training.plan.WORTH_TIMING = p.WORTH_TIMING = 2"
@@ -318,6 +322,7 @@ def test_one_process_writes_and_speaks(processes: Processes, folder: Path) -> No
     assert again.statuses == [0, 0] and "is done" in again.out[0] and not again.out[1]
 
 
+@pytest.mark.whole
 def test_a_mistake_is_said_once(processes: Processes, folder: Path) -> None:
     for line in (
         TRAIN.replace("tiny", "tinny"),
@@ -361,6 +366,7 @@ def uninterrupted(processes: Processes, folder: Path, line: str, name: str) -> d
     return dict(found["model"])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("number", "who", "statuses"),
     [
@@ -400,6 +406,7 @@ if number == 1:
 """
 
 
+@pytest.mark.whole
 def test_a_signal_while_the_first_works_alone_stops_all(processes: Processes, folder: Path) -> None:
     """To one of those who wait, while the first one tests the network."""
     slow = """
@@ -442,6 +449,7 @@ Kept.__iter__ = slowly
     happened("a signal to one process of several", "train, in its look", "all stop with a checkpoint; the same command goes on")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_process_that_is_killed_ends_all_and_the_same_command_goes_on(killed: int, processes: Processes, folder: Path) -> None:
     """To what it would have been. The first one, if it lives, keeps every step that was done; else there are its checkpoints."""
@@ -476,6 +484,7 @@ Supernet.forward = forward
     happened("out of memory on one process of several", "train", "all end with one reason, which says what to do")
 
 
+@pytest.mark.whole
 def test_a_checkpoint_that_cannot_be_written_ends_all(processes: Processes, folder: Path) -> None:
     full = "import nas.training.loop as l\ndef save(path, state):\n    raise ValueError('disk full: got no room; accepted: room. Make some.')\nl.save_checkpoint = save"
     ended = processes(command(TRAIN, full), folder)

@@ -77,6 +77,7 @@ def await_both(workers: Workers, folder: Path) -> None:
         assert list(workers.evaluate([network(LONG)] * 3)) == expected([network(LONG)] * 3)
 
 
+@pytest.mark.whole
 def test_a_cluster_gives_the_study_that_this_process_gives_and_the_weights_go_to_each_node_once(
     nodes: Any, second: Any, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_who_ends_a_node_and_then_a_worker_has_failed_and_the_others_go_on(nodes
     )
 
 
+@pytest.mark.whole
 def test_a_study_on_a_cluster_records_who_fails_and_goes_on(nodes: Any, second: Any, tmp_path: Path) -> None:
     """As Optuna's FAIL with its reason."""
 
@@ -141,6 +143,7 @@ def test_a_study_on_a_cluster_records_who_fails_and_goes_on(nodes: Any, second: 
 # ---- what is refused ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 def test_more_workers_than_have_room_say_so_and_begin_with_those_that_have(
     nodes: Any, second: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +202,7 @@ def silent() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
+@pytest.mark.whole
 def test_what_is_no_cluster_is_refused_in_time(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with silent() as port:
         monkeypatch.setattr(ray_cluster, "CONNECT_SECONDS", 3.0)
@@ -231,6 +235,7 @@ def test_nodes_with_another_program_or_without_the_images_are_refused(
     assert not list(tmp_path.iterdir()), "what it looks at is removed again"
 
 
+@pytest.mark.whole
 def test_auto_is_what_the_surroundings_say(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
     check_nodes(Crew(1, "auto"), tmp_path)

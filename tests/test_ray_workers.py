@@ -65,6 +65,7 @@ def test_results_come_in_order_and_none_twice(workers: Workers) -> None:
     assert list(workers.evaluate([])) == []
 
 
+@pytest.mark.whole
 def test_who_ends_a_worker_is_tried_again_and_fails_the_second_time(workers: Workers) -> None:
     """Width 3 ends its worker once, width 1 always; what was queued behind them is none the worse."""
     architectures = [network(width) for width in (10, 3, 12, 14, 1, *range(16, 50, 2))]
@@ -179,6 +180,7 @@ def test_what_ray_starts_never_hears_the_signals_that_stop_a_command(monkeypatch
     assert {signal.SIGTERM, signal.SIGUSR1} <= blocked[0] and signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
+@pytest.mark.whole
 def test_ray_is_not_imported_before_it_is_needed() -> None:
     code = "import sys, nas.searching.ray_workers, nas.searching.ray_cluster; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -76,6 +76,7 @@ def everything_written(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
+@pytest.mark.whole
 def test_a_search_on_a_server_is_the_one_in_a_file_and_its_password_is_nowhere(
     folder: Path, url: str, in_a_file: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +142,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "PAUSE", 0.02)
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("quick")
 def test_the_same_command_elsewhere_evaluates_for_the_first_and_the_end_is_that_of_one(
     folder: Path, url: str, in_a_file: tuple[Any, Any]

@@ -32,6 +32,7 @@ SHELL = [
 SPACES = sorted(path.stem for path in (ROOT / "search_spaces").glob("*.yaml"))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("space", often(SPACES, "cifar".__eq__))
 def test_a_shipped_space_runs(space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
@@ -43,6 +44,7 @@ def test_a_shipped_space_runs(space: str, tmp_path: Path, monkeypatch: pytest.Mo
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("recipe", often(RECIPES, "cifar_cpu".__eq__))
 def test_a_shipped_recipe_runs(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Supernet, search and retraining by it, on digits at 32 px: its resolution and length are for its own data."""
@@ -82,7 +84,8 @@ def test_the_readmes_commands_are_the_programs() -> None:
 
 def test_ci_installs_and_tests_by_the_readmes_commands() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    assert "pytest" in SHELL and "pytest" in ci
+    tests = 'pytest -m "not slow and not gpu"'
+    assert tests in SHELL and tests in ci
     assert "pip install -e '.[test]'" in SHELL and "pip install --quiet -e '.[test]'" in ci
 
 

@@ -62,6 +62,7 @@ def trials_of(place: Server) -> list[Any]:
 # ---- one driver --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 def test_a_study_on_a_server_is_the_one_in_a_file_also_when_it_is_stopped_and_continued(place: Server, alone: list[Any]) -> None:
     for trials in (3, 8, TRIALS):
         run(place, trials=trials)
@@ -73,6 +74,7 @@ def test_an_address_needs_no_name_of_a_driver(place: Server) -> None:
     assert len(trials_of(place)) >= 3
 
 
+@pytest.mark.whole
 def test_runs_share_a_server_and_do_not_see_each_others_studies(place: Server) -> None:
     other = Server(place.url, "another")
     run(place, trials=3)
@@ -96,6 +98,7 @@ def test_what_others_wrote_under_its_name_is_refused(place: Server) -> None:
 # ---- who leads ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 def test_one_driver_leads_and_its_death_frees_the_study(place: Server, alone: list[Any]) -> None:
     def lead_for_ever() -> None:
         with connected(place) as storage, leading(place, STUDY, storage):
@@ -216,6 +219,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_queue, "PATIENCE", 0.3)
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("quick")
 def test_two_drivers_give_the_study_of_one_and_evaluate_each_network_once(place: Server, alone: list[Any], tmp_path: Path) -> None:
     with forked(helping(place, tmp_path, 0.1)) as process:
@@ -228,6 +232,7 @@ def test_two_drivers_give_the_study_of_one_and_evaluate_each_network_once(place:
     assert [each.study_name for each in optuna.get_all_study_summaries(place.exact)] == [f"one/{STUDY}"], "the queue is removed"
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("quick")
 def test_a_study_that_was_removed_leaves_nothing_to_the_one_begun_anew(place: Server) -> None:
     """As by who trains the supernet anew: the same networks are asked for, and none has an accuracy of the weights before."""
@@ -264,6 +269,7 @@ def test_what_a_dead_driver_had_taken_is_evaluated_by_the_leader(place: Server, 
     happened("a driver that helps dies", "search", "the leader evaluates what it had taken")
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("quick")
 def test_where_the_leader_dies_the_helper_is_told_and_leads_on(place: Server, alone: list[Any], tmp_path: Path) -> None:
     numbers = itertools.count()
@@ -340,6 +346,7 @@ def test_who_helps_and_is_stopped_gives_back_what_it_has_taken(place: Server) ->
 # ---- a server that dies ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 def test_a_server_that_is_gone_is_one_line_and_the_same_call_goes_on_afterwards(server: Postgres, place: Server, alone: list[Any]) -> None:
     seen = Recorder()
 

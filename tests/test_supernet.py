@@ -109,6 +109,7 @@ def test_subnet_equals_standalone(supernet: Supernet) -> None:
     assert torch.equal(network(images()), subnet(images()))
 
 
+@pytest.mark.whole
 def test_subnet_equals_supernet_under_bf16_autocast(supernet: Supernet) -> None:
     for architecture in some_of(supernet.space, random_ones=2)[:4]:
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):

@@ -157,6 +157,7 @@ def assert_works_or_says_why(runs: Runs, name: str, surroundings: str, folder: P
     happened(surroundings, name, "works, with the same end" if ended.status == 0 else "one line says what it needs; then it goes on")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("surroundings", often(SURROUNDINGS, lambda name: name in ("HOME read-only", "64 open files")))
 def test_it_works_or_says_what_it_needs(surroundings: str, runs: Runs, tmp_path: Path) -> None:
     assert_works_or_says_why(runs, "train, streamed", surroundings, tmp_path / "here")
@@ -230,6 +231,7 @@ def assert_stops_in_time(runs: Runs, name: str, number: signal.Signals, folder: 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("number", often(SIGNALS, signal.SIGUSR1.__eq__))
 def test_a_warned_command_stops_with_a_checkpoint_and_goes_on(number: signal.Signals, runs: Runs, tmp_path: Path) -> None:
     assert_stops_in_time(runs, "train", number, tmp_path / "here")

@@ -131,6 +131,7 @@ def test_a_table_foretells_the_sum_of_its_parts() -> None:
 # ---- runtimes ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
 def test_a_runtime_computes_what_the_network_does(runtime: str) -> None:
     network, x = Network(some_networks(1)[0]).eval(), torch.randn(2, 3, 32, 32)
@@ -193,6 +194,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[TableRun, li
 BUDGETS = parse_budgets(["5MMACs"])
 
 
+@pytest.mark.whole
 def test_a_table_is_measured_once_continued_and_held_against_networks_it_had_not_seen(timed: tuple[TableRun, list[str]]) -> None:
     table, log = timed
     with pytest.raises(Stopped):
@@ -233,6 +235,7 @@ def test_a_table_made_elsewhere_or_of_another_space_is_refused_with_the_command(
 # ---- a limit is a limit --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 def test_a_search_on_a_target_evaluates_only_what_the_table_admits_and_its_winner_is_timed_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ class Killed(BaseException):
     """Nothing that a command does about errors or signals is done."""
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_killed_while_it_tidies_up_a_training_ends_when_it_is_called_again(
     alone: Alone, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -201,6 +201,7 @@ def third(values: list[float]) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
+@pytest.mark.whole
 def test_one_ray_serves_one_lot_after_the_other_and_ends_with_them_whatever_happens(images: Path, tmp_path: Path) -> None:
     """The second lot is interrupted as by a second Ctrl-C."""
     alone, rays, processes, before = opened(images, tmp_path), dict[Job, set[int]](), set[int](), surroundings()

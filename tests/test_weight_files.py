@@ -37,6 +37,7 @@ save_weights(Path(file), tensors, {f"{n} Bär": "ü" * n for n in range(9)})
 """
 
 
+@pytest.mark.whole
 def test_the_same_weights_are_the_same_file_in_every_process(tmp_path: Path) -> None:
     """As safetensors itself reads them, and numpy by the format's own page: 8 bytes of length, a header, the data at a multiple of 8."""
     files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]

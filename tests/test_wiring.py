@@ -592,6 +592,7 @@ def test_the_hidden_width_of_a_channel_mlp_is_the_nearest_whole_number() -> None
     assert [tuple(value.shape) for name, value in network.named_parameters() if name.endswith("mlp.fc1.weight")] == [(12, 10)]
 
 
+@pytest.mark.whole
 def test_workers_evaluate_the_same_supernet_and_rest_while_a_latency_is_taken(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told by Ray itself: which of the tasks given to its workers are done when a timed pass begins."""
     import ray
