@@ -23,7 +23,8 @@ FAULTS = Path(__file__).with_suffix(".json")
 def failing(copy: Path, names: list[str], seconds: float = 600) -> str | None:
     """The first test file of these that fails or hangs in the copy; None where all pass."""
     for name in names:
-        command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", f"tests/test_{name}.py"]
+        options = ["-m", "not slow and not gpu", "-n", "0", "-x", "-q", "-p", "no:cacheprovider", "--tb=line"]
+        command = [sys.executable, "-m", "pytest", *options, f"tests/test_{name}.py"]
         try:
             done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=seconds)
         except subprocess.TimeoutExpired:

@@ -224,7 +224,6 @@ def test_more_trials_continue_the_study(finished: Path, monkeypatch: pytest.Monk
     assert len({key for _, state, *_, key in after if state == "COMPLETE"}) == 6
 
 
-@pytest.mark.whole
 def test_a_latency_budget_is_measured_and_an_impossible_one_loses_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     succeed("search --space tiny.yaml --smoke --steps 4 --budget 1MMACs --budget 10s", finished)
     best = (finished / "runs/best.yaml").read_bytes()
@@ -355,7 +354,6 @@ def test_killed_commands_end_as_if_they_had_not_been_killed(folder: Path, finish
     assert_same_end(folder, finished_once)
 
 
-@pytest.mark.whole
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(folder: Path, finished_once: Path) -> None:
     for line, function, call, where in (
         (SEARCH, STEP, 2, "Supernet stopped at step 2 of 4"),
@@ -631,7 +629,6 @@ def test_a_search_of_a_named_run_takes_the_rest_from_it(folder: Path, monkeypatc
     succeed(f"{pasted} --smoke --steps 1", folder)
 
 
-@pytest.mark.whole
 @pytest.mark.parametrize(
     ("option", "fact", "value"),
     [
@@ -684,7 +681,6 @@ def spoil(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-@pytest.mark.whole
 @pytest.mark.parametrize(
     ("file", "old", "new", "line", "again"),
     [

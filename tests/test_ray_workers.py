@@ -65,7 +65,6 @@ def test_results_come_in_order_and_none_twice(workers: Workers) -> None:
     assert list(workers.evaluate([])) == []
 
 
-@pytest.mark.whole
 def test_who_ends_a_worker_is_tried_again_and_fails_the_second_time(workers: Workers) -> None:
     """Width 3 ends its worker once, width 1 always; what was queued behind them is none the worse."""
     architectures = [network(width) for width in (10, 3, 12, 14, 1, *range(16, 50, 2))]
