@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import runpy
@@ -87,6 +88,13 @@ def test_ci_installs_and_tests_by_the_readmes_commands() -> None:
     tests = 'pytest -m "not slow and not gpu"'
     assert tests in SHELL and tests in ci
     assert "pip install -e '.[test]'" in SHELL and "pip install --quiet -e '.[test]'" in ci
+
+
+def test_the_faults_that_are_planted_can_be() -> None:
+    """The list follows the code: what it replaces is there, and so are the tests that should die of it."""
+    for fault in json.loads((ROOT / "benchmarks" / "planted_faults.json").read_text(encoding="utf-8")):
+        assert fault["old"] in (ROOT / fault["module"]).read_text(encoding="utf-8"), fault["name"]
+        assert all((ROOT / "tests" / f"test_{name}.py").is_file() for name in fault["tests"]), fault["name"]
 
 
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in path.read_text()]  # the others import `timing`
