@@ -75,6 +75,7 @@ def written(folder: Path, said: str) -> dict[str, Any]:
 # ---- the figures -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("data", "recipe", "length", "ending"),
     [("digits", "digits", "--steps 80", ""), ("pictures", "bf16.yaml", "--smoke --steps 30", "jpg")],
@@ -229,6 +230,7 @@ def made_up(num_classes: int, letters: int = 9) -> dict[str, Any]:
     return entries(confusion, [f"{number:03} {'class' * 9}"[:letters] for number in range(num_classes)])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("num_classes", "letters"), [(2, 9), (10, 4), (10, 40), (100, 20)])
 def test_names_and_numbers_of_the_picture_can_be_read(num_classes: int, letters: int) -> None:
     """They lie in the picture, none over another, and are at least five points high."""
@@ -253,6 +255,7 @@ def test_names_and_numbers_of_the_picture_can_be_read(num_classes: int, letters:
     assert np.allclose(np.asarray(shares.get_array()).sum(axis=1), 1)
 
 
+@pytest.mark.whole
 def test_a_picture_of_very_many_classes_says_their_places_and_leaves_out_what_does_not_occur() -> None:
     confusion = np.zeros((1000, 1000), np.int64)
     confusion[300:700, 300:700] = made_up(400)["confusion"]

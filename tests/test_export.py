@@ -113,6 +113,7 @@ def test_another_program_answers_as_the_network_by_the_file_alone(ending: str, r
     np.testing.assert_allclose(run(np.repeat(by_hand(picture(), said), 5, axis=0)), np.repeat(answer, 5, axis=0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.whole
 def test_each_format_is_one_file_with_its_card_that_tells_nothing_of_this_machine(exported: Any) -> None:
     folder, said = exported
     endings = (".onnx", ".onnx.md", ".pt2", ".pt2.md")

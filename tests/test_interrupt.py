@@ -80,6 +80,7 @@ def test_ctrl_c_while_an_installed_command_is_imported_ends_it_quietly(start: st
     assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("seconds", [0.1, 0.3, 0.6, 1.2])
 def test_ctrl_c_while_a_command_starts_ends_it_quietly(seconds: float, tmp_path: Path) -> None:
     launch = Path(__file__).parents[1] / "launch.py"

@@ -249,6 +249,7 @@ def test_exports_to_onnx(name: str, together: Any) -> None:
     torch.testing.assert_close(got, mixers[name](tokens(4, 4, 4, WIDTH).float()), rtol=1e-4, atol=1e-5)  # in another order of summation
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("name", "shifts"), [("s2_shift", 1), ("s2_shift_v2", 2), ("as_shift", 2)])
 def test_a_shift_is_a_few_moves_in_onnx(name: str, shifts: int, together: Any) -> None:
     """An S2 move: a cut, a gather for each group, a joint. An axial one: a depthwise convolution between two turns of the axes."""

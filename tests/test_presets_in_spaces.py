@@ -42,6 +42,7 @@ def space_around(architecture: Architecture, others: bool) -> SearchSpace:
     return SearchSpace(space_file(data, "around.yaml"), "around", "around.yaml")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", preset_names())
 def test_a_space_that_fixes_its_values_contains_it(name: str) -> None:
     architecture = read_preset(name).architecture

@@ -78,6 +78,7 @@ def test_a_band_without_so_many_networks_is_refused(space: SearchSpace) -> None:
         stratified(band(space, f"{least}MACs", 0.0), 50, seed=0)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("share", [0.03, 0.5, 0.9, 0.97])
 def test_draws_find_most_of_a_narrow_band_with_few_looks_wherever_it_is(share: float) -> None:
     """By counting all networks. Near the ends few mixers fit at any size, and sixty tries of sizes for each would be thousands of looks."""

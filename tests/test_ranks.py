@@ -198,6 +198,7 @@ def test_a_training_goes_on_with_another_number_of_processes(processes: Processe
     assert_as_close_as_rounding(weights(tmp_path), trained("supernet"), fresh("supernet"))
 
 
+@pytest.mark.whole
 def test_a_step_that_is_not_finite_on_one_process_is_skipped_by_all(processes: Processes, tmp_path: Path) -> None:
     code = """
 import torch, together

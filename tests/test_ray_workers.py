@@ -171,6 +171,7 @@ def test_on_this_machine_each_worker_has_its_part_of_the_cores() -> None:
             assert share_of(num, [(there, 0)], gpu=False) == Share(there // num, 0)
 
 
+@pytest.mark.whole
 def test_what_ray_starts_never_hears_the_signals_that_stop_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """They go to every process of a batch system's job: Ray would be gone before trainings have written their checkpoints."""
     blocked, before = list[set[int]](), signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -216,6 +216,7 @@ def test_where_the_first_is_killed_the_second_leads_to_the_same_end(folder: Path
     happened("the leader of a study dies", "search, two commands", "the second leads to the same end")
 
 
+@pytest.mark.whole
 def test_without_a_server_or_a_supernet_the_second_is_refused(folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     with Run("found", Path("runs")).lock():

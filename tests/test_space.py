@@ -96,6 +96,7 @@ def test_a_wide_space_loads_within_five_seconds_too(write: Write) -> None:
     assert time.process_time() - started < 5
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("path", SPACE_FILES, ids=lambda path: path.stem)
 def test_every_layer_that_a_network_may_have_is_built_when_its_space_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A width or a grid that a mixer refuses is found there, not an hour into the supernet's training."""

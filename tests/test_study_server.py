@@ -121,6 +121,7 @@ def test_one_driver_leads_and_its_death_frees_the_study(place: Server, alone: li
     happened("the leader of a study dies", "search", "another one leads to the same study")
 
 
+@pytest.mark.whole
 def test_both_ends_find_out_within_a_minute_that_the_machine_of_the_other_is_gone(place: Server) -> None:
     """A machine that vanishes closes no connection; a lock would be held for the two hours that systems wait."""
 

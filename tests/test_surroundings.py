@@ -298,6 +298,7 @@ HOLDS = {
 }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["train", *(pytest.param(each, marks=pytest.mark.slow) for each in HOLDS if each != "train")])
 def test_a_second_process_on_a_run_is_refused_and_the_first_one_ends_as_alone(name: str, runs: Runs, tmp_path: Path) -> None:
     folder, (place, call) = tmp_path / "here", HOLDS[name]

@@ -56,6 +56,7 @@ def images(side: int = 16, channels: int = 3, batch: int = 2) -> torch.Tensor:
 # ---------------------------------------------------------------------------------------------------- published networks
 
 
+@pytest.mark.whole
 def test_timm_knows_every_published_network_and_makes_it_for_any_images_and_classes() -> None:
     assert set(timm.list_models(module="timm_models")) == {*preset_names(), "hybrid_nas"}
     for name in preset_names():
@@ -90,6 +91,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[Any, Network, torch.Tensor]:
     return model, network, images(side)
 
 
+@pytest.mark.whole
 @torch.no_grad()
 def test_a_model_is_the_network(pair: Any) -> None:
     model, network, x = pair

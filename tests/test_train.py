@@ -300,6 +300,7 @@ def test_memory_that_runs_out_while_a_batch_is_made_wants_fewer_or_smaller_image
     assert not re.search("--accumulate|--recompute|\n", str(raised.value))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("last", [IN_A_ROW, 10**6])
 def test_a_training_stops_after_too_many_such_steps_and_keeps_the_last_good_checkpoint(last: int, tmp_path: Path) -> None:
     class Counts(Watch):
