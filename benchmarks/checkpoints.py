@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import launch
@@ -21,21 +20,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what follows `launch.py`")
     sys.argv[1:] = parser.parse_args().command
-    spent, save, begun = list[float](), clocked(nas.training.loop.save_checkpoint), time.monotonic()
-    nas.training.loop.save_checkpoint = lambda *given: spent.append(save(*given))
+    spent, save, begun = list[float](), nas.training.loop.save_checkpoint, time.monotonic()
+
+    def clocked(*given: Any) -> None:
+        before = time.monotonic()
+        save(*given)
+        spent.append(time.monotonic() - before)
+
+    nas.training.loop.save_checkpoint = clocked
     status = launch.main()
     seconds = time.monotonic() - begun
     print(f"{len(spent)} checkpoints took {sum(spent):.1f} s of {seconds:.0f} s: {sum(spent) / seconds:.1%}")
     sys.exit(status)
-
-
-def clocked(work: Callable[..., None]) -> Callable[..., float]:
-    def seconds_of(*given: Any) -> float:
-        begun = time.monotonic()
-        work(*given)
-        return time.monotonic() - begun
-
-    return seconds_of
 
 
 if __name__ == "__main__":
