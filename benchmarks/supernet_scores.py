@@ -1,0 +1,94 @@
+"""How several supernets rank networks whose accuracies alone are known: what a change to a supernet's training is worth.
+
+    python benchmarks/supernet_scores.py FILE --run RUN --name NAME    # adds a supernet's scores
+    python benchmarks/supernet_scores.py FILE                          # says how all in the file rank
+
+`--truth` names the file of `fidelity` that has the networks and their accuracies alone. Its own scores are the row "as it is", with which the
+others are compared network by network; scores are accuracies on held-out images with the supernet's weights. "0.8 a block" adds 0.8 points to a
+score for each block; "by score and blocks" foretells each network from the others. A supernet trained by other code is scored by that code:
+PYTHONPATH=ITS_CHECKOUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from nas.networks.architecture import Architecture
+from nas.progress import Progress
+from nas.runs.folder import provenance
+from nas.searching.supernet_run import open_supernet_run
+from nas.training.given import Given
+from nas.training.loop import evaluate
+
+A_BLOCK = 0.008
+BASE = "as it is"
+
+
+def scored(run: str, networks: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a run's supernet is, and its accuracy of each network, by key."""
+    opened = open_supernet_run(Given(), None, run, (None, None))
+    supernet = opened.loaded()
+    if supernet is None:
+        raise SystemExit(f"{opened.run.folder}: its supernet is not trained.")
+    setting, found = opened.setting, dict[str, float]()
+    held_out = setting.images.kept("held_out", setting.recipe.search.batch_size)
+    with Progress("scores", len(networks), "network") as progress:
+        for each in networks:
+            own = Architecture.from_dict(each["architecture"], "truth").at(setting.frame)
+            found[each["key"]] = evaluate(supernet.subnet(own), held_out, setting.autocast)
+            progress.advance()
+    phase = setting.recipe.supernet
+    return {"run": run, "steps": phase.steps, "seed": setting.seed, "revision": provenance().get("revision"), "scores": found}
+
+
+def table(truth: dict[str, Any], supernets: dict[str, Any]) -> list[str]:
+    """A row for each supernet: its networks' mean accuracy, tau as it is, with 0.8 points a block, and foretold by score and blocks."""
+    from nas.pareto import foretold_from_others, rank_figures  # which a checkout that is scored need not have
+
+    networks = truth["networks"]
+    alone = [statistics.fmean(each["retrained"]) for each in networks]
+    blocks = [sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in networks]
+    scores = {BASE: [each["supernet"] for each in networks]} | {
+        name: [each["scores"][one["key"]] for one in networks] for name, each in supernets.items()
+    }
+    rows = []
+    for name, its in scores.items():
+        ways = {
+            "plain": its,
+            "a block": [score + A_BLOCK * number for score, number in zip(its, blocks, strict=True)],
+            "foretold": foretold_from_others([its, blocks], alone),
+            "base": scores[BASE],
+        }
+        found = rank_figures(ways, alone, 1000, ("plain",))
+        tau = {way: found[way]["tau"] for way in ways}
+        low, high = found["plain - base"]["tau"].low, found["plain - base"]["tau"].high
+        leads = "" if name == BASE else f"{tau['plain'].value - tau['base'].value:+.2f} [{low:+.2f}, {high:+.2f}]"
+        rows.append(
+            f"| {name} | {statistics.fmean(its):.2%} | {tau['plain'].value:.2f} | {leads} | {tau['a block'].value:.2f} | {tau['foretold'].value:.2f} |"
+        )
+    return rows
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("file", type=Path)
+    asked.add_argument("--run")
+    asked.add_argument("--name")
+    asked.add_argument("--truth", type=Path, default=Path(__file__).parent.parent / "docs/results/fidelity-cifar10-5MMACs.json")
+    given = asked.parse_args()
+    truth = json.loads(given.truth.read_text(encoding="utf-8"))
+    supernets = json.loads(given.file.read_text(encoding="utf-8")) if given.file.exists() else {}
+    if given.run:
+        supernets[given.name or given.run] = scored(given.run, truth["networks"])
+        given.file.write_text(json.dumps(supernets, indent=1) + "\n", encoding="utf-8")
+        return
+    print("| supernet | mean | tau | more than as it is | 0.8 a block | by score and blocks |", "|---|---|---|---|---|---|", sep="\n")
+    print("\n".join(table(truth, supernets)))
+
+
+if __name__ == "__main__":
+    main()
