@@ -55,6 +55,29 @@ def test_the_ladder_of_the_search_is_printed_as_it_was_recorded() -> None:
     assert f"up to 15 epochs: {length} epochs in all" in TEXT and raw["settings"]["epochs_in_all"] == length
 
 
+def test_the_control_without_a_supernet_is_printed_as_it_was_recorded() -> None:
+    raw, searched = (json.loads((DOCS / f"results/{name}-cifar10-5MMACs.json").read_text()) for name in ("control", "search"))
+    ended = {each["key"]: each for each in raw["finalists"] if each["accuracy"]}
+    printed = rows("of the control | from | MACs | 2 epochs alone | 5 epochs | 15 epochs")
+    assert list(printed) == sorted(ended, key=lambda key: -ended[key]["accuracy"]) and next(iter(printed)) == raw["settings"]["chosen"]
+    for each in raw["finalists"]:
+        architecture = Architecture.from_dict(each["architecture"], "raw")
+        assert (architecture.key, *cost(architecture)[:2]) == (each["key"], each["macs"], each["params"]) and each["supernet"] is None
+        if each["key"] in ended:
+            measured = map(percent, [each["rungs"]["2"], each["rungs"]["5"], each["accuracy"]])
+            assert printed[each["key"]] == [each["origin"], f"{each['macs'] / 1e6:.2f} MMACs", *measured]
+    leads = []
+    for found in (raw, searched):
+        best = {each["origin"] if each["origin"] == "conv" else each["key"]: each["accuracy"] for each in found["finalists"]}
+        leads.append(f"{100 * (best[found['settings']['chosen']] - best['conv']):.2f}")
+    assert f"leads plain convolution by {leads[0]} points on the held-out images, that of the search with a supernet by {leads[1]}" in TEXT
+    length, other = (each["settings"]["epochs_in_all"] for each in (raw, searched))
+    assert length == sum(15 if each["accuracy"] else max(map(int, each["rungs"])) for each in raw["finalists"])
+    assert f"{length:.0f} epochs in all, where the search above took {other:.0f} and what 39 more" in TEXT
+    left = next(each for each in raw["finalists"] if each["key"] == searched["settings"]["chosen"])
+    assert left["accuracy"] is None and f"with {percent(left['rungs']['5'])} below its best third" in TEXT
+
+
 def test_the_comparison_is_printed_as_it_was_measured() -> None:
     raw = json.loads((DOCS / "results/comparison-cifar10-5MMACs.json").read_text())
     networks = {each["name"]: each for each in raw["networks"]}
