@@ -3,7 +3,7 @@
 #     bash benchmarks/levers.sh CIFAR10 FOLDER [AT_A_TIME]
 #
 # Each is trained by revision f05f005 with a patch of benchmarks/levers/, in a clone of its own in FOLDER, for about as much compute as the 20,000
-# updates of `cifar_cpu`: 25 to 50 minutes of one thread. Its scores come to FOLDER/scores/NAME.json. The same command goes on where it stopped.
+# updates of `cifar_cpu` (but for half and double): 25 to 50 minutes of one thread. Its scores come to FOLDER/scores/NAME.json. The same command goes on where it stopped.
 export DATA=$(realpath "$1") FOLDER=$(realpath -m "$2") HERE=$(realpath "$(dirname "$0")") OMP_NUM_THREADS=1 NO_COLOR=1
 mkdir -p "$FOLDER/scores"
 
@@ -20,8 +20,10 @@ export -f one
 
 for patch in plain norm width momentum rate fewshot distill pada masked sharing; do
   [ -e "$FOLDER/$patch" ] && continue
-  git clone -q "$HERE/.." "$FOLDER/$patch" && git -C "$FOLDER/$patch" checkout -q f05f005 || exit 1
-  [ $patch = plain ] || git -C "$FOLDER/$patch" apply "$HERE/levers/$patch.patch" || exit 1
+  new=$FOLDER/new # a clone without its patch would be trained as if it had it
+  rm -rf "$new" && git clone -q "$HERE/.." "$new" && git -C "$new" checkout -q f05f005 || exit 1
+  [ $patch = plain ] || git -C "$new" apply "$HERE/levers/$patch.patch" || exit 1
+  mv "$new" "$FOLDER/$patch"
 done
 
 # seed1: the same with another seed, which tells what is noise. few0 to few2: three supernets for 2 and 3, 4, 5 and 6 blocks, which have 10,000 updates

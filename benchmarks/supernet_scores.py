@@ -20,9 +20,9 @@ from typing import Any
 from nas.networks.architecture import Architecture
 from nas.progress import Progress
 from nas.runs.folder import provenance
+from nas.searching.evaluating import evaluate_subnet
 from nas.searching.supernet_run import open_supernet_run
 from nas.training.given import Given
-from nas.training.loop import evaluate
 
 A_BLOCK = 0.008
 BASE = "as it is"
@@ -38,8 +38,9 @@ def scored(run: str, networks: list[dict[str, Any]]) -> dict[str, Any]:
     held_out = setting.images.kept("held_out", setting.recipe.search.batch_size)
     with Progress("scores", len(networks), "network") as progress:
         for each in networks:
-            own = Architecture.from_dict(each["architecture"], "truth").at(setting.frame)
-            found[each["key"]] = evaluate(supernet.subnet(own), held_out, setting.autocast)
+            evaluation = evaluate_subnet(supernet, held_out, setting.autocast, Architecture.from_dict(each["architecture"], "truth"))
+            assert evaluation.accuracy is not None, evaluation.failure
+            found[each["key"]] = evaluation.accuracy
             progress.advance()
     phase = setting.recipe.supernet
     return {"run": run, "steps": phase.steps, "seed": setting.seed, "revision": provenance().get("revision"), "scores": found}
@@ -48,28 +49,28 @@ def scored(run: str, networks: list[dict[str, Any]]) -> dict[str, Any]:
 def table(truth: dict[str, Any], supernets: dict[str, Any]) -> list[str]:
     """A row for each supernet: its networks' mean accuracy, tau as it is, with 0.8 points a block, and foretold by score and blocks."""
     from nas.pareto import foretold_from_others, rank_figures  # which a checkout that is scored need not have
+    from nas.searching.fidelity import ranked
 
-    networks = truth["networks"]
-    alone = [statistics.fmean(each["retrained"]) for each in networks]
+    networks = ranked(truth)
+    alone = [each["truth"] for each in networks]
     blocks = [sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in networks]
-    scores = {BASE: [each["supernet"] for each in networks]} | {
-        name: [each["scores"][one["key"]] for one in networks] for name, each in supernets.items()
+    scores = {BASE: [each["supernet"] for each in networks]}
+    scores |= {name: [each["scores"][one["key"]] for one in networks] for name, each in supernets.items()}
+    corrected = {
+        f"{way}, {name}": its
+        for name, plain in scores.items()
+        for way, its in (
+            ("a block", [score + A_BLOCK * number for score, number in zip(plain, blocks, strict=True)]),
+            ("foretold", foretold_from_others([plain, blocks], alone)),
+        )
     }
+    tau = {name: figures["tau"] for name, figures in rank_figures(scores | corrected, alone, compared=(BASE,)).items()}
     rows = []
     for name, its in scores.items():
-        ways = {
-            "plain": its,
-            "a block": [score + A_BLOCK * number for score, number in zip(its, blocks, strict=True)],
-            "foretold": foretold_from_others([its, blocks], alone),
-            "base": scores[BASE],
-        }
-        found = rank_figures(ways, alone, 1000, ("plain",))
-        tau = {way: found[way]["tau"] for way in ways}
-        low, high = found["plain - base"]["tau"].low, found["plain - base"]["tau"].high
-        leads = "" if name == BASE else f"{tau['plain'].value - tau['base'].value:+.2f} [{low:+.2f}, {high:+.2f}]"
-        rows.append(
-            f"| {name} | {statistics.fmean(its):.2%} | {tau['plain'].value:.2f} | {leads} | {tau['a block'].value:.2f} | {tau['foretold'].value:.2f} |"
-        )
+        less = tau.get(f"{BASE} - {name}")
+        more = f"{0 - less.value:+.2f} [{0 - less.high:+.2f}, {0 - less.low:+.2f}]" if less else ""
+        ways = (f"{tau[f'{way}, {name}'].value:.2f}" for way in ("a block", "foretold"))
+        rows.append(f"| {' | '.join([name, f'{statistics.fmean(its):.2%}', f'{tau[name].value:.2f}', more, *ways])} |")
     return rows
 
 
