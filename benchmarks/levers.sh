@@ -3,7 +3,8 @@
 #     bash benchmarks/levers.sh CIFAR10 FOLDER [AT_A_TIME]
 #
 # Each is trained by revision f05f005 with a patch of benchmarks/levers/, in a clone of its own in FOLDER, for about as much compute as the 20,000
-# updates of `cifar_cpu` (but for half and double): 25 to 50 minutes of one thread. Its scores come to FOLDER/scores/NAME.json. The same command goes on where it stopped.
+# updates of `cifar_cpu` (but for half and double): 25 to 50 minutes of one thread. Its scores come to FOLDER/scores/NAME.json,
+# and at the end all to FOLDER/levers.json, with their table. The same command goes on where it stopped.
 export DATA=$(realpath "$1") FOLDER=$(realpath -m "$2") HERE=$(realpath "$(dirname "$0")") OMP_NUM_THREADS=1 NO_COLOR=1
 mkdir -p "$FOLDER/scores"
 
@@ -46,3 +47,5 @@ sharing sharing --budget 5MMACs
 double plain --budget 5MMACs --steps 40000
 half plain --budget 5MMACs --steps 10000
 LEVERS
+export PYTHONPATH=$(realpath "$HERE/..")
+python "$HERE/supernet_scores.py" "$FOLDER/levers.json" --gather "$FOLDER/scores" && python "$HERE/supernet_scores.py" "$FOLDER/levers.json"

@@ -1,6 +1,7 @@
 """How several supernets rank networks whose accuracies alone are known: what a change to a supernet's training is worth.
 
     python benchmarks/supernet_scores.py FILE --run RUN --name NAME    # adds a supernet's scores
+    python benchmarks/supernet_scores.py FILE --gather FOLDER          # puts the files of a folder into one
     python benchmarks/supernet_scores.py FILE                          # says how all in the file rank
 
 `--truth` names the file of `fidelity` that has the networks and their accuracies alone. Its own scores are the row "as it is", with which the
@@ -26,6 +27,25 @@ from nas.training.given import Given
 
 A_BLOCK = 0.008
 BASE = "as it is"
+# Of benchmarks/levers/fewshot.patch: the numbers of blocks of each supernet's networks.
+FEW = {"few0": (2, 3), "few1": (4,), "few2": (5, 6)}
+
+
+def blocks_of(network: dict[str, Any]) -> int:
+    return sum(len(stage["mixers"]) for stage in network["architecture"]["stages"])
+
+
+def gathered(folder: Path, networks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The supernets of a folder's files in order of time; those for some depths alone as one, which has each network's score from its own."""
+    found: dict[str, Any] = {}
+    for file in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime):
+        found |= json.loads(file.read_text(encoding="utf-8"))
+    if found.keys() >= FEW.keys():
+        few = {name: found.pop(name) for name in FEW}
+        scores = {each["key"]: one["scores"][each["key"]] for each in networks for name, one in few.items() if blocks_of(each) in FEW[name]}
+        found["fewshot"] = {"runs": [each["run"] for each in few.values()]} | {**few["few0"], "scores": scores}
+        del found["fewshot"]["run"]
+    return found
 
 
 def scored(run: str, networks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -53,7 +73,7 @@ def table(truth: dict[str, Any], supernets: dict[str, Any]) -> list[str]:
 
     networks = ranked(truth)
     alone = [each["truth"] for each in networks]
-    blocks = [sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in networks]
+    blocks = [blocks_of(each) for each in networks]
     scores = {BASE: [each["supernet"] for each in networks]}
     scores |= {name: [each["scores"][one["key"]] for one in networks] for name, each in supernets.items()}
     corrected = {
@@ -79,12 +99,15 @@ def main() -> None:
     asked.add_argument("file", type=Path)
     asked.add_argument("--run")
     asked.add_argument("--name")
+    asked.add_argument("--gather", type=Path)
     asked.add_argument("--truth", type=Path, default=Path(__file__).parent.parent / "docs/results/fidelity-cifar10-5MMACs.json")
     given = asked.parse_args()
     truth = json.loads(given.truth.read_text(encoding="utf-8"))
     supernets = json.loads(given.file.read_text(encoding="utf-8")) if given.file.exists() else {}
-    if given.run:
-        supernets[given.name or given.run] = scored(given.run, truth["networks"])
+    if given.run or given.gather:
+        supernets |= (
+            gathered(given.gather, truth["networks"]) if given.gather else {given.name or given.run: scored(given.run, truth["networks"])}
+        )
         given.file.write_text(json.dumps(supernets, indent=1) + "\n", encoding="utf-8")
         return
     print("| supernet | mean | tau | more than as it is | 0.8 a block | by score and blocks |", "|---|---|---|---|---|---|", sep="\n")
