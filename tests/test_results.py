@@ -153,6 +153,16 @@ def test_how_the_supernet_ranks_is_printed_as_it_was_measured() -> None:
             if shown not in SCORED or score.max() > 1 or names[shown] in ("both", "gradient_norm", "jacobian_covariance")
             else percent(score.mean())
         )
+    shown = f"{percent(truth.min())[:-1]} to {percent(truth.max())}, mean {percent(float(truth.mean()))}, standard deviation {100 * truth.std(ddof=1):.2f}"
+    assert shown in TEXT
+    twice = np.array([each["retrained"] for each in networks if len(each["retrained"]) == 2])
+    low, high = raw["agreement"]["tau"][1:]
+    agreed = f"{kendalltau(*twice.T).statistic:.2f} [{low:.2f}, {high:.2f}]"
+    noise = 100 * math.sqrt(twice.var(1, ddof=1).mean())
+    assert len(twice) == 15 and f"with a tau of {agreed}**; the noise of one training is {noise:.2f} points" in TEXT
+    assert f"would have a tau of some {raw['ceiling']:.2f} with this truth" in TEXT
+    more, low, high = raw["figures"]["supernet_by_depth - supernet"]["tau"]
+    assert f"above that of the plain score by {more:.2f} [{low:.2f}, {high:.2f}]" in TEXT
     lost = scores["fine-tuned, 40 steps"] - scores["supernet"]
     assert f"lowers the accuracy of {(lost < 0).sum()} of the 30, by {-100 * lost.mean():.2f} points on average" in TEXT
     chosen = json.loads((DOCS / "results/finalist_choice.json").read_text())

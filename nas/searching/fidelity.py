@@ -121,7 +121,8 @@ class Fidelity:
         if len(networks) - failed.total() < LEAST:
             got = f"{len(networks) - failed.total()} of {len(networks)} ({', '.join(f'{count} {reason}' for reason, count in failed.items())})"
             raise ValueError(f"fidelity: too few networks could be ranked: got {got}; accepted: {LEAST} or more. Ask for more --networks.")
-        trainings = (self.alone.known(architecture, seed).seconds for architecture in self.networks for seed in self._seeds)
+        counted = ((each, range(max(self.seeds, len(entry["retrained"])))) for each, entry in zip(self.networks, networks, strict=True))
+        trainings = (self.alone.known(each, self._seeds.start + number).seconds for each, numbers in counted for number in numbers)
         kept = sum(earlier[each.key].seconds for each in self.networks if each.key in earlier)  # what earlier sittings spent on fine-tuning
         seconds = {"supernet": self._supernet_seconds(), "scores": round(scoring + kept, 1), "trainings": round(sum(trainings), 1)}
         return {"settings": self._settings(), "networks": networks, "seconds": seconds, **figures_of({"networks": networks})}
