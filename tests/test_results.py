@@ -98,14 +98,21 @@ def test_the_comparison_is_printed_as_it_was_measured() -> None:
     assert (
         f"is {conv.mean():.2f} points above plain convolution, with a standard error of {sem(conv):.2f}, and {attention:.2f} above" in TEXT
     )
-    assert f"the first search's winner is {first:.2f} above plain convolution" in TEXT
-    by_hand = [name for name in networks if name not in ("winner", "first winner", "conv, kernel 5")]  # kernels of 5: of another space
-    assert all(seeds[name].mean() < min(seeds["winner"].mean(), seeds["first winner"].mean()) for name in by_hand)
+    control = 100 * (seeds["control's winner"] - seeds["conv"]).mean()
+    assert f"the first search's winner is {first:.2f} above plain convolution, the control's {control:.2f}" in TEXT
+    found = ("winner", "first winner", "control's winner")
+    together = 100 * (np.mean([seeds[name] for name in found], axis=0) - seeds["conv"])
+    assert f"lead plain convolution by {together.mean():.2f} points, standard error {sem(together):.2f}" in TEXT
+    even = (percent(float(seeds[name].mean())) for name in ("control's winner", "winner"))
+    assert "({} the control's, {} the search's, below)".format(*even) in TEXT
+    by_hand = networks.keys() - {*found, "conv, kernel 5"}  # kernels of 5: of another space
+    assert len(by_hand) == 9 and all(seeds[name].mean() < min(seeds[each].mean() for each in found) for name in by_hand)
     drawn = np.array(list(seeds.values()))
     taus = [f"{kendalltau(drawn[:, one], drawn[:, other]).statistic:.2f}" for one, other in ((0, 1), (0, 2), (1, 2))]
     assert f"a Kendall's tau of {taus[0]}, {taus[1]} and {taus[2]} between" in TEXT
     assert f"the noise of one training is {100 * math.sqrt(drawn.var(1, ddof=1).mean()):.2f} points" in TEXT
-    for name, file in (("winner", "search-cifar10-5MMACs.json"), ("first winner", "search-cifar10-5MMACs-first.json")):
+    files = {"winner": "search-cifar10-5MMACs.json", "first winner": "search-cifar10-5MMACs-first.json"}
+    for name, file in (files | {"control's winner": "control-cifar10-5MMACs.json"}).items():
         assert networks[name]["key"] == json.loads((DOCS / "results" / file).read_text())["settings"]["chosen"]
     searched = json.loads((DOCS / "results/search-cifar10-5MMACs-first.json").read_text())
     best = {each["key"]: each["accuracy"] for each in searched["finalists"] if each["accuracy"]}
