@@ -1,7 +1,7 @@
 """How several supernets rank networks whose accuracies alone are known: what a change to a supernet's training is worth.
 
     python benchmarks/supernet_scores.py FILE --run RUN --name NAME    # adds a supernet's scores
-    python benchmarks/supernet_scores.py FILE --gather FOLDER          # puts the files of a folder into one
+    python benchmarks/supernet_scores.py FILE --gather FOLDER          # makes it anew of a folder's files
     python benchmarks/supernet_scores.py FILE                          # says how all in the file rank
 
 `--truth` names the file of `fidelity` that has the networks and their accuracies alone. Its own scores are the row "as it is", with which the
@@ -104,10 +104,11 @@ def main() -> None:
     given = asked.parse_args()
     truth = json.loads(given.truth.read_text(encoding="utf-8"))
     supernets = json.loads(given.file.read_text(encoding="utf-8")) if given.file.exists() else {}
-    if given.run or given.gather:
-        supernets |= (
-            gathered(given.gather, truth["networks"]) if given.gather else {given.name or given.run: scored(given.run, truth["networks"])}
-        )
+    if given.gather:
+        supernets = gathered(given.gather, truth["networks"])
+    elif given.run:
+        supernets[given.name or given.run] = scored(given.run, truth["networks"])
+    if given.gather or given.run:
         given.file.write_text(json.dumps(supernets, indent=1) + "\n", encoding="utf-8")
         return
     print("| supernet | mean | tau | more than as it is | 0.8 a block | by score and blocks |", "|---|---|---|---|---|---|", sep="\n")
