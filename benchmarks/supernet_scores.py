@@ -31,12 +31,10 @@ BASE = "as it is"
 FEW = {"few0": (2, 3), "few1": (4,), "few2": (5, 6)}
 
 
-def blocks_of(network: dict[str, Any]) -> int:
-    return sum(len(stage["mixers"]) for stage in network["architecture"]["stages"])
-
-
 def gathered(folder: Path, networks: list[dict[str, Any]]) -> dict[str, Any]:
     """The supernets of a folder's files in order of time; those for some depths alone as one, which has each network's score from its own."""
+    from nas.searching.fidelity import blocks_of  # which a checkout that is scored need not have
+
     found: dict[str, Any] = {}
     for file in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime):
         found |= json.loads(file.read_text(encoding="utf-8"))
@@ -69,7 +67,7 @@ def scored(run: str, networks: list[dict[str, Any]]) -> dict[str, Any]:
 def table(truth: dict[str, Any], supernets: dict[str, Any]) -> list[str]:
     """A row for each supernet: its networks' mean accuracy, tau as it is, with 0.8 points a block, and foretold by score and blocks."""
     from nas.pareto import foretold_from_others, rank_figures  # which a checkout that is scored need not have
-    from nas.searching.fidelity import ranked
+    from nas.searching.fidelity import blocks_of, ranked
 
     networks = ranked(truth)
     alone = [each["truth"] for each in networks]

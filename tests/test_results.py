@@ -6,6 +6,7 @@ import json
 import math
 import re
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,15 @@ def test_the_comparison_is_printed_as_it_was_measured() -> None:
     assert f"the same {percent(max(best.values()))}, and led plain convolution by {100 * (max(best.values()) - plain):.2f} points" in TEXT
 
 
+def blocks_of(networks: Iterable[dict[str, Any]]) -> Any:
+    return np.array([sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in networks])
+
+
+def foretold(score: Any, blocks: Any, truth: Any) -> Any:
+    """Each network's truth from the others' by score and blocks."""
+    return cross_val_predict(LinearRegression(), np.stack([score, blocks], 1), truth, cv=LeaveOneOut())
+
+
 SCORED = {
     "supernet": "supernet", "fine-tuned, 40 steps": "fine_tuned", "supernet and a ninth": "both", "one epoch of nine": "ninth", "two": "quarter",
     "three": "third", "four": "half", "multiply-adds": "macs", "parameters": "params", "gradient norm": "gradient_norm",
@@ -138,11 +148,11 @@ def test_how_the_supernet_ranks_is_printed_as_it_was_measured() -> None:
         early = [each["epochs"][epoch] for epoch in "1234"]
         assert early == [each[name] for name in ("ninth", "quarter", "third", "half")]
     truth = np.array([statistics.fmean(each["retrained"]) for each in networks])
-    blocks = np.array([sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in networks])
+    blocks = blocks_of(networks)
     scores = {shown: np.array([each[name] for each in networks]) for shown, name in SCORED.items()}
     for name in ("supernet", "fine-tuned"):
         its = scores["supernet" if name == "supernet" else "fine-tuned, 40 steps"]
-        scores[f"{name}, by depth"] = cross_val_predict(LinearRegression(), np.stack([its, blocks], 1), truth, cv=LeaveOneOut())
+        scores[f"{name}, by depth"] = foretold(its, blocks, truth)
     names = SCORED | {"supernet, by depth": "supernet_by_depth", "fine-tuned, by depth": "fine_tuned_by_depth"}
     printed = rows("score | tau, and its interval of 95% | rho | regret of five, points | of the best five | mean")
     assert printed.keys() == scores.keys()
@@ -191,15 +201,15 @@ def test_what_other_ways_of_training_a_supernet_give_is_printed_as_it_was_measur
     truth = {each["key"]: each for each in json.loads((DOCS / "results/fidelity-cifar10-5MMACs.json").read_text())["networks"]}
     raw = json.loads((DOCS / "results/levers-cifar10-5MMACs.json").read_text())
     alone = np.array([statistics.fmean(each["retrained"]) for each in truth.values()])
-    blocks = np.array([sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in truth.values()])
+    blocks = blocks_of(truth.values())
     scores = {"as it is": np.array([each["supernet"] for each in truth.values()])}
     scores |= {name: np.array([each["scores"][key] for key in truth]) for name, each in raw.items()}
     printed = rows("supernet | mean | tau | more than as it is | 0.8 a block | by score and blocks")
     assert list(printed) == list(scores)
     base = kendalltau(scores["as it is"], alone).statistic
     for name, score in scores.items():
-        foretold = cross_val_predict(LinearRegression(), np.stack([score, blocks], 1), alone, cv=LeaveOneOut())
-        tau, *corrected = (kendalltau(each, alone).statistic for each in (score, score + 0.008 * blocks, foretold))
+        ways = (score, score + 0.008 * blocks, foretold(score, blocks, alone))
+        tau, *corrected = (kendalltau(each, alone).statistic for each in ways)
         mean, shown, more, *rest = printed[name]
         assert [mean, shown, *rest] == [percent(score.mean()), *(f"{each:.2f}" for each in (tau, *corrected))], name
         if name != "as it is":

@@ -268,6 +268,11 @@ def ranked(entries: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**each, "truth": statistics.fmean(each["retrained"])} for each in entries["networks"] if "failure" not in each]
 
 
+def blocks_of(network: Mapping[str, Any]) -> int:
+    """How many blocks a network of a fidelity file has."""
+    return sum(len(stage["mixers"]) for stage in network["architecture"]["stages"])
+
+
 def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, Any]:
     """All figures of a fidelity file, from its list of networks alone; JSON's values, None for what cannot be told.
 
@@ -294,7 +299,7 @@ def figures_of(entries: Mapping[str, Any], resamples: int = 1000) -> dict[str, A
     truth = [each["truth"] for each in networks]
     columns: dict[str, list[Any]] = {name: [each.get(name) for each in networks] for name in SCORES}
     scores = {name: column for name, column in columns.items() if None not in column}  # with a gap there is no ranking
-    blocks = [sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in networks]
+    blocks = [blocks_of(each) for each in networks]
     scores |= {BY_DEPTH[name]: foretold_from_others([scores[name], blocks], truth) for name in RANKED}
     made_of = [{**mixer_shares(each["architecture"]), **depth} for each, depth in zip(networks, _thirds(blocks), strict=True)]
     both = [each["retrained"] for each in networks if len(each["retrained"]) > 1]
