@@ -6,8 +6,8 @@
 
 `--truth` names the file of `fidelity` that has the networks and their accuracies alone. Its own scores are the row "as it is", with which the
 others are compared network by network; scores are accuracies on held-out images with the supernet's weights. "0.8 a block" adds 0.8 points to a
-score for each block; "by score and blocks" foretells each network from the others. A supernet trained by other code is scored by that code:
-PYTHONPATH=ITS_CHECKOUT.
+score for each block; "by score and blocks" foretells each network from the others; "a block has" is by how many points the scores rise with each
+block. A supernet trained by other code is scored by that code: PYTHONPATH=ITS_CHECKOUT.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def scored(run: str, networks: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(truth: dict[str, Any], supernets: dict[str, Any]) -> list[str]:
-    """A row for each supernet: its networks' mean accuracy, tau as it is, with 0.8 points a block, and foretold by score and blocks."""
+    """A row for each supernet: its networks' mean accuracy, tau as it is, with 0.8 points a block, and foretold by score and blocks, and the points
+    that a network has more for each block, by least squares."""
     from nas.pareto import foretold_from_others, rank_figures  # which a checkout that is scored need not have
     from nas.searching.fidelity import blocks_of, ranked
 
@@ -88,7 +89,8 @@ def table(truth: dict[str, Any], supernets: dict[str, Any]) -> list[str]:
         less = tau.get(f"{BASE} - {name}")
         more = f"{0 - less.value:+.2f} [{0 - less.high:+.2f}, {0 - less.low:+.2f}]" if less else ""
         ways = (f"{tau[f'{way}, {name}'].value:.2f}" for way in ("a block", "foretold"))
-        rows.append(f"| {' | '.join([name, f'{statistics.fmean(its):.2%}', f'{tau[name].value:.2f}', more, *ways])} |")
+        slope = f"{100 * statistics.linear_regression(blocks, its).slope:+.2f}"
+        rows.append(f"| {' | '.join([name, f'{statistics.fmean(its):.2%}', f'{tau[name].value:.2f}', more, *ways, slope])} |")
     return rows
 
 
@@ -109,7 +111,7 @@ def main() -> None:
     if given.gather or given.run:
         given.file.write_text(json.dumps(supernets, indent=1) + "\n", encoding="utf-8")
         return
-    print("| supernet | mean | tau | more than as it is | 0.8 a block | by score and blocks |", "|---|---|---|---|---|---|", sep="\n")
+    print("| supernet | mean | tau | more than as it is | 0.8 a block | by score and blocks | a block has |", f"|{'---|' * 7}", sep="\n")
     print("\n".join(table(truth, supernets)))
 
 

@@ -204,19 +204,27 @@ def test_what_other_ways_of_training_a_supernet_give_is_printed_as_it_was_measur
     blocks = blocks_of(truth.values())
     scores = {"as it is": np.array([each["supernet"] for each in truth.values()])}
     scores |= {name: np.array([each["scores"][key] for key in truth]) for name, each in raw.items()}
-    printed = rows("supernet | mean | tau | more than as it is | 0.8 a block | by score and blocks")
+    printed = rows("supernet | mean | tau | more than as it is | 0.8 a block | by score and blocks | a block has")
     assert list(printed) == list(scores)
     base = kendalltau(scores["as it is"], alone).statistic
     for name, score in scores.items():
         ways = (score, score + 0.008 * blocks, foretold(score, blocks, alone))
         tau, *corrected = (kendalltau(each, alone).statistic for each in ways)
         mean, shown, more, *rest = printed[name]
-        assert [mean, shown, *rest] == [percent(score.mean()), *(f"{each:.2f}" for each in (tau, *corrected))], name
+        slope = f"{100 * np.polyfit(blocks, score, 1)[0]:+.2f}"
+        assert [mean, shown, *rest] == [percent(score.mean()), *(f"{each:.2f}" for each in (tau, *corrected)), slope], name
         if name != "as it is":
             value, low, high = map(float, re.findall(r"[+-]\d\.\d\d", more))
             assert low < value < high and value == pytest.approx(tau - base, abs=0.0051), name
     alike = kendalltau(scores["as it is"], scores["seed1"]).statistic
     assert f"Kendall's tau between the two supernets is {alike:.2f}" in TEXT
+    worth = [np.array([each["epochs"][epoch] for each in truth.values()]) for epoch in "1235"]
+    first, second, third, fifth, end = (f"{100 * np.polyfit(blocks, each, 1)[0]:.2f}" for each in (*worth, alone))
+    assert (
+        f"a block more is worth {first} points after one epoch, {second} after two, {third} after three and after five, {end} in the end"
+        in TEXT
+    )
+    assert third == fifth
 
 
 def test_the_winner_that_readme_shows_is_that_of_the_search() -> None:
