@@ -27,7 +27,7 @@ for patch in plain norm width momentum rate fewshot distill pada masked sharing;
   mv "$new" "$FOLDER/$patch"
 done
 
-# seed1: the same with another seed, which tells what is noise. few0 to few2: three supernets for 2 and 3, 4, 5 and 6 blocks, which have 10,000 updates
+# seed1: the same with another seed, which tells what is noise. lr4, lr8: two and four times the rate. few0 to few2: three supernets for 2 and 3, 4, 5 and 6 blocks, which have 10,000 updates
 # of all networks in common and a third of the other 10,000 each. distill: a teacher's pass takes a quarter of the compute.
 xargs -P "${3:-2}" -I{} bash -c 'one {} >> "$FOLDER/levers.log" 2>&1' <<LEVERS || exit 1
 seed1 plain --budget 5MMACs --seed 1
@@ -40,6 +40,8 @@ momentum momentum --budget 5MMACs
 deep rate LEV_FAST=deep LEV_FACTOR=2 --budget 5MMACs
 masked masked --budget 5MMACs
 distill distill --budget 5MMACs --steps 15000
+lr4 plain --budget 5MMACs --lr 4e-3
+lr8 plain --budget 5MMACs --lr 8e-3
 rate rate LEV_FAST=conv,s2_shift LEV_FACTOR=2 --budget 5MMACs
 pada pada --budget 5MMACs
 nobudget plain
