@@ -27,8 +27,9 @@ for patch in plain norm width momentum rate fewshot distill pada masked sharing;
   mv "$new" "$FOLDER/$patch"
 done
 
-# seed1: the same with another seed, which tells what is noise. lr4, lr8: two and four times the rate. few0 to few2: three supernets for 2 and 3, 4, 5 and 6 blocks, which have 10,000 updates
-# of all networks in common and a third of the other 10,000 each. distill: a teacher's pass takes a quarter of the compute.
+# seed1: the same with another seed, which tells what is noise. lr4, lr8: two and four times the rate. few0 to few2: three supernets for 2 and 3,
+# 4, 5 and 6 blocks, which have 10,000 updates of all networks in common and a third of the other 10,000 each. distill: a teacher's pass takes a
+# quarter of the compute.
 xargs -P "${3:-2}" -I{} bash -c 'one {} >> "$FOLDER/levers.log" 2>&1' <<LEVERS || exit 1
 seed1 plain --budget 5MMACs --seed 1
 few0 fewshot LEV_GROUP=0 LEV_COMMON=10000 --budget 5MMACs --steps 13333

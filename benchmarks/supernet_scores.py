@@ -89,9 +89,27 @@ def table(truth: dict[str, Any], supernets: dict[str, Any]) -> list[str]:
         less = tau.get(f"{BASE} - {name}")
         more = f"{0 - less.value:+.2f} [{0 - less.high:+.2f}, {0 - less.low:+.2f}]" if less else ""
         ways = (f"{tau[f'{way}, {name}'].value:.2f}" for way in ("a block", "foretold"))
-        slope = f"{100 * statistics.linear_regression(blocks, its).slope:+.2f}"
-        rows.append(f"| {' | '.join([name, f'{statistics.fmean(its):.2%}', f'{tau[name].value:.2f}', more, *ways, slope])} |")
+        rows.append(f"| {' | '.join([name, f'{statistics.fmean(its):.2%}', f'{tau[name].value:.2f}', more, *ways, rise(blocks, its)])} |")
     return rows
+
+
+def rise(blocks: list[int], accuracies: list[float]) -> str:
+    """By how many points accuracies rise with each block, by least squares."""
+    return f"{100 * statistics.linear_regression(blocks, accuracies).slope:+.2f}"
+
+
+def rises_alone(truth: dict[str, Any]) -> str:
+    """The same of networks trained alone, by the epochs after which they were judged."""
+    from nas.searching.fidelity import blocks_of, ranked  # which a checkout that is scored need not have
+
+    networks = ranked(truth)
+    blocks = [blocks_of(each) for each in networks]
+    found = {epoch: rise(blocks, [each["epochs"][epoch] for each in networks]) for epoch in networks[0]["epochs"]}
+    return (
+        "alone a block has "
+        + ", ".join(f"{its} after {epoch}" for epoch, its in found.items())
+        + (f" epochs, {rise(blocks, [each['truth'] for each in networks])} in the end")
+    )
 
 
 def main() -> None:
@@ -112,7 +130,7 @@ def main() -> None:
         given.file.write_text(json.dumps(supernets, indent=1) + "\n", encoding="utf-8")
         return
     print("| supernet | mean | tau | more than as it is | 0.8 a block | by score and blocks | a block has |", f"|{'---|' * 7}", sep="\n")
-    print("\n".join(table(truth, supernets)))
+    print("\n".join(table(truth, supernets)), rises_alone(truth), sep="\n\n")
 
 
 if __name__ == "__main__":
