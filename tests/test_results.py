@@ -228,6 +228,17 @@ def test_what_other_ways_of_training_a_supernet_give_is_printed_as_it_was_measur
     assert all(np.polyfit(blocks, score, 1)[0] < 0 for score in scores.values())  # "in no supernet is a block worth anything"
 
 
+def test_rates_are_printed_as_they_were_measured() -> None:
+    lines = (DOCS / "results/rates-cifar10-5MMACs.jsonl").read_text().splitlines()
+    raw = [each for each in map(json.loads, lines) if each["curve"] == "cosine"]
+    printed = TEXT.split("| network, held out | images a step | rate | accuracy | seconds |\n", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed]
+    assert sorted((name, int(images), float(rate), accuracy) for name, images, rate, accuracy, _ in cells) == sorted(
+        (each["network"], each["batch_size"], each["lr"], percent(each["accuracy"])) for each in raw
+    )
+    assert {int(seconds) for *_, seconds in cells if seconds} == {each["seconds"] for each in raw if each["revision"]}
+
+
 def test_the_winner_that_readme_shows_is_that_of_the_search() -> None:
     raw = json.loads((DOCS / "results/search-cifar10-5MMACs.json").read_text())
     svg = (DOCS / "pictures/winner.svg").read_text()
