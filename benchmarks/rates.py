@@ -43,7 +43,9 @@ def main() -> None:
         name, batch_size, lr, *more = training.split(":")
         said = dict(each.split("=") for each in more)
         seed, epochs = int(said.get("seed", 0)), float(said["epochs"]) if "epochs" in said else None
-        given = Given(data=options.data, recipe=options.recipe, device="cpu", seed=seed, batch_size=int(batch_size), lr=float(lr), trains="retrain")
+        given = Given(
+            data=options.data, recipe=options.recipe, device="cpu", seed=seed, batch_size=int(batch_size), lr=float(lr), trains="retrain"
+        )
         architecture = read_architecture(Path(name))[0] if name.endswith(".yaml") else networks[name]
         setting = open_setting(given, architecture.stride, architecture.frame.resolution)
         if epochs is None:
