@@ -215,28 +215,6 @@ def test_interrupted_again_and_again_it_ends_as_in_one_go(seed: int, tmp_path: P
     assert not any(int(key, 16) % 3 == 0 for key in told), "who takes too long is no finalist"
 
 
-def test_who_was_out_of_reach_of_the_leader_stays_behind_whoever_has_climbed_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn by hand, `late` may be as good as the leader, which the model chose; `behind` may be as good as `late`, but not as the leader."""
-    whole, broken = (Sittings(tmp_path / name, 0, 1, monkeypatch) for name in ("whole", "broken"))
-    for each in (whole, broken):
-        monkeypatch.setattr(each, "measure", lambda architecture: {"latency_ms": 1.0})
-        monkeypatch.setattr(each.toy, "fails", lambda key: False)
-        monkeypatch.setattr(each.toy, "curve", lambda key: curves.get(key, [0.45, 0.70, 0.70]))
-    named = list(candidates(*whole.given()).by_hand)
-    first, late, behind = sorted(named, key=lambda each: each.key)[:3]
-    curves = {each.key: [0.5, 0.5, 0.5] for each in candidates(*whole.given()).varied}
-    curves |= {first.key: [0.60, 0.65, 0.65], late.key: [0.44, 0.66, 0.60], behind.key: [0.365, 0.50, 0.50]}
-    whole()
-    assert whole.toy.reached[late.key] > whole.toy.reached[behind.key] == 1
-    while (late.key, 1) not in broken.toy.trained:
-        broken.pause.left = 4
-        with pytest.raises(Stopped):
-            broken()
-    broken.pause.left = -1
-    broken()
-    assert sorted(broken.toy.trained) == sorted(whole.toy.trained)
-
-
 def test_more_finalists_continue_a_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     its = Sittings(tmp_path / "its", 1, 1, monkeypatch)
     its()
@@ -261,7 +239,7 @@ def test_a_log_without_lots_keeps_who_was_begun(tmp_path: Path, monkeypatch: pyt
     assert not logged.lot
 
 
-@pytest.mark.parametrize(("seed", "images", "less"), [(0, 10**6, True), (5, 10**6, False), (0, 30, False)])
+@pytest.mark.parametrize(("seed", "images", "less"), [(3, 10**6, True), (5, 10**6, False), (0, 30, False)])
 def test_a_ladder_ends_at_what_was_done_and_that_is_about_the_estimate(
     seed: int, images: int, less: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

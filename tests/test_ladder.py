@@ -88,8 +88,8 @@ def finalists(rng: random.Random, num: int) -> tuple[list[Finalist], list[Finali
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_winner_is_never_seen_to_be_worse_than_a_network_drawn_by_hand(seed: int) -> None:
-    """Whatever the curves do on the way: a network drawn by hand came to the end and is no better there, or was left behind where the images
-    tell that it is worse than the best one there, by two standard errors of the difference."""
+    """Whatever the curves do on the way: a network drawn by hand came to the end and is no better there, or was left behind at the rung before it,
+    where the images tell that it is worse than the winner was, by two standard errors of the difference."""
     rng = random.Random(seed)
     climb = Climb(curves_of(rng, noise=0.1))
     first, pool = finalists(rng, 4)
@@ -98,15 +98,13 @@ def test_the_winner_is_never_seen_to_be_worse_than_a_network_drawn_by_hand(seed:
     winner = ladder.winner()
     assert winner is not None
     ends = {each.key: ladder.accuracies(each) for each in ladder.asked}
-    middle = [each for each in ladder.asked if len(ends[each.key]) == RUNGS - 1 or len(ends[each.key]) == RUNGS]
-    leader = max(middle, key=lambda each: ends[each.key][RUNGS - 2])
     for each in ladder.asked:
         reached, found = len(ends[each.key]), ends[each.key][-1]
         if reached == RUNGS:
             assert ends[winner.key][-1] >= found
         elif each.by_hand:
-            its = ends[(winner if reached == RUNGS - 1 else leader).key][reached - 1]
-            assert its - found > 2 * ((its * (1 - its) + found * (1 - found)) / IMAGES) ** 0.5
+            its = ends[winner.key][RUNGS - 2]
+            assert reached == RUNGS - 1 and its - found > 2 * ((its * (1 - its) + found * (1 - found)) / IMAGES) ** 0.5
 
 
 def test_a_network_drawn_by_hand_that_is_late_is_not_missed() -> None:
@@ -119,24 +117,14 @@ def test_a_network_drawn_by_hand_that_is_late_is_not_missed() -> None:
     assert ladder.winner() == late
 
 
-def test_a_network_drawn_by_hand_that_the_images_tell_to_be_worse_is_left_behind() -> None:
-    """By 2.5 standard errors of the difference at the first rung: 5.6 points where both are near a half, of 1,000 images."""
-    (bad, *others), _ = finalists(random.Random(0), 8)
-    climb = Climb({each.key: [0.53, 0.65, 0.75] for each in others} | {bad.key: [0.53 - 0.056, 0.64, 0.99]})
-    ladder = Ladder([*others, bad], climb.standing, RUNGS, IMAGES)
+def test_a_network_drawn_by_hand_is_left_behind_at_no_rung_but_the_one_before_the_end() -> None:
+    """Where the images tell that it is worse: by 2.5 standard errors of the difference, 5.3 points near two thirds, of 1,000 images. At the rung
+    before, quick learners lead by more than that over who is the best in the end."""
+    (bad, slow, *others), _ = finalists(random.Random(0), 8)
+    climb = Climb({each.key: [0.53, 0.65, 0.75] for each in others} | {bad.key: [0.53, 0.597, 0.99], slow.key: [0.43, 0.652, 0.77]})
+    ladder = Ladder([*others, bad, slow], climb.standing, RUNGS, IMAGES)
     climb.run(ladder)
-    assert len(ladder.accuracies(bad)) == 1
-
-
-def test_what_is_known_of_the_end_decides_nothing_before_it() -> None:
-    """A ladder that is gone through again knows figures of the end at once: at the lower rungs the leader is who led there."""
-    (by_hand, leader, ended, *_), _ = finalists(random.Random(0), 0)
-    leader, ended = replace(leader, by_hand=False), replace(ended, by_hand=False)
-    at = {by_hand.key: [0.50], leader.key: [0.50, 0.70], ended.key: [0.60, 0.69, 0.80]}
-    ladder = Ladder([leader, ended, by_hand], lambda each, rung: dict(enumerate(at[each.key])).get(rung), RUNGS, IMAGES)
-    while ladder.ask():
-        pass
-    assert ladder.climbers() == [by_hand]
+    assert len(ladder.accuracies(bad)) == RUNGS - 1 and ladder.winner() == slow
 
 
 def test_the_best_third_of_those_at_the_rung_before_it_comes_to_the_end() -> None:

@@ -205,15 +205,15 @@ class _Standings:
 def ladder_steps(alone: Alone, by_hand: int, others: int, chosen: int) -> int:
     """What a ladder takes about, of so many first ones and so many that are chosen later.
 
-    Of three at a rung one goes on. All that are chosen later come to the rung before the end, and of those drawn by hand all that the held-out
-    images cannot tell from the best: the fewer images, the more.
+    Of three at a rung one goes on. All that are chosen later and all that are drawn by hand come to the rung before the end, and of the latter all
+    that the held-out images cannot tell from the best come to it: the fewer images, the more.
     """
     low, high, end = alone.ladder
     told = told_apart(0.5, 0.5, alone.setting.images.size(alone.judged_on))
     open_ = by_hand * min(1.0, max(1 / REDUCTION, told / APART))
     climbing = (others + 2) / REDUCTION
     ending = open_ + (climbing + chosen) / REDUCTION
-    return round((by_hand + others) * low + (open_ + climbing) * (high - low) + chosen * high + ending * (end - high))
+    return round((by_hand + others) * low + (by_hand + climbing) * (high - low) + chosen * high + ending * (end - high))
 
 
 def _plain(finalist: Finalist) -> dict[str, Any]:

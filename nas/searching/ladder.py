@@ -1,8 +1,9 @@
 """Who is trained alone before a winner is chosen, and which of them wins.
 
 Finalists are the networks that anyone would draw by hand, the supernet's favourites, and networks drawn for variety. They are trained alone up
-the rungs of a ladder, and two of three are left behind at the first one (by ASHA, as they arrive). A low rung alone ranks worse than a supernet
-that ranks well: there a finalist's worth is the sum of its two accuracies, alone and with the supernet's weights. What the rungs have shown then
+the rungs of a ladder. Of those that nobody drew by hand two of three are left behind at the first one (by ASHA, as they arrive). A low rung alone
+ranks worse than a supernet that ranks well: there a finalist's worth is the sum of its two accuracies, alone and with the supernet's weights. And it
+prefers quick learners, so it leaves no network drawn by hand behind. What the rungs have shown then
 teaches an additive model, which chooses the other finalists near the best ones, a few at a time and each time with what the last ones have
 shown. The best third of all that stand at the rung before the last is trained to the end. Nothing here trains: `standing` tells how far a
 network has come.
@@ -130,18 +131,17 @@ class Ladder:
     def climbers(self, to_the_end: bool = False) -> list[Finalist]:
         """Who goes on by a rung, once those asked for one by one have come as far as they do; asked again after they have, until there is none.
 
-        At the lower rungs: who was chosen by the model, and networks drawn by hand that the images cannot tell from the leader where they
-        were left. To the end, once all are chosen: the best third of those at the rung before it, and then networks drawn by hand that the
-        images cannot tell from the winner there. So a winner is never seen to be worse than what anyone would have drawn, and no late one is
-        missed.
+        At the lower rungs: who was chosen by the model, and networks drawn by hand. To the end, once all are chosen: the best third of those at
+        the rung before it, and then networks drawn by hand that the images cannot tell from the winner there. So a winner is never seen to be
+        worse than what anyone would have drawn, and no late one is missed.
         """
         left = [each for each in self.asked if not self.failed(each) and each.key not in self._out]
         reached = {each.key: self.accuracies(each) for each in left}
         low = [each for each in left if len(reached[each.key]) < self._rungs - 1]
-        leader = max((each for each in left if reached[each.key]), key=lambda each: self._order(each, self._rungs - 1), default=None)
-        going = [each for each in low if each.origin == BY_MODEL or (leader and each.by_hand and self._open(each, leader))]
+        going = [each for each in low if each.origin == BY_MODEL or each.by_hand]
         if going or not to_the_end:
             return going
+        leader = max((each for each in left if reached[each.key]), key=self._order, default=None)
         high = sorted((each for each in left if each not in low), key=lambda each: reached[each.key][self._rungs - 2], reverse=True)
         going = [each for each in high[: math.ceil(len(high) / REDUCTION)] if len(reached[each.key]) < self._rungs]
         winner = self.winner()
