@@ -27,7 +27,7 @@ from nas.runs.interrupt import Stopped
 from nas.runs.records import HOW
 from nas.searching.search import MEMORY, Evaluation
 from nas.training.loop import NotFinite
-from nas.training.recipe import Phase
+from nas.training.recipe import CONSTANT, Phase
 from nas.training.report import Report
 from nas.training.setting import Setting
 from nas.training.train_network import train_network
@@ -80,12 +80,12 @@ class Alone:
     @staticmethod
     def on_held_out(setting: Setting, folder: Path, epochs: float) -> Alone:
         """Trained with the recipe's retraining, but shorter, without the held-out images, and with rungs at which these judge it: after each epoch, below 9
-        epochs each ninth. So the rate does not fall by a cosine: it is constant up to the last rung, the last whole epoch (or ninth) before the end, and
-        falls after it alone; and averaged weights are judged."""
+        epochs each ninth, in the first four fifths. So the rate does not fall by a cosine: it is constant there and falls in the last fifth; and averaged
+        weights are judged."""
         phase = setting.recipe.retrain
         per_epoch = setting.images.steps_per_epoch("fit", phase.batch_size)
         steps = phase.with_length(epochs, None).num_steps(per_epoch)
-        marks = range(per_epoch, steps, per_epoch) if epochs >= 9 else [round(steps * k / 9) for k in range(1, 9)]
+        marks = range(per_epoch, round(CONSTANT * steps) + 1, per_epoch) if epochs >= 9 else [round(steps * k / 9) for k in range(1, 8)]
         rungs = tuple(sorted(set(marks) - {0, steps}))
         phase = Phase(**{**phase.model_dump(), "epochs": epochs, "steps": None, "rungs": rungs, "ema": True})
         return Alone(with_phase(setting, "retrain", phase), folder)

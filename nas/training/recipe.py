@@ -19,6 +19,7 @@ SMALL_BATCH = 16  # images, below which no batch is made to fit
 
 
 MOST_EPOCHS = 1e6
+CONSTANT = 0.8  # of a training with rungs its rate does not fall, nor later than the last rung (as Haegele et al. found to be enough)
 Epochs = Annotated[float, Field(gt=0, lt=MOST_EPOCHS, allow_inf_nan=False)]
 
 
@@ -76,7 +77,7 @@ class Phase(BaseModel):
             return start + step * (self.lr - start) / warmup
         if not self.rungs:
             return self.min_lr + 0.5 * (self.lr - self.min_lr) * (1 + math.cos(math.pi * step / steps))
-        left = (steps - step) / max(1, steps - max(round(0.8 * steps), self.rungs[-1]))
+        left = (steps - step) / max(1, steps - max(round(CONSTANT * steps), self.rungs[-1]))
         return self.min_lr + (self.lr - self.min_lr) * min(1.0, left)
 
     def num_steps(self, steps_per_epoch: int) -> int:
