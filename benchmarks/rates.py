@@ -18,7 +18,7 @@ from pathlib import Path
 from nas.networks.architecture import Architecture, read_architecture
 from nas.runs.folder import provenance
 from nas.runs.interrupt import Stopped
-from nas.searching.trained_alone import Alone, with_phase
+from nas.searching.trained_alone import Alone
 from nas.training.given import Given
 from nas.training.setting import open_setting
 
@@ -48,11 +48,7 @@ def main() -> None:
         )
         architecture = read_architecture(Path(name))[0] if name.endswith(".yaml") else networks[name]
         setting = open_setting(given, architecture.stride, architecture.frame.resolution)
-        if epochs is None:
-            phase = setting.recipe.retrain.model_copy(update={"ema": True})
-            alone = Alone(with_phase(setting, "retrain", phase), options.folder)
-        else:
-            alone = Alone.on_held_out(setting, options.folder, epochs)
+        alone = Alone(setting, options.folder) if epochs is None else Alone.on_held_out(setting, options.folder, epochs)
         known = alone.known(architecture, seed)
         if not known.ended:
             print(training, flush=True)

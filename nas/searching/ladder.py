@@ -141,19 +141,16 @@ class Ladder:
         going = [each for each in low if each.origin == BY_MODEL or each.by_hand]
         if going or not to_the_end:
             return going
-        leader = max((each for each in left if reached[each.key]), key=self._order, default=None)
         high = sorted((each for each in left if each not in low), key=lambda each: reached[each.key][self._rungs - 2], reverse=True)
         going = [each for each in high[: math.ceil(len(high) / REDUCTION)] if len(reached[each.key]) < self._rungs]
         winner = self.winner()
         if going or winner is None:
-            return going or high[:1] or ([leader] if leader else [])
+            return going or high[:1] or [each for each in self.ranked() if each in left and reached[each.key]][:1]
         return [each for each in high if each.by_hand and len(reached[each.key]) < self._rungs and self._open(each, winner)]
 
     def _open(self, finalist: Finalist, best: Finalist) -> bool:
-        """Whether chance may explain that it is below another network at the last rung that it has reached. Who has reached none is open."""
+        """Whether chance may explain that it is below another network at the last rung that it has reached."""
         found, bar = self.accuracies(finalist), self.accuracies(best)
-        if not found:
-            return True
         at, above = found[-1], bar[len(found) - 1]
         return above - at <= told_apart(at, above, self._num_images)
 
@@ -164,8 +161,8 @@ class Ladder:
         found = (self.standing(finalist, rung) for rung in range(self._rungs))
         return [at for at in found if isinstance(at, float)]
 
-    def _order(self, finalist: Finalist, rungs: int | None = None) -> tuple[int, list[float]]:
-        found = self.accuracies(finalist)[:rungs]
+    def _order(self, finalist: Finalist) -> tuple[int, list[float]]:
+        found = self.accuracies(finalist)
         return len(found), found[-1:]
 
     def ranked(self) -> list[Finalist]:
