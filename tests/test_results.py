@@ -56,6 +56,20 @@ def test_the_ladder_of_the_search_is_printed_as_it_was_recorded() -> None:
     assert f"up to 15 epochs: {length} epochs in all" in TEXT and raw["settings"]["epochs_in_all"] == length
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_who_came_to_the_end_of_a_ladder_is_printed_as_it_was_recorded(seed: int) -> None:
+    raw = json.loads((DOCS / f"results/search-cifar10-5MMACs-seed{seed}.json").read_text())
+    ended = {each["key"]: each for each in raw["finalists"] if each["accuracy"]}
+    printed = rows(f"finalist, seed {seed} | from | MACs | supernet | 2 epochs alone | 5 epochs | 15 epochs")
+    assert list(printed) == sorted(ended, key=lambda key: -ended[key]["accuracy"]) and next(iter(printed)) == raw["settings"]["chosen"]
+    assert raw["settings"]["seed"] == seed and f"{raw['settings']['epochs_in_all']:.0f} epochs in all with seed {seed}" in TEXT
+    for key, each in ended.items():
+        architecture = Architecture.from_dict(each["architecture"], "raw")
+        assert (architecture.key, *cost(architecture)[:2]) == (each["key"], each["macs"], each["params"])
+        measured = map(percent, [each["supernet"], each["rungs"]["2"], each["rungs"]["5"], each["accuracy"]])
+        assert printed[key] == [each["origin"], f"{each['macs'] / 1e6:.2f} MMACs", *measured]
+
+
 def test_the_control_without_a_supernet_is_printed_as_it_was_recorded() -> None:
     raw, searched = (json.loads((DOCS / f"results/{name}-cifar10-5MMACs.json").read_text()) for name in ("control", "search"))
     ended = {each["key"]: each for each in raw["finalists"] if each["accuracy"]}
