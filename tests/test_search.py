@@ -13,15 +13,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from toy_space import FRAME, MEASURE, MEASURED_BUDGETS, WEIGHT, Recorder, ToySpace, cost_of, latency_of, memory_of, reason_of
 
+from nas.cost import cost
 from nas.networks.architecture import Architecture, Stage
 from nas.quantities import Cost, parse_budgets
 from nas.runs.interrupt import Stopped
-from nas.searching.proposals import Band, Proposal, draw, draw_in_band, first_generation, largest_that_fits, usage
+from nas.searching.known_networks import baselines
+from nas.searching.proposals import Band, Proposal, draw, draw_in_band, drawn_by_hand, first_generation, largest_that_fits, usage
 from nas.searching.search import (
     LOGITS,
     MEMORY,
@@ -35,6 +38,8 @@ from nas.searching.search import (
     search,
 )
 from nas.searching.winner import Winner, choose_winner
+from nas.spaces.decisions import SearchSpace
+from nas.spaces.schema import Values
 
 
 @dataclass
@@ -300,6 +305,52 @@ def test_largest_that_fits_is_none_where_nothing_does() -> None:
     assert largest_that_fits(space, {}, band_of(space, "1kMACs").used) is None
 
 
+@pytest.mark.parametrize("mixer", ["conv", "token_mlp"])
+def test_what_is_drawn_by_hand_is_deep_and_fills_the_budget(mixer: str) -> None:
+    """Hardly less deep than the deepest network of its mixer that uses 90% of the budget, as enumerated; never shallower than the largest."""
+    space = SearchSpace.read(Path(__file__).parents[1] / "search_spaces/cifar_small.yaml")
+    fixed = space.patterns()[mixer] | {"s0.sharing": False, "s1.sharing": False}
+    free = {name: options for name, options in space.decisions.items() if name not in fixed}
+    every = [fixed | dict(zip(free, options, strict=True)) for options in itertools.product(*free.values())]
+    macs = {space.decode(values): cost(space.decode(values)).macs / 1e6 for values in every}
+    missing = []
+    for megas in (3, 4, 5, 6, 8, 10, 15):
+
+        def used(values: Values, megas: int = megas) -> float:
+            return macs[space.decode(values)] / megas
+
+        found, largest = drawn_by_hand(space, fixed, used), largest_that_fits(space, fixed, used)
+        assert found is not None and largest is not None and {name: found[name] for name in fixed} == fixed
+        assert 0.9 <= used(found) <= 1 and blocks(space.decode(found)) >= blocks(space.decode(largest))
+        missing.append(max(blocks(each) for each in macs if 0.9 <= macs[each] / megas <= 1) - blocks(space.decode(found)))
+    assert sum(missing) <= 0.5 * len(missing), missing
+
+
+@pytest.mark.parametrize("kilo", [*range(100, 300, 20), *range(800, 6000, 200)])
+def test_what_is_drawn_by_hand_fills_a_budget_of_coarse_steps_too(kilo: int) -> None:
+    """Deep ways may end far below a budget that a wide network fills. Nothing is over it, or drawn where nothing fits."""
+    space = ToySpace((16, 64), (1, 3), 1)
+    used, fixed = band_of(space, f"{kilo}kMACs").used, space.patterns()["conv"]
+    found, largest = drawn_by_hand(space, fixed, used), largest_that_fits(space, fixed, used)
+    assert (found is None) == (largest is None)
+    if found is not None and largest is not None:
+        assert min(0.9, used(largest)) <= used(found) <= 1
+
+
+def test_the_networks_to_hold_a_winner_against_are_those_drawn_by_hand() -> None:
+    space = SearchSpace.read(Path(__file__).parents[1] / "search_spaces/cifar_small.yaml")
+    budgets = parse_budgets(["10MMACs"])
+    named = {each.name: each.architecture for each in baselines(space, budgets, 0.8, space.frame)}
+    assert named.keys() == space.patterns().keys() and blocks(named["conv"]) == 6  # the largest one has three
+    for name, mixers in space.patterns().items():
+        values = drawn_by_hand(space, mixers, lambda values: cost(space.decode(values)).macs / 1e7)
+        assert values is not None and named[name] == space.decode(values)
+
+
+def blocks(architecture: Architecture) -> int:
+    return sum(stage.depth for stage in architecture.stages)
+
+
 def test_draws_lie_in_the_band_and_spread_over_it_and_over_the_mixers() -> None:
     space, rng = ToySpace(), random.Random(0)
     band = band_of(space, "10MMACs")
@@ -328,7 +379,7 @@ def test_first_generation_is_distinct_in_budget_and_holds_the_seeds() -> None:
     assert all(used(p.values) >= 0.8 for p in proposals if p.origin != "smallest")
     for proposal in proposals:
         if proposal.origin in WEIGHT:
-            assert proposal.values == largest_that_fits(space, space.patterns()[proposal.origin], used)
+            assert proposal.values == drawn_by_hand(space, space.patterns()[proposal.origin], used)
 
 
 def test_a_search_begins_with_its_starts_and_draws_by_its_seed() -> None:

@@ -34,6 +34,7 @@ class ToySpace:
             self.decisions |= {f"s{i}.b{j}.mixer": tuple(WEIGHT) for j in range(depths[-1])}
         self.mixer_decisions = {name: options for name, options in self.decisions.items() if name.endswith("mixer")}
         self.sizes = [name for name in self.decisions if name not in self.mixer_decisions]
+        self.depths = [f"s{i}.depth" for i in range(stages)]
         self._decoded = functools.cache(self._decode)
 
     def decode(self, values: Any) -> Architecture:

@@ -35,8 +35,8 @@ def compare(
 ) -> int:
     """Train a search's winner and networks of the same budget alike, with several seeds, and say who is better by how much.
 
-    FILE is what a search wrote, such as runs/best.yaml. Beside the winner: the largest network of each pattern of mixers, the published
-    networks that fit, and random ones. All are trained on all training images and tested once. More seeds or networks continue a comparison.
+    FILE is what a search wrote, such as runs/best.yaml. Beside the winner: a network of each pattern of mixers that fills the budget, the
+    published networks that fit, and random ones. All are trained on all training images and tested once. More seeds or networks continue a comparison.
     """
     from nas.runs.folder import Run, default_name
     from nas.runs.interrupt import Interrupt

@@ -14,7 +14,7 @@ from nas.networks.architecture import Architecture, Frame, read_architecture
 from nas.networks.network import Network
 from nas.published.presets import architecture_file, read_presets
 from nas.quantities import Budget
-from nas.searching.proposals import largest_that_fits, usage
+from nas.searching.proposals import drawn_by_hand, usage
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.schema import Values
 
@@ -57,7 +57,7 @@ class Baseline(NamedTuple):
 
 
 def baselines(space: SearchSpace, budgets: Sequence[Budget], floor: float, trained_at: Frame) -> Iterator[Baseline]:
-    """The largest network of each pattern of mixers within the budgets, and the published ones that use as much of them as a winner does.
+    """A network of each pattern of mixers that fills the budgets, and the published ones that use as much of them as a winner does.
 
     Args:
         space: in the frame in which budgets are counted.
@@ -66,9 +66,9 @@ def baselines(space: SearchSpace, budgets: Sequence[Budget], floor: float, train
         trained_at: what networks are trained for; published ones whose mixers cannot take its grid are left out.
     """
     for name, fixed in space.patterns().items():
-        values = largest_that_fits(space, fixed, lambda v: _used(space.decode(v), budgets) if budgets else 0.0)
+        values = drawn_by_hand(space, fixed, lambda v: _used(space.decode(v), budgets) if budgets else 0.0)
         if values is not None:
-            title = "The largest network of one pattern of mixers within the budget, to hold a winner against."
+            title = "A network of one pattern of mixers that fills the budget, to hold a winner against."
             yield Baseline(name, space.decode(values), {"pattern": name}, title)
     for preset in read_presets():
         with contextlib.suppress(ValueError):

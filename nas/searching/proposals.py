@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -78,7 +78,7 @@ def first_generation(band: Band, starts: Mapping[str, Values], population: int, 
     smallest = space.encode(space.smallest(partial(value_of, band.cost, band.limits[0])))
     seeds: list[tuple[Values | None, str]] = [(values, name) for name, values in starts.items()]
     seeds += [(smallest, "smallest"), (largest_that_fits(space, {}, band.used), "largest that fits")]
-    seeds += [(largest_that_fits(space, fixed, band.used), name) for name, fixed in space.patterns().items()]
+    seeds += [(drawn_by_hand(space, fixed, band.used), name) for name, fixed in space.patterns().items()]
     proposals: dict[str, Proposal] = {}
     for values, origin in seeds:
         if values is not None and band.used(values) <= 1:
@@ -87,7 +87,7 @@ def first_generation(band: Band, starts: Mapping[str, Values], population: int, 
 
 
 def largest_that_fits(space: SearchSpace, fixed: Values, used: Callable[[Values], float]) -> Values | None:
-    """The largest network with the fixed decisions, or near it: what a pattern makes of a budget.
+    """The largest network with the fixed decisions, or near it.
 
     From the smallest, the free decisions are raised in turn, one step each, while the network fits; then pairs are exchanged (one
     raised, one lowered) while the usage grows. Where steps are so coarse that this leaves more than 3% unused, other orders are
@@ -101,19 +101,47 @@ def largest_that_fits(space: SearchSpace, fixed: Values, used: Callable[[Values]
     Returns:
         An option for every decision; None where even the smallest does not fit.
     """
-    free = [name for name in space.decisions if name not in fixed]
-    smallest = {name: options[0] for name, options in space.decisions.items()} | dict(fixed)
-    # The last of equally cheap options: sharing saves no MACs, so under a budget of MACs nothing is shared.
-    for name in free:
-        smallest[name] = min(reversed(space.decisions[name]), key=lambda option: used({**smallest, name: option}))
-    if used(smallest) > 1:
-        return None
-    rng, order = random.Random(0), list(free)
     reached: list[tuple[float, Values]] = []
-    while len(reached) < 8 and not (reached and reached[-1][0] >= 0.97):
-        reached.append(_raise_sizes(space, smallest, order, used))
-        rng.shuffle(order)
-    return max(reached, key=lambda pair: pair[0])[1]
+    for found in itertools.islice(_fillings(space, fixed, used, [name for name in space.decisions if name not in fixed]), 8):
+        reached.append(found)
+        if found[0] >= 0.97:
+            break
+    return max(reached, key=lambda pair: pair[0])[1] if reached else None
+
+
+def drawn_by_hand(space: SearchSpace, mixers: Values, used: Callable[[Values], float]) -> Values | None:
+    """What a pattern of mixers makes of a budget: of sixteen ways to fill 90% of it the one with the most blocks, and of these the largest.
+
+    The largest network by the budget alone is often a shallow one, which is worse than deeper ones of its own kind (docs/decisions.md). Where
+    steps are fine all ways lead to much the same network, as deep and as wide as its neighbours; where they are coarse, blocks come first.
+
+    Args:
+        space: where to look.
+        mixers: the decisions of the pattern.
+        used: usage of values; above 1 does not fit.
+
+    Returns:
+        An option for every decision, `largest_that_fits` where no way uses 90%; None where even the smallest does not fit.
+    """
+    others = [name for name in space.decisions if name not in mixers and name not in space.depths]
+    reached = itertools.islice(_fillings(space, mixers, used, space.depths, others), 16)
+    deep = [(sum(stage.depth for stage in space.decode(values).stages), usage, values) for usage, values in reached if usage >= 0.9]
+    return max(deep, key=lambda each: each[:2])[2] if deep else largest_that_fits(space, mixers, used)
+
+
+def _fillings(space: SearchSpace, fixed: Values, used: Callable[[Values], float], *groups: Sequence[str]) -> Iterator[tuple[float, Values]]:
+    """Ways to fill a budget, without end, as usages and values: the free decisions are raised in turn, group after group, first in the order
+    given and then in random ones. Nothing where the smallest network does not fit."""
+    smallest = {name: options[0] for name, options in space.decisions.items()} | dict(fixed)
+    orders = [list(group) for group in groups]
+    # The last of equally cheap options: sharing saves no MACs, so under a budget of MACs nothing is shared.
+    for name in [name for name in space.decisions if name not in fixed]:
+        smallest[name] = min(reversed(space.decisions[name]), key=lambda option: used({**smallest, name: option}))
+    rng = random.Random(0)
+    while used(smallest) <= 1:
+        yield _raise_sizes(space, smallest, [name for order in orders for name in order], used)
+        for order in orders:
+            rng.shuffle(order)
 
 
 def _raise_sizes(space: SearchSpace, start: Values, free: Sequence[str], used: Callable[[Values], float]) -> tuple[float, Values]:

@@ -103,6 +103,11 @@ class SearchSpace:
         return [name for name, decision in self._free.items() if decision.ascending]
 
     @property
+    def depths(self) -> list[str]:
+        """The decisions about how many blocks a stage has."""
+        return [name for name, decision in self._free.items() if decision.field == "depth"]
+
+    @property
     def fields(self) -> set[str]:
         """What of each stage has more than one option, the mixers of its blocks together."""
         return {f"stage {each.stage}: {'mixers' if each.field == 'mixer' else each.field}" for each in self._free.values()}
