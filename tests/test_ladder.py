@@ -237,6 +237,23 @@ def test_the_model_knows_what_a_network_costs() -> None:
     assert [each.architecture.stages[0].width for each in chosen] == [80] * 3
 
 
+def test_what_nobody_has_tried_is_not_taken_for_free() -> None:
+    """The larger the better, and with position encodings networks are larger. They are chosen once somebody has them and is better."""
+
+    def encoded(each: Architecture) -> Architecture:
+        return replace(each, stages=(Stage(each.stages[0].width, each.stages[0].mixers, 2.0, cpe=True, kernel=3, head_width=16),))
+
+    plain = random.Random(0).sample(EVERY, 40)
+    tried, left = plain[:20], plain[20:]
+    rng = random.Random(1)
+    worth = {each.key: 0.5 + cost(each).macs / 1e8 + rng.gauss(0, 0.01) for each in plain}
+    worth |= {encoded(each).key: worth[each.key] + 0.02 for each in plain}
+    for seen, expected in ((tried, False), ([*tried[:10], *map(encoded, tried[10:])], True)):
+        for each in left:
+            (chosen,) = judged([Finalist("", one) for one in seen], worth).choose([Finalist("", encoded(each)), Finalist("", each)], 1)
+            assert chosen.architecture.stages[0].cpe is expected
+
+
 def test_who_is_chosen_next_depends_on_what_the_last_ones_have_shown() -> None:
     """As foretold, or far worse."""
     rng = random.Random(5)
