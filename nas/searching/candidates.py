@@ -22,7 +22,7 @@ from nas.searching.search import SearchRequest, Trial
 from nas.searching.supernet_run import SupernetRun
 
 DRAWN = 300  # candidates where no search has evaluated any
-FAVOURITES, VARIED = 4, 6  # one finalist of so many is a favourite of the supernet, or drawn for variety; the others a model chooses
+FAVOURITES, VARIED = 8, 6  # one finalist of so many is a favourite of the supernet, or drawn for variety; the others a model chooses
 VARIED_ALONE = 3  # where there is no supernet
 
 
