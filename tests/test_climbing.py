@@ -239,7 +239,7 @@ def test_a_log_without_lots_keeps_who_was_begun(tmp_path: Path, monkeypatch: pyt
     assert not logged.lot
 
 
-@pytest.mark.parametrize(("seed", "images", "less"), [(3, 10**6, True), (5, 10**6, False), (0, 30, False)])
+@pytest.mark.parametrize(("seed", "images", "less"), [(3, 10**6, True), (0, 30, False), (5, 30, False)])
 def test_a_ladder_ends_at_what_was_done_and_that_is_about_the_estimate(
     seed: int, images: int, less: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
