@@ -256,6 +256,20 @@ def test_rates_are_printed_as_they_were_measured() -> None:
     assert {int(seconds) for *_, seconds in cells if seconds} == {each["seconds"] for each in raw if each["revision"]}
 
 
+def test_networks_of_twice_the_budget_are_printed_as_they_were_measured() -> None:
+    printed = rows("network of 10 MMACs, held out | width x blocks, ratio | seed 0 | seed 1")
+    raw = json.loads((DOCS / "results/shapes-cifar10-10MMACs.json").read_text())["networks"]
+    assert printed.keys() == {each["network"] for each in raw}
+    for name, cells in printed.items():
+        of = {each["seed"]: each for each in raw if each["network"] == name}
+        architecture = Architecture.from_dict(of[0]["architecture"], name)
+        assert architecture.key == of[0]["key"] and 9.6e6 < cost(architecture).macs <= 1e7
+        assert cells[-2:] == [percent(of[seed]["accuracy"]) if seed in of else "" for seed in (0, 1)]
+        assert cells[0] == "; ".join(f"{stage.width} x {stage.depth}, {stage.mlp_ratio:g}" for stage in architecture.stages)
+    conv, mixed = ([each["accuracy"] for each in raw if each["network"].startswith(name)] for name in ("narrow", "the same, its middle"))
+    assert f"by {100 * (sum(mixed) - sum(conv)) / 2:.2f} points on average" in TEXT
+
+
 def test_the_winner_that_readme_shows_is_that_of_the_search() -> None:
     raw = json.loads((DOCS / "results/search-cifar10-5MMACs.json").read_text())
     svg = (DOCS / "pictures/winner.svg").read_text()
