@@ -58,7 +58,8 @@ class AdditiveModel:
     def unseen(self, networks: Sequence[Architecture]) -> list[int]:
         """How much each is made of that none of the networks had by which the model was taught: 1 for each such size, and each mixer of a stage.
         The model says nothing of it."""
-        return [len(features(each).keys() - set(self._names)) for each in networks]
+        known = set(self._names)
+        return [len(features(each).keys() - known) for each in networks]
 
     def spread(self, networks: Sequence[Architecture]) -> dict[str, float]:
         """How far each decision moves these networks apart, by name: the standard deviation of its part of the predicted accuracy. What a block more is
