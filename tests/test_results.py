@@ -58,10 +58,15 @@ def test_the_ladder_of_the_search_is_printed_as_it_was_recorded() -> None:
 
 @pytest.mark.parametrize(
     ("file", "head", "seed", "said"),
-    [("seed0", "seed 0", 0, "seed 0"), ("seed1", "seed 1", 1, "seed 1"), ("deep", "deep by hand", 0, "deep networks by hand")],
+    [
+        ("5MMACs-seed0", "seed 0", 0, "seed 0"),
+        ("5MMACs-seed1", "seed 1", 1, "seed 1"),
+        ("5MMACs-deep", "deep by hand", 0, "deep networks by hand"),
+        ("10MMACs", "10 MMACs", 0, "10 MMACs"),
+    ],
 )
 def test_who_came_to_the_end_of_a_ladder_is_printed_as_it_was_recorded(file: str, head: str, seed: int, said: str) -> None:
-    raw = json.loads((DOCS / f"results/search-cifar10-5MMACs-{file}.json").read_text())
+    raw = json.loads((DOCS / f"results/search-cifar10-{file}.json").read_text())
     ended = {each["key"]: each for each in raw["finalists"] if each["accuracy"]}
     printed = rows(f"finalist, {head} | from | MACs | supernet | 2 epochs alone | 5 epochs | 15 epochs")
     assert list(printed) == sorted(ended, key=lambda key: -ended[key]["accuracy"]) and next(iter(printed)) == raw["settings"]["chosen"]
