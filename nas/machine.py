@@ -1,6 +1,7 @@
 """What this machine offers, and how this program was started on it."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -47,12 +48,13 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def cpu_has_bf16() -> bool:
-    """Whether the processor has instructions for bfloat16; yes where the system does not tell, as macOS."""
+@functools.cache  # asked at every step
+def cpu_bf16() -> frozenset[str] | None:
+    """The processor's instructions for bfloat16, as Linux calls them; None where the system does not tell, as macOS."""
     with contextlib.suppress(OSError):
         told = re.search(r"^(?:flags|Features)\s*: (.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M)
-        return told is None or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(told[1].split())
-    return True
+        return None if told is None else frozenset({"avx512_bf16", "amx_bf16", "bf16"}).intersection(told[1].split())
+    return None
 
 
 class OtherLoad:

@@ -22,6 +22,7 @@ import nas.training.loop
 from nas.data import Augmentation, Data, open_data
 from nas.data.parts import WHOLE, Part
 from nas.data.transfer import moved
+from nas.machine import cpu_bf16
 from nas.networks.architecture import Stage
 from nas.networks.mixers import MIXERS
 from nas.networks.precision import autocast, bf16_note, float32, has_bf16
@@ -185,16 +186,32 @@ def test_bf16_runs_where_a_gpu_has_it_and_a_sentence_says_where_it_does_not(monk
     for own in (True, False):
         monkeypatch.setattr("nas.networks.precision.has_bf16", lambda device, own=own: own)
         monkeypatch.setattr(torch, "autocast", lambda *of: of)
-        wanted = [autocast(bf16, CUDA) == ("cuda", torch.bfloat16) for bf16 in ("gpu", "always", "never")]
-        assert wanted == [own, True, False]
+        wanted = [autocast(bf16, CUDA) == ("cuda", torch.bfloat16) for bf16 in ("gpu", "auto", "always", "never")]
+        assert wanted == [own, own, True, False]
         said = [bool(bf16_note(bf16, device)) for device in (CUDA, CPU) for bf16 in ("gpu", "always", "never")]
         assert said == ([False] * 6 if own else [True, True, False, False, True, False])
+        assert bool(bf16_note("auto", CUDA)) is not own
 
 
-@pytest.mark.parametrize(
-    ("told", "own"),
-    [("flags\t\t: fpu avx512f avx512_bf16", True), ("Features\t: asimd bf16", True), ("flags\t\t: fpu avx2 avx512f", False), ("", True)],
-)
-def test_a_processor_says_whether_it_has_bf16(told: str, own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+# What the system says, whether it has bfloat16 (or may have), and whether `auto` takes it: that was measured on x86 alone.
+PROCESSORS = [
+    ("flags\t\t: fpu avx512f avx512_bf16", True, True),
+    ("flags\t\t: fpu amx_bf16 amx_tile", True, True),
+    ("Features\t: asimd bf16", True, False),
+    ("flags\t\t: fpu avx2 avx512f", False, False),
+    ("", True, False),
+]
+
+
+@pytest.mark.parametrize(("told", "own", "taken"), PROCESSORS, ids=["avx512_bf16", "amx", "arm", "without", "untold"])
+def test_bf16_runs_where_a_processor_is_known_to_gain_and_a_sentence_says_so(
+    told: str, own: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pathlib.Path.read_text", lambda self, **how: f"processor\t: 0\n{told}\n")
-    assert has_bf16.__wrapped__(CPU) == own
+    monkeypatch.setattr("nas.networks.precision.has_bf16", has_bf16.__wrapped__)
+    monkeypatch.setattr("nas.networks.precision.cpu_bf16", cpu_bf16.__wrapped__)
+    monkeypatch.setattr(torch, "autocast", lambda *of: of)
+    wanted = [autocast(bf16, CPU) == ("cpu", torch.bfloat16) for bf16 in ("gpu", "auto", "always", "never")]
+    assert wanted == [False, taken, True, False] and has_bf16.__wrapped__(CPU) == own
+    said = [bool(bf16_note(bf16, CPU)) for bf16 in ("gpu", "auto", "always", "never")]
+    assert said == [False, taken, not own, False]

@@ -585,8 +585,9 @@ def test_an_epoch_has_as_many_steps_as_full_batches() -> None:
     assert Phase(batch_size=2, lr=0.1, epochs=1e-6).num_steps(100) == 1
 
 
-@pytest.mark.parametrize(("bf16", "on_cpu"), [("gpu", False), ("never", False), ("always", True)])
-def test_autocast_runs_on_a_cpu_by_a_recipes_word_alone(bf16: str, on_cpu: bool) -> None:
+@pytest.mark.parametrize(("bf16", "on_cpu"), [("gpu", False), ("never", False), ("auto", False), ("always", True)])
+def test_autocast_runs_on_a_cpu_without_bfloat16_by_a_recipes_word_alone(bf16: str, on_cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.networks.precision.cpu_bf16", frozenset)
     recipe = Recipe(format="recipe 1", bf16=bf16, supernet=PLAIN.model_dump(), search={"trials": 1}, retrain=PLAIN)
     with recipe.autocast(CPU):
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == (torch.bfloat16 if on_cpu else torch.float32)

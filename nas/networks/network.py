@@ -39,7 +39,7 @@ class Network(nn.Module):
     Attributes:
         classes: their names in order; empty where nobody said.
         preprocess: makes a Pillow image into what the network takes; None where nobody said how.
-        bf16: where it was trained in bfloat16: "gpu", "always" or "never". `load_network` sets all three.
+        bf16: where it was trained in bfloat16: "gpu", "auto", "always" or "never". `load_network` sets all three.
 
     Raises:
         ValueError: a mixer cannot take its width or grid; the message names the place.

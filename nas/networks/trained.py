@@ -15,7 +15,7 @@ from nas.networks.network import Network
 from nas.networks.preprocessing import INTERPOLATIONS, Preprocessing
 from nas.networks.weight_files import check_numbers, load_weights, save_weights
 
-BF16 = ("gpu", "always", "never")  # where a network runs in bfloat16
+BF16 = ("gpu", "auto", "always", "never")  # where a network runs in bfloat16
 
 
 def save_network(

@@ -107,7 +107,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: str
     resolution: Annotated[StrictInt, Field(ge=1)] | None = None  # None: the images' own
-    bf16: Literal["gpu", "always", "never"] = "gpu"
+    bf16: Literal["gpu", "auto", "always", "never"] = "gpu"  # auto: on a CPU too, where that is quicker
     images: Annotated[StrictInt, Field(ge=1)] | None = None
     supernet: Phase
     search: SearchSettings
