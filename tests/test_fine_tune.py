@@ -52,7 +52,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     found = open_setting(Given(data=str(folder), device="cpu", resolution=SIDE), 8, SIDE)
     # The other phase is as different as can be.
     other = Phase(steps=3, batch_size=6, lr=0.1, label_smoothing=0.1, drop_path=0.3)
-    return replace(found, recipe=found.recipe.model_copy(update={"supernet": Phase(**PHASE), "retrain": other}))
+    return replace(found, recipe=found.recipe.model_copy(update={"supernet": Phase(**PHASE), "retrain": other, "bf16": "never"}))
 
 
 def architecture(supernet: Supernet) -> Architecture:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from nas.training import plan
 from nas.training.given import Given
 from nas.training.plan import step_seconds, training_bytes
 from nas.training.recipe import Phase
-from nas.training.setting import open_setting
+from nas.training.setting import Setting, open_setting
 
 UNITS = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 
@@ -53,9 +54,9 @@ def bytes_of(saved: Any) -> int:
     return sum(map(bytes_of, saved.values() if isinstance(saved, dict) else saved)) if isinstance(saved, (dict, list, tuple)) else 0
 
 
-def setting_of(resolution: int, **more: Any) -> Any:
-    setting = open_setting(Given(images=200, classes=4, resolution=resolution, device="cpu", loaders=0, **more), 4, resolution)
-    return setting
+def setting_of(resolution: int, bf16: str = "never") -> Setting:
+    setting = open_setting(Given(images=200, classes=4, resolution=resolution, device="cpu", loaders=0), 4, resolution)
+    return replace(setting, recipe=setting.recipe.model_copy(update={"bf16": bf16}))
 
 
 # ---- images that are not here ------------------------------------------------------------------------------------------
@@ -142,6 +143,11 @@ def allocated_at_most(step: Any) -> int:
     return most
 
 
+def loss_of(setting: Setting, model: nn.Module, targets: Tensor, *given: Any, **more: Any) -> Tensor:
+    with setting.autocast():
+        return nn.functional.cross_entropy(model(*given, **more), targets)
+
+
 NETWORKS = {
     mixer: Architecture(Frame(32, 3, 10), 4, (Stage(32, (mixer,) * 2, 2.0, **how), Stage(64, (mixer,) * 2, 2.0, **how)))
     for mixer, how in {"conv": {"kernel": 3}, "attention": {"head_width": 16}, "token_mlp": {}, "s2_shift": {}}.items()
@@ -151,26 +157,28 @@ NETWORKS = {
 @pytest.mark.parametrize(
     ("mixer", "how"), [*((mixer, {}) for mixer in NETWORKS), ("conv", {"accumulate": 2}), ("conv", {"recompute": True})]
 )
-def test_memory_of_a_step_is_what_torch_allocates(mixer: str, how: dict[str, Any]) -> None:
+@pytest.mark.parametrize("bf16", ["never", "always"])
+def test_memory_of_a_step_is_what_torch_allocates(mixer: str, how: dict[str, Any], bf16: str) -> None:
     torch.manual_seed(0)
-    network, setting, phase = Network(NETWORKS[mixer]), setting_of(32), Phase(steps=1, batch_size=64, lr=1e-3, **how)
+    network, setting, phase = Network(NETWORKS[mixer]), setting_of(32, bf16), Phase(steps=1, batch_size=64, lr=1e-3, **how)
     x, targets = torch.randn(64 // phase.accumulate, 3, 32, 32), torch.arange(64 // phase.accumulate) % 4
     kept = 3 * sum(each.nbytes for each in network.parameters())
     told = training_bytes(network, setting, phase, 64) - kept - x.nbytes
     network.zero_grad(set_to_none=True)
-    real = allocated_at_most(lambda: nn.functional.cross_entropy(network(x, recompute=phase.recompute), targets).backward())
+    real = allocated_at_most(lambda: loss_of(setting, network, targets, x, recompute=phase.recompute).backward())
     assert told == pytest.approx(real, rel=0.1)
 
 
-def test_memory_of_a_supernets_step_is_what_torch_allocates(folder: Path) -> None:
+@pytest.mark.parametrize("bf16", ["never", "always"])
+def test_memory_of_a_supernets_step_is_what_torch_allocates(folder: Path, bf16: str) -> None:
     space = SearchSpace.read(folder / "tiny.yaml").at(Frame(16, 3, 4))
-    supernet, phase = Supernet(space), Phase(steps=1, batch_size=64, lr=1e-3, ema=True)
+    supernet, setting, phase = Supernet(space), setting_of(16, bf16), Phase(steps=1, batch_size=64, lr=1e-3, ema=True)
     largest = space.largest(lambda architecture: architecture.stages[0].width * architecture.stages[0].depth)
     x, targets = torch.randn(64, 3, 16, 16), torch.arange(64) % 4
     kept = 4 * sum(each.nbytes for each in supernet.parameters())
-    told = training_bytes(supernet, setting_of(16), phase, 64, (largest,)) - kept - x.nbytes
+    told = training_bytes(supernet, setting, phase, 64, (largest,)) - kept - x.nbytes
     supernet.zero_grad(set_to_none=True)
-    real = allocated_at_most(lambda: nn.functional.cross_entropy(supernet(x, largest), targets).backward())
+    real = allocated_at_most(lambda: loss_of(setting, supernet, targets, x, largest).backward())
     assert told == pytest.approx(real, rel=0.1)
 
 
