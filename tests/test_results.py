@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -262,17 +263,32 @@ def test_rates_are_printed_as_they_were_measured() -> None:
 
 
 def test_networks_of_twice_the_budget_are_printed_as_they_were_measured() -> None:
-    printed = rows("network of 10 MMACs, held out | width x blocks, ratio | seed 0 | seed 1")
+    printed = rows("network of 10 MMACs, held out | width x blocks, ratio | seed 0 | seed 1 | bfloat16, seed 0 | bfloat16, seed 1")
     raw = json.loads((DOCS / "results/shapes-cifar10-10MMACs.json").read_text())["networks"]
     assert printed.keys() == {each["network"] for each in raw}
     for name, cells in printed.items():
-        of = {each["seed"]: each for each in raw if each["network"] == name}
-        architecture = Architecture.from_dict(of[0]["architecture"], name)
-        assert architecture.key == of[0]["key"] and 9.6e6 < cost(architecture).macs <= 1e7
-        assert cells[-2:] == [percent(of[seed]["accuracy"]) if seed in of else "" for seed in (0, 1)]
+        of = {(each["bf16"], each["seed"]): each for each in raw if each["network"] == name}
+        architecture = Architecture.from_dict(of[False, 0]["architecture"], name)
+        assert {each["key"] for each in of.values()} == {architecture.key} and 9.6e6 < cost(architecture).macs <= 1e7
+        assert cells[-4:] == [percent(of[how]["accuracy"]) if how in of else "" for how in itertools.product((False, True), (0, 1))]
         assert cells[0] == "; ".join(f"{stage.width} x {stage.depth}, {stage.mlp_ratio:g}" for stage in architecture.stages)
-    conv, mixed = ([each["accuracy"] for each in raw if each["network"].startswith(name)] for name in ("narrow", "the same, its middle"))
-    assert f"by {100 * (sum(mixed) - sum(conv)) / 2:.2f} points on average" in TEXT
+    conv, mixed = (
+        np.array([each["accuracy"] for each in raw if each["network"].startswith(name)]) for name in ("narrow", "the same, its middle")
+    )
+    lead, gain = 100 * (mixed - conv), 100 * np.stack([conv[2:] - conv[:2], mixed[2:] - mixed[:2]]).flatten()
+    assert (lead > 0).all() and f"by {lead.mean():.2f} points on average, standard error {sem(lead):.2f};" in TEXT
+    assert f"the four trainings are {gain.mean():.2f} points better than in float32, standard error {sem(gain):.2f}:" in TEXT
+
+
+def test_what_bfloat16_gains_is_printed_as_it_was_measured() -> None:
+    printed = rows("drawn by hand | float32 | bfloat16 | gain | in the supernet")
+    measured = json.loads((DOCS / "results/precision.json").read_text())["networks"]
+    assert printed == {
+        each["network"]: [f"{each[name]} ms" for name in ("float32_ms", "bf16_ms")]
+        + [f"{each[name]:.2f}" for name in ("gain", "gain_in_supernet")]
+        for each in measured
+    }
+    assert all(each["gain"] > 1.2 < each["gain_in_supernet"] for each in measured)  # "for every mixer"
 
 
 def test_the_winner_that_readme_shows_is_that_of_the_search() -> None:
