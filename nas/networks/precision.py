@@ -27,11 +27,11 @@ def has_bf16(device: torch.device) -> bool:
 def in_bf16(bf16: str, device: torch.device) -> bool:
     """Whether `bf16`, one of `BF16`, wants bfloat16 on this device.
 
-    Of CPUs `auto` takes those in which it was measured to be quicker, x86 with instructions for it (docs/results.md).
+    Of CPUs `auto` takes those with avx512_bf16, for which it was measured to be quicker (docs/results.md).
     """
     if bf16 in ("gpu", "auto") and device.type == "cuda":
         return has_bf16(device)
-    return bf16 == "always" or (bf16 == "auto" and not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu_bf16() or ()))
+    return bf16 == "always" or (bf16 == "auto" and "avx512_bf16" in (cpu_bf16() or ()))
 
 
 def autocast(bf16: str, device: torch.device) -> AbstractContextManager[Any]:
