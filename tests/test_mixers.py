@@ -428,7 +428,7 @@ def test_attention_needs_the_width_or_the_number_of_its_heads_and_not_both(optio
 
 
 def test_attention_of_bfloat16_on_a_cpu_runs_in_float32_between_its_projections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In bfloat16 torch's own takes three to five times as long to learn there."""
+    """In bfloat16 torch's own takes up to five times as long to learn there."""
     seen, own = list[torch.dtype](), F.scaled_dot_product_attention
 
     def attention(*qkv: Tensor) -> Tensor:

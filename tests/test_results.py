@@ -288,7 +288,9 @@ def test_what_bfloat16_gains_is_printed_as_it_was_measured() -> None:
         + [f"{each[name]:.2f}" for name in ("gain", "gain_in_supernet")]
         for each in measured
     }
-    assert all(each["gain"] > 1.2 < each["gain_in_supernet"] for each in measured)  # "for every mixer"
+    least, most = (f"{100 / extreme(each['gain'] for each in measured):.0f}" for extreme in (max, min))
+    said = f"takes {least} to {most}% of the time"
+    assert said in (DOCS / "decisions.md").read_text() and said in (DOCS / "guide.md").read_text()
 
 
 def test_the_winner_that_readme_shows_is_that_of_the_search() -> None:

@@ -36,7 +36,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x_BHWC).reshape(B, H * W, 3, C // self.head_width, self.head_width)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         if q.dtype == torch.bfloat16 and q.device.type == "cpu":
-            # There it learns three to five times as slowly in bfloat16 as in float32.
+            # There the backward pass takes up to five times as long in bfloat16 as in float32 (docs/results.md).
             with torch.autocast("cpu", enabled=False):
                 y = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
         else:
