@@ -64,6 +64,7 @@ def test_the_ladder_of_the_search_is_printed_as_it_was_recorded() -> None:
         ("5MMACs-seed1", "seed 1", 1, "seed 1"),
         ("5MMACs-deep", "deep by hand", 0, "deep networks by hand"),
         ("10MMACs", "10 MMACs", 0, "10 MMACs"),
+        ("10MMACs-bf16", "10 MMACs, bfloat16", 0, "bfloat16"),
     ],
 )
 def test_who_came_to_the_end_of_a_ladder_is_printed_as_it_was_recorded(file: str, head: str, seed: int, said: str) -> None:
