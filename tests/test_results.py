@@ -41,25 +41,10 @@ def test_raw_networks_are_what_their_keys_say() -> None:
     assert all(Architecture.from_dict(each["architecture"], "raw").key == each["key"] for each in ALONE)
 
 
-def test_the_ladder_of_the_search_is_printed_as_it_was_recorded() -> None:
-    raw = json.loads((DOCS / "results/search-cifar10-5MMACs.json").read_text())
-    printed = rows("finalist | from | MACs | supernet | 2 epochs alone | 5 epochs | 15 epochs")
-    assert printed.keys() == {each["key"] for each in raw["finalists"]} and next(iter(printed)) == raw["settings"]["chosen"]
-    for each in raw["finalists"]:
-        architecture = Architecture.from_dict(each["architecture"], "raw")
-        assert (architecture.key, *cost(architecture)[:2]) == (each["key"], each["macs"], each["params"])
-        measured = [each["supernet"], each["rungs"].get("2"), each["rungs"].get("5"), each["accuracy"]]
-        assert printed[each["key"]] == [each["origin"], f"{each['macs'] / 1e6:.2f} MMACs", *map(percent, measured)]
-    best = {each["key"]: each["accuracy"] for each in raw["finalists"] if each["accuracy"]}
-    conv = next(each["accuracy"] for each in raw["finalists"] if each["origin"] == "conv")
-    assert f"leads plain convolution by {100 * (max(best.values()) - conv):.2f} points" in TEXT
-    length = sum(15 if each["accuracy"] else max(map(int, each["rungs"])) for each in raw["finalists"])
-    assert f"up to 15 epochs: {length} epochs in all" in TEXT and raw["settings"]["epochs_in_all"] == length
-
-
 @pytest.mark.parametrize(
     ("file", "head", "seed", "said"),
     [
+        ("5MMACs", "a quarter of the rate", 0, "a quarter of the rate"),
         ("5MMACs-seed0", "seed 0", 0, "seed 0"),
         ("5MMACs-seed1", "seed 1", 1, "seed 1"),
         ("5MMACs-deep", "deep by hand", 0, "deep networks by hand"),
@@ -309,7 +294,6 @@ def test_the_winner_that_readme_shows_is_that_of_the_search() -> None:
 
 
 LADDER = "network | from | MACs | supernet | 2 epochs alone | 5 epochs | 15 epochs"
-BY_HAND = {"d4d7e837395f": "78.6", "b99e9afc011b": "78.7"}
 TRUTH = "network of the truth | supernet | 2 epochs | 5 epochs | 10 epochs | 20 epochs"
 
 
@@ -321,10 +305,6 @@ def test_every_figure_of_a_network_is_printed_as_it_was_measured(columns: str, e
     assert printed
     for key, cells in printed.items():
         measured = [raw[key]["plain"], *(raw[key]["rungs"].get(each) for each in epochs), raw[key]["accuracy"]]
-        by_hand = BY_HAND.get(key)
-        if by_hand:  # trained further than the ladder asked; told in the text
-            assert f"{100 * measured[-1]:.1f}" == by_hand, key
-            measured[-1] = None
         assert cells[-len(measured) :] == [percent(each) for each in measured], key
 
 
@@ -342,6 +322,8 @@ def test_printed_correlations_are_those_of_the_networks() -> None:
         r"Of all (\d+) networks .* Kendall's tau with the last figures is (\S+) after ten epochs, (\S+) after five, (\S+) after two", TEXT
     )
     assert [(str(len(ended)), *taus(ended, after(10), after(5), after(2)))] == [(*each[:3], each[3].rstrip(".")) for each in said]
+    favourites = sorted(f"{100 * each['accuracy']:.1f}" for each in ended if each["key"] in ("d4d7e837395f", "b99e9afc011b"))
+    assert "trained to the end by hand, had {} and {}%".format(*favourites) in TEXT
     random = [each for each in ALONE if each["epochs"] == 20 and each["key"] in rows(TRUTH)]
     (found,) = re.findall(
         r"Over these eight Kendall's tau is (\S+) for the supernet, (\S+) for two .*, (\S+) for five and (\S+) for ten", TEXT
