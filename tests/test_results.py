@@ -130,6 +130,23 @@ def test_the_comparison_is_printed_as_it_was_measured() -> None:
     assert f"the same {percent(max(best.values()))}, and led plain convolution by {100 * (max(best.values()) - plain):.2f} points" in TEXT
 
 
+def test_the_comparison_at_10_mmacs_is_printed_as_it_was_measured() -> None:
+    raw = json.loads((DOCS / "results/comparison-cifar10-10MMACs.json").read_text())
+    heads = " | ".join(f"seed {seed}" for seed in raw["settings"]["seeds"])
+    printed = rows(f"network of 10 MMACs, tested | MACs | {heads} | mean | the winner leads by")
+    seeds = {each["name"]: np.array(each["accuracies"]) for each in raw["networks"]}
+    assert list(printed) == sorted(seeds, key=lambda name: -seeds[name].mean())
+    chosen = json.loads((DOCS / "results/search-cifar10-10MMACs-bf16.json").read_text())["settings"]["chosen"]
+    for each in raw["networks"]:
+        name, architecture = each["name"], Architecture.from_dict(each["architecture"], "raw")
+        assert (architecture.key, *cost(architecture)[:2]) == (each["key"], each["macs"], each["params"])
+        assert (each["key"] == chosen) is (name == "winner")
+        leads = 100 * (seeds["winner"] - seeds[name])
+        error = f" ± {sem(leads):.2f}" if len(leads) > 1 else ""
+        led = "" if name == "winner" else f"{leads.mean():+.2f}{error}"
+        assert printed[name] == [f"{each['macs'] / 1e6:.2f} MMACs", *map(percent, seeds[name]), percent(float(seeds[name].mean())), led]
+
+
 def blocks_of(networks: Iterable[dict[str, Any]]) -> Any:
     return np.array([sum(len(stage["mixers"]) for stage in each["architecture"]["stages"]) for each in networks])
 
