@@ -196,13 +196,14 @@ def test_bf16_runs_where_a_gpu_has_it_and_a_sentence_says_where_it_does_not(monk
 # What the system says, whether it has bfloat16 (or may have), and whether `auto` takes it: it was measured with avx512_bf16 alone.
 PROCESSORS = [
     ("flags\t\t: fpu avx512f avx512_bf16", True, True),
+    ("flags\t\t: fpu amx_bf16 amx_tile", True, False),
     ("Features\t: asimd bf16", True, False),
     ("flags\t\t: fpu avx2 avx512f", False, False),
     ("", True, False),
 ]
 
 
-@pytest.mark.parametrize(("told", "own", "taken"), PROCESSORS, ids=["avx512_bf16", "arm", "without", "untold"])
+@pytest.mark.parametrize(("told", "own", "taken"), PROCESSORS, ids=["avx512_bf16", "amx", "arm", "without", "untold"])
 def test_bf16_runs_where_a_processor_is_known_to_gain_and_a_sentence_says_so(
     told: str, own: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,9 +58,12 @@ def test_who_came_to_the_end_of_a_ladder_is_printed_as_it_was_recorded(file: str
     printed = rows(f"finalist, {head} | from | MACs | supernet | 2 epochs alone | 5 epochs | 15 epochs")
     assert list(printed) == sorted(ended, key=lambda key: -ended[key]["accuracy"]) and next(iter(printed)) == raw["settings"]["chosen"]
     assert raw["settings"]["seed"] == seed and f"{raw['settings']['epochs_in_all']:.0f} epochs in all with {said}" in TEXT
-    for key, each in ended.items():
+    length = sum(15 if each["accuracy"] else max(map(int, each["rungs"])) for each in raw["finalists"])
+    assert raw["settings"]["epochs_in_all"] == length
+    for each in raw["finalists"]:
         architecture = Architecture.from_dict(each["architecture"], "raw")
         assert (architecture.key, *cost(architecture)[:2]) == (each["key"], each["macs"], each["params"])
+    for key, each in ended.items():
         measured = map(percent, [each["supernet"], each["rungs"]["2"], each["rungs"]["5"], each["accuracy"]])
         assert printed[key] == [each["origin"], f"{each['macs'] / 1e6:.2f} MMACs", *measured]
 
@@ -81,6 +84,7 @@ def test_the_control_without_a_supernet_is_printed_as_it_was_recorded() -> None:
         best = {each["origin"] if each["origin"] == "conv" else each["key"]: each["accuracy"] for each in found["finalists"]}
         leads.append(f"{100 * (best[found['settings']['chosen']] - best['conv']):.2f}")
     assert f"leads plain convolution by {leads[0]} points on the held-out images, that of the search with a supernet by {leads[1]}" in TEXT
+    assert f"convolution twice) leads plain convolution by {leads[1]} points" in TEXT
     length, other = (each["settings"]["epochs_in_all"] for each in (raw, searched))
     assert length == sum(15 if each["accuracy"] else max(map(int, each["rungs"])) for each in raw["finalists"])
     assert f"{length:.0f} epochs in all, where the search above took {other:.0f} and what 39 more" in TEXT
@@ -137,6 +141,10 @@ def test_the_comparison_at_10_mmacs_is_printed_as_it_was_measured() -> None:
     seeds = {each["name"]: np.array(each["accuracies"]) for each in raw["networks"]}
     assert list(printed) == sorted(seeds, key=lambda name: -seeds[name].mean())
     chosen = json.loads((DOCS / "results/search-cifar10-10MMACs-bf16.json").read_text())["settings"]["chosen"]
+    others = (f"{100 * (seeds['winner'] - seeds[name]).mean():.2f}" for name in ("token_linear", "conv", "conv-then-attention"))
+    said = "it has {}: {} points more than the same mixer drawn by hand, {} more than plain convolution, {} more than convolution and then"
+    readme = " ".join((DOCS.parent / "README.md").read_text().split())
+    assert said.format(percent(float(seeds["winner"].mean())), *others) in readme
     for each in raw["networks"]:
         name, architecture = each["name"], Architecture.from_dict(each["architecture"], "raw")
         assert (architecture.key, *cost(architecture)[:2]) == (each["key"], each["macs"], each["params"])
