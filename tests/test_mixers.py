@@ -27,6 +27,7 @@ from nas.networks.blocks import GatherMerge
 from nas.networks.layers import own_slice
 from nas.networks.mixers import MIXERS, Option
 from nas.networks.mixers.as_shift import as_shift
+from nas.networks.mixers.conv import Conv, depthwise
 
 # Every side of GRIDS divides all three, as do 4 (shift groups) and the heads tried; their chunks of a fifth nest.
 WIDTH, WIDER, WIDEST = 28, 56, 112
@@ -371,6 +372,34 @@ def test_a_small_kernel_is_the_centre_of_a_large_one() -> None:
                 large.weight[:, :, i, j] = 0
     x = tokens(2, 7, 7, WIDTH)
     torch.testing.assert_close(small(x), large(x), rtol=1e-10, atol=1e-12)  # another kernel, another order of summation
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9])
+@pytest.mark.parametrize("grid", [*GRIDS, (1, 1), (8, 8)])
+def test_the_gradients_of_a_convolution_are_those_of_finite_differences(kernel: int, grid: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 3, *grid), (3, 1, kernel, kernel), (3,))
+    inputs = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(depthwise, inputs)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("kernel", [5, 7])
+def test_wide_kernels_learn_as_conv2d_says(kernel: int, autocast: bool) -> None:
+    torch.manual_seed(0)
+    mixer, x = Conv(WIDTH, (8, 8), kernel), torch.randn(4, 8, 8, WIDTH, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = mixer(x)
+    assert y.dtype == (torch.bfloat16 if autocast else torch.float32)
+    if torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        assert "ByColumns" in y.grad_fn.next_functions[0][0].name()  # and not oneDNN's own slow gradient
+    upstream = torch.randn_like(y)
+    found = torch.autograd.grad(y, (x, *mixer.parameters()), upstream)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (x, *mixer.parameters())]
+    reference = F.conv2d(exact[0].permute(0, 3, 1, 2), exact[1], exact[2], padding=kernel // 2, groups=WIDTH).permute(0, 2, 3, 1)
+    for mine, true in zip(found, torch.autograd.grad(reference, exact, upstream.double()), strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - true).norm() <= (0.01 if autocast else 1e-5) * true.norm()
 
 
 def test_permute_keeps_position_and_channel_within_the_segment() -> None:
