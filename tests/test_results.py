@@ -305,6 +305,13 @@ def test_what_bfloat16_gains_is_printed_as_it_was_measured() -> None:
     assert said in (DOCS / "decisions.md").read_text() and said in (DOCS / "guide.md").read_text()
 
 
+def test_what_wide_depthwise_filters_gain_is_printed_as_it_was_measured() -> None:
+    measured: dict[str, list[str]] = {}
+    for each in json.loads((DOCS / "results/depthwise.json").read_text())["figures"]:
+        measured.setdefault(each["what"], []).extend([f"{each['own_ms']} / {each['ms']} ms", f"{each['gain']:.2f}"])
+    assert rows("what | float32 | gain | bfloat16 | gain") == measured
+
+
 def test_the_winner_that_readme_shows_is_that_of_the_search() -> None:
     raw = json.loads((DOCS / "results/search-cifar10-5MMACs.json").read_text())
     svg = (DOCS / "pictures/winner.svg").read_text()
