@@ -66,7 +66,7 @@ class _ByColumns(torch.autograd.Function):
     """`depthwise` whose filters' gradient is that of k x 3 filters side by side, the last two overlapping where 3 does not divide k.
 
     oneDNN has fast code for the gradient of depthwise filters of up to three columns, and none beyond: for 5x5 in bfloat16 it takes
-    ten to twenty times as long (docs/results.md). The grid is padded beforehand, since that code wants it at least as high as the filter.
+    ten times as long (docs/results.md). The grid is padded beforehand, since that code wants it at least as high as the filter.
     """
 
     @staticmethod
