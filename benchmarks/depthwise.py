@@ -16,9 +16,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
-from timing import in_turns, machine, ratio, write_figures
-from torch import nn
+from timing import in_turns, machine, ratio, training_step, write_figures
 
 from nas.networks.mixers import conv
 from nas.networks.network import Network
@@ -55,20 +53,9 @@ def layer(kernel: int, width: int, side: int, batch: int, bf16: str) -> Callable
 
 def step(space: SearchSpace, budget: str, name: str, batch: int, bf16: str) -> Callable[[], None]:
     frame = space.frame
-    network: nn.Module = Network(
-        next(each.architecture for each in baselines(space, parse_budgets([budget]), 0.8, frame) if each.name == name)
-    )
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+    network = Network(next(each.architecture for each in baselines(space, parse_budgets([budget]), 0.8, frame) if each.name == name))
     x, labels = torch.randn(batch, frame.channels, frame.resolution, frame.resolution), torch.randint(frame.classes, (batch,))
-
-    def forward_backward_and_update() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(bf16, x.device):
-            loss = F.cross_entropy(network(x), labels)
-        loss.backward()
-        optimizer.step()
-
-    return forward_backward_and_update
+    return training_step(network, x, labels, bf16=bf16, update=True)
 
 
 def main() -> None:

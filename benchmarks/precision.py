@@ -15,32 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from timing import in_turns, machine, ratio, write_figures
-from torch import nn
+from timing import in_turns, machine, ratio, training_step, write_figures
 
 from nas.networks.architecture import Architecture
 from nas.networks.network import Network
-from nas.networks.precision import autocast
 from nas.quantities import parse_budgets
 from nas.searching.known_networks import baselines
 from nas.spaces.decisions import SearchSpace
 from nas.spaces.supernet import Supernet
 
 SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
-
-
-def step(model: nn.Module, x: torch.Tensor, labels: torch.Tensor, path: tuple[Any, ...], bf16: str) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-
-    def forward_backward_and_update() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(bf16, x.device):
-            loss = F.cross_entropy(model(x, *path), labels)
-        loss.backward()
-        optimizer.step()
-
-    return forward_backward_and_update
 
 
 def main() -> None:
@@ -64,8 +48,8 @@ def main() -> None:
     for each in baselines(space, parse_budgets([options.budget]), 0.8, frame):
         calls = dict[str, Callable[[], None]]()
         for bf16 in ("never", "always"):
-            calls[bf16] = step(Network(each.architecture).to(device), x, labels, (), bf16)
-            calls[f"{bf16}, supernet"] = step(supernet, x, labels, (each.architecture,), bf16)
+            calls[bf16] = training_step(Network(each.architecture).to(device), x, labels, bf16=bf16, update=True)
+            calls[f"{bf16}, supernet"] = training_step(supernet, x, labels, each.architecture, bf16=bf16, update=True)
         figures.append(_figure(each.name, each.architecture, in_turns(calls, options.repeats)))
         print("{network:20} {float32_ms:11.1f} {bf16_ms:8.1f} {gain:6.2f} {gain_in_supernet:12.2f}".format(**figures[-1]), flush=True)
     told = {"space": options.space, "budget": options.budget, "batch_size": options.batch_size, "networks": figures}

@@ -13,12 +13,10 @@ import argparse
 import dataclasses
 import random
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from timing import in_turns, machine, ratio, write_figures
+from timing import in_turns, machine, ratio, training_step, write_figures
 
 from nas.cost import cost
 from nas.networks.architecture import Architecture
@@ -39,18 +37,6 @@ def chosen(space: SearchSpace) -> dict[str, Architecture]:
     return {"smallest": space.smallest(macs), "median": drawn[100], "largest": space.largest(macs)}
 
 
-def step(
-    module: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, *architecture: Architecture, bf16: bool
-) -> Callable[[], None]:
-    def forward_and_backward() -> None:
-        module.zero_grad(set_to_none=True)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
-            loss = F.cross_entropy(module(images, *architecture), labels)
-        loss.backward()
-
-    return forward_and_backward
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--spaces", nargs="+", default=["cifar", "hybrid"])
@@ -64,6 +50,7 @@ def main() -> None:
 
     figures = []
     print(machine(options.device))
+    bf16 = "always" if options.bf16 else "never"
     print(f"forward and backward, batch {options.batch_size}, {options.resolution} px, {'bf16 autocast' if options.bf16 else 'float32'}")
     print(f"{'space':8} {'network':9} {'MMACs':>8} {'standalone ms':>14} {'supernet ms':>12} {'ratio':>6} target")
     for name in options.spaces:
@@ -75,8 +62,8 @@ def main() -> None:
         labels = torch.randint(space.frame.classes, (options.batch_size,), device=options.device)
         for size, architecture in chosen(space).items():
             calls = {
-                "standalone": step(supernet.subnet(architecture), images, labels, bf16=options.bf16),
-                "supernet": step(supernet, images, labels, architecture, bf16=options.bf16),
+                "standalone": training_step(supernet.subnet(architecture), images, labels, bf16=bf16, update=False),
+                "supernet": training_step(supernet, images, labels, architecture, bf16=bf16, update=False),
             }
             milliseconds = in_turns(calls, options.repeats)
             figure = {

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.networks.precision import autocast
 
 
 def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 3) -> dict[str, list[float]]:
@@ -25,6 +29,26 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int, warmup: int =
             if number >= warmup:
                 milliseconds[name].append(1000 * (time.perf_counter() - begun))
     return milliseconds
+
+
+def training_step(model: nn.Module, images: Tensor, labels: Tensor, *path: Any, bf16: str, update: bool) -> Callable[[], None]:
+    """Forward and backward, and the optimiser's step where it is wanted.
+
+    Args:
+        path: what the model is called with beside the images: a supernet's network.
+        bf16: one of `BF16`, as in a recipe.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True) if update else None
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        with autocast(bf16, images.device):
+            loss = F.cross_entropy(model(images, *path), labels)
+        loss.backward()
+        if optimizer is not None:
+            optimizer.step()
+
+    return step
 
 
 def ratio(milliseconds: Mapping[str, list[float]], name: str, reference: str) -> float:
